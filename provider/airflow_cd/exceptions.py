@@ -1,0 +1,158 @@
+"""
+The errors this package raises. Each message says what failed, which value, and what to do.
+
+::
+
+    CdError
+    ├── DefinitionError            a services file or a Service is wrong (file, line, value, remedy)
+    ├── ExtraNotInstalledError     an adapter needs an extra of this package
+    ├── SourceError                the git repository cannot be used
+    │   └── RevisionNotFoundError  the commit does not exist (any more)
+    ├── CommandError               a build or test command ended with a non-zero exit code
+    │   └── CommandTimeoutError    ... or ran longer than allowed
+    ├── TestsFailedError           a test suite reported failing tests
+    ├── ArtifactError              the artifact store cannot be used
+    │   ├── ArtifactNotFoundError
+    │   ├── ArtifactCorruptError   the bytes are not those of the digest
+    │   └── UnsafeArchiveError     an archive member would land outside its folder
+    ├── ApprovalError              a person's decision does not allow the deployment
+    └── TargetError                the place releases run refused or failed
+        ├── DeployConflictError    someone else deploys, or deployed meanwhile
+        ├── SupersededError        a newer release runs already
+        ├── WindowClosedError      the environment's windows do not allow a deployment now
+        ├── NotReadyError          the new release did not become ready; the old one still serves
+        └── NoPreviousReleaseError there is nothing to roll back to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class CdError(Exception):
+    """Base of every error of this package."""
+
+
+class DefinitionError(CdError):
+    """
+    Raised when a services file or a service definition is wrong.
+
+    :param problem: what is wrong, in one sentence
+    :param path: the file, when there is one
+    :param line: the line in that file, from 1
+    :param value: the offending value
+    :param remedy: what to do about it
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | None = None,
+        line: int | None = None,
+        value: object = None,
+        remedy: str | None = None,
+        service: str | None = None,
+    ) -> None:
+        self.problem, self.path, self.line, self.value = problem, path, line, value
+        self.remedy, self.service = remedy, service
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.path, self.line) if part is not None)
+        text = f"{place}: {self.problem}" if place else self.problem
+        if self.value is not None:
+            text += f" (got {self.value!r})"
+        return f"{text}. {self.remedy}" if self.remedy else text
+
+
+class ExtraNotInstalledError(CdError):
+    """Raised when an adapter is used whose optional dependencies are not installed."""
+
+    def __init__(self, kind: str, name: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(
+            f"{kind} {name!r} needs the extra {extra!r}, which is not installed: "
+            f"pip install 'airflow-provider-cd[{extra}]'"
+        )
+
+
+class SourceError(CdError):
+    """Raised when the git repository cannot be read."""
+
+
+class RevisionNotFoundError(SourceError):
+    """Raised when a commit does not exist in the repository (any more)."""
+
+
+class CommandError(CdError):
+    """Raised when a command ended with a non-zero exit code."""
+
+    def __init__(self, argv: Sequence[str], exit_code: int, tail: Sequence[str] = ()) -> None:
+        self.argv, self.exit_code, self.tail = tuple(argv), exit_code, tuple(tail)
+        text = f"command {list(argv)!r} ended with exit code {exit_code}"
+        super().__init__("\n".join([text, *self.tail]))
+
+
+class CommandTimeoutError(CommandError):
+    """Raised when a command ran longer than allowed; its whole process group was ended."""
+
+    def __init__(self, argv: Sequence[str], seconds: float, tail: Sequence[str] = ()) -> None:
+        super().__init__(argv, -1, tail)
+        self.seconds = seconds
+        self.args = (f"command {list(argv)!r} ran longer than {seconds:g} s and was ended",)
+
+
+class TestsFailedError(CdError):
+    """Raised when a suite has failing tests; ``failed`` holds their names."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    def __init__(self, suite: str, failed: Sequence[str], total: int) -> None:
+        self.suite, self.failed = suite, tuple(failed)
+        names = ", ".join(self.failed[:20]) + (", ..." if len(self.failed) > 20 else "")
+        super().__init__(f"suite {suite!r}: {len(self.failed)} of {total} tests failed: {names}")
+
+
+class ArtifactError(CdError):
+    """Raised when the artifact store cannot be used."""
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """Raised when the store has no such digest or reference."""
+
+
+class ArtifactCorruptError(ArtifactError):
+    """Raised when stored bytes do not have the digest they are stored under."""
+
+
+class UnsafeArchiveError(ArtifactError):
+    """Raised when an archive member would be written outside the folder it is unpacked to."""
+
+
+class ApprovalError(CdError):
+    """Raised when no valid decision of a person allows this release to be deployed."""
+
+
+class TargetError(CdError):
+    """Raised when a target refused or failed."""
+
+
+class DeployConflictError(TargetError):
+    """Raised when someone else deploys to the same environment, or did so meanwhile."""
+
+
+class SupersededError(TargetError):
+    """Raised when the environment already runs a newer release."""
+
+
+class WindowClosedError(TargetError):
+    """Raised when the environment's windows do not allow a deployment now."""
+
+
+class NotReadyError(TargetError):
+    """Raised when the new release did not become ready; the one before still serves."""
+
+
+class NoPreviousReleaseError(TargetError):
+    """Raised when there is no release to roll back to."""

@@ -1,0 +1,96 @@
+"""What Airflow's provider discovery reads. It must not import Airflow: Airflow reads it while it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_cd import __version__
+
+_NAME = "Continuous Delivery"
+
+
+def _modules(kind: str, *names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": _NAME, "python-modules": [f"airflow_cd.{kind}.{name}" for name in names]}]
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider description (schema: ``airflow/provider_info.schema.json``)."""
+    return {
+        "package-name": "airflow-provider-cd",
+        "name": _NAME,
+        "description": "Continuous delivery and continuous deployment as Airflow DAGs.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _NAME,
+                "external-doc-url": "https://pypi.org/project/airflow-provider-cd/",
+                "tags": ["software"],
+            }
+        ],
+        "operators": _modules("operators", "build", "test", "package", "deploy", "rollback"),
+        "sensors": _modules("sensors", "approval", "health"),
+        "hooks": _modules("hooks", "git"),
+        "triggers": _modules("triggers", "git_heads", "health"),
+        "extra-links": [
+            "airflow_cd.operators.links.CommitLink",
+            "airflow_cd.operators.links.ApprovalLink",
+            "airflow_cd.operators.links.ServiceLink",
+        ],
+        "connection-types": [_git_connection()],
+        "config": {"cd": _config()},
+        "cli": ["airflow_cd.cli.commands.get_cd_commands"],
+    }
+
+
+def _git_connection() -> dict[str, Any]:
+    return {
+        "connection-type": "cd_git",
+        "hook-class-name": "airflow_cd.hooks.git.GitHook",
+        "hook-name": "Git repository (CD)",
+        "ui-field-behaviour": {
+            "hidden-fields": ["port", "schema", "extra", "host"],
+            "relabeling": {"login": "User name", "password": "Password or access token"},
+            "placeholders": {"login": "git"},
+        },
+        "conn-fields": {
+            "private_key": {
+                "label": "SSH private key",
+                "description": "Used for ssh:// and git@host:path repositories.",
+                "schema": {"type": ["string", "null"], "format": "password"},
+            },
+            "known_hosts": {
+                "label": "SSH known hosts",
+                "description": "Lines of a known_hosts file; a host that is not listed is refused.",
+                "schema": {"type": ["string", "null"], "format": "multiline"},
+            },
+        },
+    }
+
+
+def _config() -> dict[str, Any]:
+    def option(description: str, type_: str, default: str | None, example: str | None) -> dict[str, Any]:
+        return {
+            "description": description,
+            "version_added": "0.1.0",
+            "type": type_,
+            "default": default,
+            "example": example,
+        }
+
+    return {
+        "description": "Continuous delivery (airflow-provider-cd).",
+        "options": {
+            "data_dir": option(
+                "Folder for git caches, scratch space and the local target.",
+                "string",
+                "{AIRFLOW_HOME}/cd",
+                "/var/lib/airflow-cd",
+            ),
+            "artifacts": option(
+                "Artifact store of services that name none; empty means the folder artifacts in data_dir.",
+                "string",
+                "",
+                "file:///var/lib/airflow-cd/artifacts",
+            ),
+        },
+    }

@@ -1,0 +1,69 @@
+"""Who may let a release into an environment, and what they decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import Literal
+
+from pydantic import Field
+
+from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.release import Digest
+
+
+class Outcome(str, Enum):
+    """How an approval ended."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+    NOT_NEEDED = "not needed"  # the environment runs this very release already
+
+
+class Approval(Frozen):
+    """
+    The policy of one environment.
+
+    :param approvers: Airflow user ids who may decide; empty means everybody who may act on the DAG
+    :param expires_after: a candidate nobody decided on is closed as expired after this time
+    :param self_approval: whether the author of the commit may approve it
+    :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``)
+    :param identities: commit author's e-mail address -> Airflow user id, for ``self_approval: false``.
+        An address that is not listed is matched by its local part and as a whole.
+    """
+
+    approvers: tuple[str, ...] = ()
+    expires_after: Duration | None = None
+    self_approval: bool = False
+    override: Literal["allow", "deny"] = "allow"
+    identities: dict[str, str] = Field(default_factory=dict)
+
+    def user_of(self, email: str) -> set[str]:
+        """Return the Airflow user ids that stand for the commit author with this address."""
+        address = email.strip().lower()
+        for listed, user in self.identities.items():
+            if listed.strip().lower() == address:
+                return {user}
+        return {address, address.partition("@")[0]}
+
+    def may_decide(self, user: str, author_email: str) -> str | None:
+        """Return why ``user`` may not approve a commit of this author, or ``None`` when they may."""
+        if self.approvers and user not in self.approvers:
+            return f"{user!r} is not among the approvers ({', '.join(self.approvers)})"
+        if not self.self_approval and user.lower() in {name.lower() for name in self.user_of(author_email)}:
+            return f"{user!r} is the author of the commit, and self_approval is false"
+        return None
+
+
+class Decision(Frozen):
+    """
+    A recorded answer, bound to one digest. ``by`` is the Airflow user id, ``None`` when nobody answered.
+    """
+
+    outcome: Outcome
+    digest: Digest
+    by: str | None = None
+    at: datetime | None = None
+    reason: str | None = None

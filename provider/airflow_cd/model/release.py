@@ -1,0 +1,102 @@
+"""Revisions and releases: what was built, from what, with which evidence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from airflow_cd.model.base import Frozen
+
+Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+
+class Commit(Frozen):
+    """One line of a changelog. ``url`` is the commit's page when the git host is known."""
+
+    sha: Sha
+    subject: str
+    author_name: str
+    author_email: str
+    committed_at: datetime
+    url: str | None = None
+
+    @property
+    def short(self) -> str:
+        return self.sha[:8]
+
+
+class Revision(Commit):
+    """The commit a release is made from, and the hash of the service's tree in it."""
+
+    tree: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    version: str
+
+
+class TestTotals(Frozen):
+    """Counts of one test suite; ``seconds`` is the sum the report states."""
+
+    __test__ = False
+
+    total: int = 0
+    failed: int = 0
+    errors: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    failures: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> int:
+        return self.total - self.failed - self.errors - self.skipped
+
+
+class Release(Frozen):
+    """
+    The manifest of a release: immutable, stored in the artifact store beside the archive it describes.
+
+    :param digest: sha256 of the archive; this is the release's identity
+    :param since: revision that production ran when this was packaged, ``None`` for the first release
+    :param changelog: commits after ``since`` up to ``revision``, newest first
+    :param tests: totals by suite
+    :param build: key of the build (tree and build definition) the archive was made from
+    :param created_at: time of the commit, so that the same commit gives the same manifest
+    :param provenance: digest of the SLSA v1 statement
+    :param sbom: digest of the CycloneDX document, when the source declares dependencies
+    """
+
+    service: str
+    digest: Digest
+    size: int
+    revision: Revision
+    version: str
+    since: Sha | None = None
+    changelog: tuple[Commit, ...] = ()
+    tests: dict[str, TestTotals] = Field(default_factory=dict)
+    build: str
+    created_at: datetime
+    provenance: Digest | None = None
+    sbom: Digest | None = None
+
+    @property
+    def short(self) -> str:
+        return self.digest.removeprefix("sha256:")[:12]
+
+
+class ReleaseRef(Frozen):
+    """
+    What tasks hand to each other through XCom: which release, and where its manifest lies.
+
+    :param digest: the release
+    :param manifest: digest of the manifest in the artifact store
+    :param store: URL of the artifact store
+    """
+
+    service: str
+    digest: Digest
+    manifest: Digest
+    store: str
+    version: str
+    revision: Sha

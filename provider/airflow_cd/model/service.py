@@ -1,0 +1,164 @@
+"""Services and their environments: the values a pipeline is generated from."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from airflow_cd.model.approval import Approval
+from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.strategy import Strategy
+from airflow_cd.model.window import Window
+
+# Names become DAG ids, task ids, file names and process names: no dots, no upper case, no surprises.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Argv = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1)]
+RelativePath = Annotated[str, StringConstraints(pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$)).+$")]
+Env = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+
+
+class Source(Frozen):
+    """
+    Where a service's commits come from.
+
+    :param repository: URL or absolute path git can read
+    :param path: the service's folder in the repository; only commits that touch it start a pipeline
+    :param poll_interval: how often the remote is asked for its branch heads
+    :param conn_id: Airflow connection of type ``cd_git`` with the credentials, when the remote needs any
+    """
+
+    repository: Annotated[str, StringConstraints(pattern=r"^[^-\s]\S*$")]
+    branch: Annotated[str, StringConstraints(pattern=r"^[^-\s~^:?*\[\\][^\s~^:?*\[\\]*$")] = "main"
+    path: RelativePath = "."
+    poll_interval: Duration = timedelta(seconds=30)
+    conn_id: str | None = None
+
+
+class Build(Frozen):
+    """The commands that build a service, each an argv list, run one after the other in its tree."""
+
+    commands: tuple[Argv, ...] = ()
+    env: Env = Field(default_factory=dict)
+    timeout: Duration = timedelta(minutes=30)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return {"commands": data} if isinstance(data, (list, tuple)) else data
+
+
+class TestSuite(Frozen):
+    """One suite of tests. ``junit`` is the JUnit XML report it writes (a path or glob in the tree)."""
+
+    __test__ = False
+
+    commands: Annotated[tuple[Argv, ...], Field(min_length=1)]
+    junit: RelativePath | None = None
+    env: Env = Field(default_factory=dict)
+    timeout: Duration = timedelta(minutes=30)
+
+
+class Archive(Frozen):
+    """A reproducible archive of the files that match; ``**`` crosses folders."""
+
+    include: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = ("**",)
+    exclude: tuple[RelativePath, ...] = ("**/__pycache__/**", "**/*.pyc", "**/.pytest_cache/**")
+
+
+class Package(Frozen):
+    """How a release is made."""
+
+    archive: Archive = Archive()
+
+
+class LocalTarget(Frozen):
+    """
+    Processes on the machine Airflow's workers run on.
+
+    :param command: argv list; the process must listen on the port in its environment variable ``PORT``
+    :param port: where the service answers, whatever release runs
+    :param host: address the service answers on
+    :param ready: path that must answer below 400 before the new release gets requests; without it the
+        release is ready when its port accepts a connection
+    :param start_timeout: how long a release may take to become ready
+    :param drain: how long requests to the old release may take to finish after the switch
+    :param keep: how many previous releases stay unpacked, ready to be rolled back to
+    """
+
+    command: Argv
+    port: int = Field(ge=1, le=65535)
+    host: str = "127.0.0.1"
+    env: Env = Field(default_factory=dict)
+    ready: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    start_timeout: Duration = timedelta(seconds=30)
+    drain: Duration = timedelta(seconds=10)
+    keep: int = Field(5, ge=1)
+
+
+class TargetChoice(Frozen):
+    """Where releases of an environment run: exactly one kind of target."""
+
+    local: LocalTarget
+
+    @property
+    def kind(self) -> str:
+        """Return the name of the kind, as written in services.yaml."""
+        return "local"
+
+
+class Environment(Frozen):
+    """One stage on the way to production; the last one of a service is its production."""
+
+    name: Name
+    target: TargetChoice
+    health: tuple[HealthCheck, ...] = ()
+    strategy: Strategy | None = None
+    approval: Approval | None = None
+    windows: tuple[Window, ...] = ()
+
+
+class Service(Frozen):
+    """
+    A service: how it is built, tested and packaged, and the environments its releases go through.
+
+    :param pipeline: ``delivery`` stops for a person before production, ``deployment`` promotes by itself
+    :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
+    :param train: name of the release train by which alone production is reached
+    """
+
+    name: Name
+    pipeline: Literal["delivery", "deployment"]
+    source: Source
+    runner: Literal["subprocess"] = "subprocess"
+    build: Build = Build()
+    test: dict[Name, TestSuite] = Field(default_factory=dict)
+    package: Package = Package()
+    environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
+    artifacts: str | None = None
+    train: Name | None = None
+    owner: str = "airflow"
+    tags: tuple[str, ...] = ()
+
+    @field_validator("environments")
+    @classmethod
+    def _unique_names(cls, environments: tuple[Environment, ...]) -> tuple[Environment, ...]:
+        names = [environment.name for environment in environments]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"environment {name!r} is listed twice; names are unique within a service")
+        return environments
+
+    @property
+    def production(self) -> Environment:
+        """Return the last environment."""
+        return self.environments[-1]
+
+    def environment(self, name: str) -> Environment:
+        """Return the environment of this name. :raises KeyError: there is none"""
+        for environment in self.environments:
+            if environment.name == name:
+                return environment
+        raise KeyError(name)

@@ -1,0 +1,79 @@
+"""What a target does: it runs releases, and holds the truth about what runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from airflow_cd.model.base import Frozen
+
+from airflow_cd.artifacts.base import ArtifactStore
+from airflow_cd.model.release import Release
+
+
+class Deployed(Frozen):
+    """One release as an environment runs it or ran it."""
+
+    release: Release
+    deployed_at: datetime
+    actor: str  # who did it: "<dag_id>/<run_id>", or a person
+    approval: str | None = None  # how it was allowed: "approved by bob", "override", None where none is needed
+    rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
+
+
+class Record(Frozen):
+    """
+    What the target says about one service in one environment.
+
+    :param generation: grows by one with every change; 0 means nothing was ever deployed. It is both the
+        expected value of the compare-and-set and the fencing token.
+    :param current: what runs now
+    :param previous: what ran before, newest first, still restorable without an artifact store
+    """
+
+    generation: int = 0
+    current: Deployed | None = None
+    previous: tuple[Deployed, ...] = ()
+
+
+class Target(Protocol):
+    """
+    One service in one environment.
+
+    Every method is idempotent and may be repeated after its process was killed at any point: the
+    repetition finds what was done and finishes it.
+    """
+
+    def record(self) -> Record:
+        """Return what runs here. Never waits for a lease."""
+
+    def url(self) -> str | None:
+        """Return where the service answers, without a trailing slash, or ``None``."""
+
+    def deploy(
+        self, release: Release, store: ArtifactStore, *, expected: int, actor: str, approval: str | None = None
+    ) -> Record:
+        """
+        Make ``release`` the one that runs: start it beside the old one, wait until it is ready, switch, drain.
+
+        Deploying the digest that already runs changes nothing but what is missing (a stopped process is
+        started again) and returns the record as it is, whatever ``expected`` says.
+
+        :param expected: the record's generation on which the caller's decision is based
+        :raises DeployConflictError: the lease is held by another, or the generation is not ``expected``
+        :raises NotReadyError: it did not become ready; what ran before was left serving
+        :raises ArtifactNotFoundError: the archive is gone
+        :raises ArtifactCorruptError: the archive is not the release's; nothing was changed
+        """
+
+    def rollback(self, *, bad: str, actor: str, to: str | None = None) -> Record:
+        """
+        Put the release that ran before ``bad`` back (or the digest ``to``), if ``bad`` is what runs.
+
+        Needs neither artifact store nor source. When something else than ``bad`` runs, nothing is changed
+        and the record is returned.
+
+        :raises NoPreviousReleaseError: there is nothing to go back to
+        :raises DeployConflictError: the lease is held by another
+        :raises NotReadyError: the previous release did not become ready
+        """
