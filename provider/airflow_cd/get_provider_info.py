@@ -32,9 +32,9 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": _modules("hooks", "git"),
         "triggers": _modules("triggers", "git_heads", "health"),
         "extra-links": [
-            "airflow_cd.operators.links.CommitLink",
-            "airflow_cd.operators.links.ApprovalLink",
-            "airflow_cd.operators.links.ServiceLink",
+            "airflow_cd.links.release.CommitLink",
+            "airflow_cd.links.release.ApprovalLink",
+            "airflow_cd.links.release.ServiceLink",
         ],
         "connection-types": [_git_connection()],
         "config": {"cd": _config()},

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from airflow_cd.exceptions import ApprovalError
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.release import Digest
 
@@ -55,6 +56,38 @@ class Approval(Frozen):
         if not self.self_approval and user.lower() in {name.lower() for name in self.user_of(author_email)}:
             return f"{user!r} is the author of the commit, and self_approval is false"
         return None
+
+    def check(self, decision: Decision | None, digest: str, author_email: str) -> str:
+        """
+        Return how a deployment of ``digest`` was allowed: ``approved by <user>`` or ``override``.
+
+        :param decision: the recorded answer; ``None`` when the task was marked as success in Airflow
+        :raises ApprovalError: it was not allowed, or something else was
+        """
+        if decision is None:
+            return self._check_override()
+        if decision.outcome is not Outcome.APPROVED:
+            raise ApprovalError(
+                f"the recorded decision is {decision.outcome.value!r}, not an approval; ask again"
+            )
+        if decision.digest != digest:
+            raise ApprovalError(
+                f"the approval was given for {decision.digest}, but {digest} would be deployed; "
+                "clear the approval task to ask for this one"
+            )
+        if not decision.by:
+            raise ApprovalError("the approval names nobody who gave it; clear the approval task to ask again")
+        if refusal := self.may_decide(decision.by, author_email):
+            raise ApprovalError(f"the approval does not count: {refusal}")
+        return f"approved by {decision.by}"
+
+    def _check_override(self) -> str:
+        if self.override == "deny":
+            raise ApprovalError(
+                "the approval task was marked as success without an answer, and `override: deny` is set; "
+                "clear the approval task and let an approver answer it"
+            )
+        return "override"
 
 
 class Decision(Frozen):

@@ -13,7 +13,6 @@ Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-
 class Commit(Frozen):
     """One line of a changelog. ``url`` is the commit's page when the git host is known."""
 

@@ -1,0 +1,28 @@
+"""``airflow cd validate``: checks a services file without an Airflow."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console
+
+from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.loading import load_services
+
+
+def validate(args: Namespace) -> None:
+    """Print what is in the file. :raises SystemExit: with code 1 when something is wrong in it"""
+    console = Console(soft_wrap=True, highlight=False)
+    try:
+        definitions = load_services(Path(args.file))
+    except DefinitionError as error:
+        console.print(f"error: {error}", markup=False)
+        raise SystemExit(1) from None
+    for service in definitions.services:
+        stages = " -> ".join(environment.name for environment in service.environments)
+        console.print(f"ok     {service.name}: {service.pipeline}, {stages}", markup=False)
+    for error in definitions.errors:
+        console.print(f"error  {error}", markup=False)
+    if definitions.errors:
+        raise SystemExit(1)

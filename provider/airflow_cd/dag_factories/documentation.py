@@ -1,0 +1,74 @@
+"""The text a DAG shows of itself, generated from the service's definition."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from airflow_cd.model.base import format_duration
+from airflow_cd.model.service import Environment, Service
+
+
+def pipeline_doc(service: Service, approved: Collection[str]) -> str:
+    """
+    Return Markdown that explains this service's pipeline.
+
+    :param approved: the environments a person lets releases into
+    """
+    source = service.source
+    path = "" if source.path == "." else f", folder `{source.path}`"
+    lines = [
+        f"### {service.name}: continuous {service.pipeline}",
+        "",
+        f"Every push to `{source.branch}` of `{_without_user(source.repository)}`{path} starts a run; "
+        "**Trigger** with a full commit SHA as `revision` releases that commit.",
+        "",
+        *_commands("Build", service.build.commands),
+    ]
+    for name, suite in sorted(service.test.items()):
+        lines += _commands(f"Test `{name}`", suite.commands)
+    lines += ["", "| environment | where | healthy when | who decides |", "|---|---|---|---|"]
+    lines += [_environment(service, environment, approved) for environment in service.environments]
+    production = service.production.name
+    lines += [
+        "",
+        f"One release is promoted unchanged through all of them. When {production} turns out unhealthy, the "
+        "release that ran before is put back and verified, and the run fails.",
+    ]
+    if approved:
+        lines += [
+            "",
+            "**To approve**: answer under *Required Actions*, mark the `approve` task as success, or run "
+            f"`airflow cd approve {service.name}`. To reject: answer *Reject*, or mark it as failed.",
+        ]
+    return "\n".join(lines)
+
+
+def _commands(title: str, commands: Collection[Collection[str]]) -> list[str]:
+    shown = ", then ".join(f"`{' '.join(argv)}`" for argv in commands)
+    return [f"- {title}: {shown or 'nothing to run'}"]
+
+
+def _environment(service: Service, environment: Environment, approved: Collection[str]) -> str:
+    local = environment.target.local
+    where = f"http://{local.host}:{local.port}"
+    checks = "; ".join(
+        f"`{check.name}` is good {check.healthy_after} times in a row, every {format_duration(check.interval)}"
+        for check in environment.health
+    )
+    return f"| {environment.name} | {where} | {checks or 'not watched'} | {_who(environment, approved)} |"
+
+
+def _who(environment: Environment, approved: Collection[str]) -> str:
+    if environment.name not in approved:
+        return "nobody: automatic"
+    policy = environment.approval
+    who = ", ".join(policy.approvers) if policy and policy.approvers else "anybody who may act on this DAG"
+    if policy and policy.expires_after:
+        who += f"; expires after {format_duration(policy.expires_after)}"
+    return who
+
+
+def _without_user(repository: str) -> str:
+    """A repository URL may carry a token; documentation is for everybody."""
+    scheme, found, rest = repository.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if found else repository

@@ -1,0 +1,57 @@
+"""Turns a services file into DAGs."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import get_parsing_context
+
+from airflow_cd.dag_factories.broken import BrokenServicesDag
+from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
+from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.loading import load_services
+
+_FACTORIES = {"delivery": delivery_dag, "deployment": deployment_dag}
+
+
+def load_dags(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
+    """
+    Put the DAGs of a services file into a DAG file's namespace.
+
+    A service with an error is left out and shown as an import error of the services file; all others load.
+    When Airflow parses the file to run one task, only that task's DAG is made.
+
+    :param path: the services file, relative to the DAG file
+    :param namespace: the DAG file's ``globals()``
+    :raises DefinitionError: the file as a whole cannot be read
+    """
+    file = _resolve(path, namespace)
+    wanted = get_parsing_context().dag_id
+    definitions = load_services(file, only=_service_of(wanted))
+    errors = list(definitions.errors)
+    for service in definitions.services:
+        dag_id = dag_id_of(service)
+        if wanted is not None and dag_id != wanted:
+            continue
+        try:
+            namespace[dag_id] = _FACTORIES[service.pipeline](service)
+        except DefinitionError as error:
+            errors.append(error)
+    if errors and wanted is None:
+        broken = BrokenServicesDag(file, errors)
+        namespace[broken.dag_id] = broken
+
+
+def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
+    here = namespace.get("__file__")
+    return (Path(here).parent / path) if here else Path(path).absolute()
+
+
+def _service_of(dag_id: str | None) -> str | None:
+    """Return the service a pipeline's DAG id belongs to, so that only it need be validated."""
+    if dag_id is None:
+        return None
+    name, _, pipeline = dag_id.rpartition("_")
+    return name if pipeline in _FACTORIES else None

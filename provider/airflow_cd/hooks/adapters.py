@@ -1,0 +1,81 @@
+"""Opens what a service names (source, store, runner, target) the way this Airflow is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.runners.base import Runner
+    from airflow_cd.sources.base import Source
+    from airflow_cd.targets.base import Target
+
+
+def data_dir() -> Path:
+    """Return the folder ``[cd] data_dir``, made when it does not exist."""
+    from airflow.configuration import AIRFLOW_HOME, conf
+
+    configured = conf.get("cd", "data_dir", fallback="") or f"{AIRFLOW_HOME}/cd"
+    folder = Path(configured.replace("{AIRFLOW_HOME}", AIRFLOW_HOME)).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def store_url(service: Service) -> str:
+    """Return the URL of the artifact store the service's releases lie in."""
+    from airflow.configuration import conf
+
+    configured = service.artifacts or conf.get("cd", "artifacts", fallback="")
+    return configured or (data_dir() / "artifacts").as_uri()
+
+
+def open_store(url: str) -> ArtifactStore:
+    """Return the artifact store at this URL. :raises ArtifactError: the scheme is unknown"""
+    from airflow_cd.artifacts import registry
+
+    return registry.open_store(url)
+
+
+def open_runner(service: Service) -> Runner:
+    """Return what runs the service's build and test commands."""
+    from airflow_cd.runners import registry
+
+    return registry.open_runner(service.runner)
+
+
+@contextmanager
+def open_source(service: Service) -> Iterator[Source]:
+    """Open the service's repository with the credentials of its connection, which are gone afterwards."""
+    from airflow_cd.sources.git import GitSource
+
+    source = service.source
+    cache = data_dir() / "git"
+    if source.conn_id is None:
+        yield GitSource(source.repository, path=source.path, cache_dir=cache)
+        return
+    from airflow_cd.hooks.git import GitHook
+
+    with GitHook(source.conn_id).environment() as env:
+        yield GitSource(source.repository, path=source.path, cache_dir=cache, env=env)
+
+
+def open_target(service: Service, environment: Environment) -> Target:
+    """Return where the service runs in this environment."""
+    from airflow_cd.artifacts.archive import unpack
+    from airflow_cd.targets import registry
+
+    return registry.open_target(service.name, environment, data_dir=data_dir(), unpack=unpack)
+
+
+@contextmanager
+def scratch_dir(prefix: str) -> Iterator[Path]:
+    """Open an empty folder for a task's work; it is gone afterwards."""
+    root = data_dir() / "scratch"
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=prefix + "-", dir=root, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

@@ -1,0 +1,127 @@
+"""Builds one commit of a service, once per tree and build definition."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_cd.operators.commands import CommandsMixin
+from airflow_cd.links.release import COMMIT_URL, CommitLink
+from airflow_cd.operators.revision import choose_revision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.release import Commit, Revision
+    from airflow_cd.model.service import Service
+    from airflow_cd.sources.base import Source
+
+# Part of every build key: raise it when the meaning of a stored workspace changes.
+_FORMAT = 1
+
+
+def build_key(service: Service, tree: str) -> str:
+    """
+    Return the name under which a build is stored.
+
+    A build is a function of the tree, the commands and what runs them, and of nothing else: commands are
+    not told the commit, so that two commits with the same tree share one build.
+    """
+    definition = service.build.model_dump(mode="json", exclude={"timeout"})
+    machine = [platform.system(), platform.machine(), sys.implementation.cache_tag]
+    content = json.dumps([_FORMAT, tree, service.runner, machine, definition], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+class BuildOperator(CommandsMixin, BaseOperator):
+    """
+    Checks out exactly one commit, builds it, and keeps the workspace in the artifact store.
+
+    The commit is ``revision`` when given, else the newest one of the triggering asset events, else the
+    head of the branch. A retried or cleared task builds the commit it took first. The XCom is a mapping with
+    ``revision`` (:class:`~airflow_cd.model.release.Revision` as JSON), ``build`` (the build key),
+    ``workspace`` (digest), ``reused`` and ``commits`` (SHAs, newest first).
+
+    :param service: what to build
+    :param revision: full SHA of the commit to build (templated); empty means to choose as above
+    """
+
+    template_fields: Sequence[str] = ("revision",)
+    operator_extra_links = (CommitLink(),)
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self, *, service: Service, revision: str = "{{ params.revision or '' }}", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.service = service
+        self.revision = revision
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Build the commit, or find that it was built before. :raises SourceError: the repository is unusable"""
+        from airflow_cd.hooks.adapters import open_source, open_store, store_url
+
+        with open_source(self.service) as source:
+            sha, previous = choose_revision(context, self.service, source, self.revision)
+            revision = source.revision(sha)
+            commits = (source.changelog(previous, sha, limit=20) if previous else ()) or [revision]
+            self._announce(context, revision, commits)
+            key = build_key(self.service, revision.tree)
+            store = open_store(store_url(self.service))
+            workspace = self._stored(store, key)
+            reused = workspace is not None
+            if workspace is None:
+                workspace = self._build(source, revision, store, key)
+        return {
+            "revision": revision.model_dump(mode="json"),
+            "build": key,
+            "workspace": workspace,
+            "reused": reused,
+            "commits": [commit.sha for commit in commits],
+        }
+
+    def _announce(self, context: Context, revision: Revision, commits: Sequence[Commit]) -> None:
+        if revision.url:
+            context["ti"].xcom_push(key=COMMIT_URL, value=revision.url)
+        self.log.info("This run takes %d commit(s) of %s:", len(commits), self.service.name)
+        for commit in commits:
+            self.log.info(
+                "  %s %s (%s) %s", commit.short, commit.subject, commit.author_name, commit.url or ""
+            )
+
+    def _stored(self, store: ArtifactStore, key: str) -> str | None:
+        found = store.get_ref(f"builds/{key}")
+        if found is None or not store.has(found["workspace"]):
+            return None
+        self.log.info(
+            "Built before with the same tree and definition; using workspace %s", found["workspace"]
+        )
+        return str(found["workspace"])
+
+    def _build(self, source: Source, revision: Revision, store: ArtifactStore, key: str) -> str:
+        from airflow_cd.artifacts.archive import pack
+        from airflow_cd.hooks.adapters import scratch_dir
+
+        with scratch_dir(f"build-{self.service.name}") as scratch:
+            tree: Path = scratch / "tree"
+            tree.mkdir()
+            source.checkout(revision.sha, tree)
+            self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
+            build = self.service.build
+            self.run_commands(self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout)
+            pack(tree, scratch / "workspace.tar.gz", include=["**"])
+            workspace = store.put_file(scratch / "workspace.tar.gz")
+        store.put_ref(
+            f"builds/{key}", {"workspace": workspace, "revision": revision.sha, "tree": revision.tree}
+        )
+        self.log.info("Kept the workspace as %s", workspace)
+        return workspace

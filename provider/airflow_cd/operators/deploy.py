@@ -1,0 +1,160 @@
+"""Brings a release to an environment: the one place where every gate is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_cd.exceptions import ApprovalError, ArtifactCorruptError, NotReadyError, WindowClosedError
+from airflow_cd.hooks.releases import actor_of, load_release, superseded_by
+from airflow_cd.links.release import SERVICE_URL, ApprovalLink, ServiceLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cd.model.release import Release
+    from airflow_cd.model.service import Service
+    from airflow_cd.targets.base import Record, Target
+
+
+class DeployOperator(BaseOperator):
+    """
+    Deploys the run's release, if it may be deployed.
+
+    In this order: the release that runs already is left alone; an older one than what runs is skipped as
+    superseded; one that was rolled back is not deployed again by itself; a closed window and a missing or
+    foreign approval fail the task; the target then compares and sets, so that of two deployments based on
+    the same record one wins and the other is told (and, retried by Airflow, decides anew).
+
+    The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url`` and ``changed``.
+
+    :param service: what to deploy
+    :param environment: name of the environment
+    :param release_task_id: the task whose XCom is the release
+    :param approval_task_id: the approval task; ``None`` where no approval is asked for
+    """
+
+    template_fields: Sequence[str] = ()
+    operator_extra_links = (ServiceLink(), ApprovalLink())
+    ui_color = "#e6f4ea"
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        environment: str,
+        release_task_id: str = "package",
+        approval_task_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.service = service
+        self.environment = environment
+        self.release_task_id = release_task_id
+        self.approval_task_id = approval_task_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """
+        Deploy the release.
+
+        :raises DeployConflictError: someone else deploys here; Airflow's retry decides again
+        :raises AirflowSkipException: superseded
+        :raises AirflowFailException: not approved, outside the windows, or the release did not become ready
+        """
+        from airflow_cd.hooks.adapters import open_target
+
+        release, store_url = load_release(context, self.release_task_id)
+        target = open_target(self.service, self.service.environment(self.environment))
+        record = target.record()
+        running = record.current.release if record.current else None
+        self.log.info(
+            "%s runs %s", self.environment, f"{running.version} {running.digest}" if running else "nothing"
+        )
+        if url := target.url():
+            context["ti"].xcom_push(key=SERVICE_URL, value=url)
+        approval = None
+        if running is None or running.digest != release.digest:
+            approval = self._pass_gates(context, release, record)
+        done = self._deploy(target, release, store_url, record, context, approval)
+        changed = done.generation != record.generation
+        self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
+        return {
+            "digest": release.digest,
+            "version": release.version,
+            "generation": done.generation,
+            "url": url,
+            "changed": changed,
+        }
+
+    def _pass_gates(self, context: Context, release: Release, record: Record) -> str | None:
+        """Return how the deployment was allowed; raise when it is not."""
+        if newer := superseded_by(self.service, release, record):
+            raise AirflowSkipException(
+                f"superseded: {self.environment} runs {newer.version} ({newer.revision.short}), "
+                f"which is newer than {release.version} ({release.revision.short})"
+            )
+        self._refuse_rolled_back(context, release, record)
+        try:
+            self._check_windows()
+            return self._check_approval(context, release)
+        except (ApprovalError, WindowClosedError) as error:
+            raise AirflowFailException(str(error)) from error
+
+    def _refuse_rolled_back(self, context: Context, release: Release, record: Record) -> None:
+        """A failed candidate is not tried again by itself; a person who triggers the DAG may."""
+        rolled_back = record.current is not None and record.current.rolled_back_from == release.digest
+        if rolled_back and context["dag_run"].run_type != "manual":
+            raise AirflowSkipException(
+                f"{release.version} was rolled back in {self.environment}; trigger the DAG by hand to try it again"
+            )
+
+    def _check_windows(self) -> None:
+        from airflow_cd.model.window import closed_because
+
+        windows = self.service.environment(self.environment).windows
+        closed = closed_because(windows, datetime.now(timezone.utc)) if windows else None
+        if closed is not None:
+            opens = (
+                f"it opens at {closed.opens_at.isoformat()}" if closed.opens_at else "no opening is in sight"
+            )
+            raise WindowClosedError(
+                f"{self.environment} may not be deployed to now: {closed.reason}; {opens}. Clear this task then."
+            )
+
+    def _check_approval(self, context: Context, release: Release) -> str | None:
+        from airflow_cd.model.approval import Approval, Decision
+
+        if self.approval_task_id is None:
+            return None
+        policy = self.service.environment(self.environment).approval or Approval()
+        pulled = context["ti"].xcom_pull(task_ids=self.approval_task_id)
+        decision = Decision.model_validate(pulled) if pulled else None
+        allowed = policy.check(decision, release.digest, release.revision.author_email)
+        self.log.info("Approval: %s", allowed)
+        return allowed
+
+    def _deploy(
+        self,
+        target: Target,
+        release: Release,
+        store_url: str,
+        record: Record,
+        context: Context,
+        approval: str | None,
+    ) -> Record:
+        from airflow_cd.hooks.adapters import open_store
+
+        try:
+            return target.deploy(
+                release,
+                open_store(store_url),
+                expected=record.generation,
+                actor=actor_of(context),
+                approval=approval,
+            )
+        except (NotReadyError, ArtifactCorruptError) as error:
+            raise AirflowFailException(str(error)) from error

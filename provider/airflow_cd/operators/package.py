@@ -1,0 +1,177 @@
+"""Makes a release of a built and tested revision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from airflow_cd.exceptions import SourceError, TargetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.release import Commit, Release, Revision, TestTotals
+    from airflow_cd.model.service import Service
+
+BUILDER_ID = "https://pypi.org/project/airflow-provider-cd/"
+
+
+class PackageOperator(BaseOperator):
+    """
+    Packs the archive, gathers its evidence, and stores both with the release manifest.
+
+    The archive depends on the workspace alone: packing a revision again gives the same digest. The XCom is
+    a :class:`~airflow_cd.model.release.ReleaseRef` as JSON; contents stay in the artifact store.
+
+    :param service: what to package
+    :param build_task_id: the task whose XCom names revision and workspace
+    :param test_task_ids: suite name -> the task whose XCom holds its totals
+    """
+
+    template_fields: Sequence[str] = ()
+    ui_color = "#fef7e0"
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        build_task_id: str = "build",
+        test_task_ids: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.service = service
+        self.build_task_id = build_task_id
+        self.test_task_ids = dict(test_task_ids or {})
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Make the release. :raises ArtifactError: the store is unusable, or a pattern matches nothing"""
+        from airflow_cd.artifacts.archive import pack, unpack
+        from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
+        from airflow_cd.model.release import ReleaseRef, Revision
+
+        started = datetime.now(timezone.utc)
+        build = context["ti"].xcom_pull(task_ids=self.build_task_id)
+        revision = Revision.model_validate(build["revision"])
+        url = store_url(self.service)
+        store = open_store(url)
+        with scratch_dir(f"package-{self.service.name}") as scratch:
+            tree, archive = scratch / "tree", scratch / "release.tar.gz"
+            store.get_file(build["workspace"], scratch / "workspace.tar.gz")
+            unpack(scratch / "workspace.tar.gz", tree)
+            chosen = self.service.package.archive
+            names = pack(tree, archive, include=chosen.include, exclude=chosen.exclude)
+            digest, size = store.put_file(archive), archive.stat().st_size
+            self.log.info("Packed %d files, %d bytes: %s", len(names), size, digest)
+            sbom = self._sbom(store, tree, revision)
+        provenance = self._provenance(context, store, revision, digest, started)
+        release = self._manifest(
+            context,
+            revision,
+            digest=digest,
+            size=size,
+            build=build["build"],
+            provenance=provenance,
+            sbom=sbom,
+        )
+        manifest = store.put_bytes(_canonical(release))
+        self._report(release)
+        return ReleaseRef(
+            service=release.service,
+            digest=digest,
+            manifest=manifest,
+            store=url,
+            version=release.version,
+            revision=revision.sha,
+        ).model_dump(mode="json")
+
+    def _sbom(self, store: ArtifactStore, tree: Path, revision: Revision) -> str | None:
+        from airflow_cd.artifacts.sbom import sbom
+
+        document = sbom(
+            tree, name=self.service.name, version=revision.version, created_at=revision.committed_at
+        )
+        return None if document is None else store.put_bytes(document)
+
+    def _provenance(
+        self, context: Context, store: ArtifactStore, revision: Revision, digest: str, started: datetime
+    ) -> str:
+        from airflow_cd.artifacts.provenance import provenance
+
+        statement = provenance(
+            release_name=f"{self.service.name}-{revision.version}.tar.gz",
+            digest=digest,
+            repository=self.service.source.repository,
+            revision=revision.sha,
+            tree=revision.tree,
+            commands=self.service.build.commands,
+            suites={name: suite.commands for name, suite in self.service.test.items()},
+            builder_id=BUILDER_ID,
+            invocation_id=f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}",
+            started_on=started,
+            finished_on=datetime.now(timezone.utc),
+        )
+        return store.put_bytes(statement)
+
+    def _manifest(self, context: Context, revision: Revision, **evidence: Any) -> Release:
+        from airflow_cd.model.release import Release
+
+        since = self._running_in_production()
+        return Release(
+            service=self.service.name,
+            revision=revision,
+            version=revision.version,
+            since=since,
+            changelog=self._changelog(since, revision),
+            tests=self._tests(context),
+            created_at=revision.committed_at,
+            **evidence,
+        )
+
+    def _running_in_production(self) -> str | None:
+        """An unreachable production costs the changelog its start, not the release its making."""
+        from airflow_cd.hooks.adapters import open_target
+
+        try:
+            current = open_target(self.service, self.service.production).record().current
+        except (TargetError, OSError) as error:
+            self.log.warning("Cannot tell what production runs, so the changelog has no start: %s", error)
+            return None
+        return current.release.revision.sha if current else None
+
+    def _changelog(self, since: str | None, revision: Revision) -> tuple[Commit, ...]:
+        from airflow_cd.hooks.adapters import open_source
+
+        try:
+            with open_source(self.service) as source:
+                return tuple(source.changelog(since, revision.sha))
+        except SourceError as error:
+            self.log.warning("No changelog: %s", error)
+            return ()
+
+    def _tests(self, context: Context) -> dict[str, TestTotals]:
+        from airflow_cd.model.release import TestTotals
+
+        totals = {}
+        for suite, task_id in self.test_task_ids.items():
+            # A suite whose task a person marked as success left no totals: it counts as not run.
+            pulled = context["ti"].xcom_pull(task_ids=task_id)
+            totals[suite] = TestTotals.model_validate(pulled) if pulled else TestTotals()
+        return totals
+
+    def _report(self, release: Release) -> None:
+        self.log.info("Release %s %s of commit %s", release.service, release.version, release.revision.sha)
+        self.log.info("Since %s:", release.since or "the beginning (first release)")
+        for commit in release.changelog:
+            self.log.info("  %s %s (%s)", commit.short, commit.subject, commit.author_name)
+
+
+def _canonical(release: Release) -> bytes:
+    return json.dumps(release.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,82 @@
+"""Watches a deployed release until it is judged healthy or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airflow_cd.hooks.releases import load_release
+from airflow_cd.links.release import SERVICE_URL, ServiceLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cd.model.service import Service
+
+
+class HealthCheckSensor(BaseOperator):
+    """
+    Waits in the triggerer, on no worker slot, until the environment's health checks agree.
+
+    The verdict is about this run's release alone: when another one is deployed meanwhile, the task is
+    skipped as superseded. The XCom is the verdict with its samples, also when it is unhealthy.
+
+    :param service: whose health
+    :param environment: name of the environment
+    :param release_task_id: the task whose XCom is the release
+    """
+
+    template_fields: Sequence[str] = ()
+    operator_extra_links = (ServiceLink(),)
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self, *, service: Service, environment: str, release_task_id: str = "package", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.service = service
+        self.environment = environment
+        self.release_task_id = release_task_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Start watching. An environment without health checks is healthy at once."""
+        from airflow_cd.triggers.health import HealthTrigger
+
+        url = self._still_ours(context)
+        checks = self.service.environment(self.environment).health
+        if not checks or url is None:
+            return {"healthy": True, "reason": "no health checks are declared", "verdicts": {}}
+        self.log.info("Watching %s: %s", url, ", ".join(check.name for check in checks))
+        self.defer(trigger=HealthTrigger.of(checks, url), method_name="execute_complete")
+        return {}
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Take the verdict. :raises AirflowFailException: unhealthy"""
+        self._still_ours(context)
+        for name, verdict in event["verdicts"].items():
+            self.log.info("%s: %s", name, verdict["reason"])
+            for sample in verdict["samples"]:
+                self.log.info("  %s %s", "ok  " if sample["ok"] else "BAD ", sample["detail"])
+        if event["healthy"]:
+            return event
+        context["ti"].xcom_push(key="return_value", value=event)
+        raise AirflowFailException(
+            f"{self.service.name} is unhealthy in {self.environment}: {event['reason']}"
+        )
+
+    def _still_ours(self, context: Context) -> str | None:
+        """Return the service's URL if the environment runs this run's release; else skip."""
+        from airflow_cd.hooks.adapters import open_target
+
+        release, _ = load_release(context, self.release_task_id)
+        target = open_target(self.service, self.service.environment(self.environment))
+        current = target.record().current
+        if current is None or current.release.digest != release.digest:
+            runs = f"{current.release.version} by {current.actor}" if current else "nothing"
+            raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
+        if url := target.url():
+            context["ti"].xcom_push(key=SERVICE_URL, value=url)
+        return url
