@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import airflow_cd
 import pytest
+
+import airflow_cd
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (

@@ -9,6 +9,7 @@ from importlib.resources import files
 
 import jsonschema
 import pytest
+
 from airflow_cd.get_provider_info import get_provider_info
 
 INFO = get_provider_info()

@@ -11,7 +11,7 @@ _RUN_ID = Arg(("--run-id",), help="the DAG run; needed when several candidates a
 _REASON = Arg(("--reason",), help="why; kept with the decision", default="")
 _USER = Arg(
     ("--user",),
-    help="Airflow user who decides; asks for the password. Without it the access token in AIRFLOW_CD_TOKEN is used",
+    help="Airflow user who decides; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
 )
 _API = Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url")
 _DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, _USER, _API)

@@ -79,12 +79,14 @@ def _choose(details: list[dict[str, Any]], args: Namespace) -> dict[str, Any]:
         raise SystemExit(f"No release of {args.service!r} waits for an approval.")
     if len(details) == 1:
         return details[0]
-    lines = [
-        f"  --run-id {ti['dag_run_id']} --environment {ti['task_id'].rpartition('.')[0]}   {detail['subject']}"
-        for detail in details
-        for ti in [detail["task_instance"]]
-    ]
+    lines = [_option(detail) for detail in details]
     raise SystemExit("\n".join([f"{len(details)} releases wait; say which one:", *lines]))
+
+
+def _option(detail: dict[str, Any]) -> str:
+    ti = detail["task_instance"]
+    environment = ti["task_id"].rpartition(".")[0]
+    return f"  --run-id {ti['dag_run_id']} --environment {environment}   {detail['subject']}"
 
 
 def _answer(client: httpx.Client, waiting: dict[str, Any], option: str, reason: str) -> None:

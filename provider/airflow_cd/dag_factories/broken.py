@@ -29,7 +29,11 @@ class BrokenServicesDag(DAG):
         self._problem = DefinitionError("\n".join(str(error) for error in errors))
 
     def validate(self) -> None:
-        """Raise the errors, or leave that to serialization. :raises DefinitionError: outside the DAG processor"""
+        """
+        Raise the errors, or leave that to serialization.
+
+        :raises DefinitionError: outside the DAG processor
+        """
         if not _in_dag_processor():
             raise self._problem
         folder = os.path.dirname(self.relative_fileloc or "")

@@ -52,7 +52,7 @@ def _environment(service: Service, environment: Environment, approved: Collectio
     local = environment.target.local
     where = f"http://{local.host}:{local.port}"
     checks = "; ".join(
-        f"`{check.name}` is good {check.healthy_after} times in a row, every {format_duration(check.interval)}"
+        f"`{check.name}` is good {check.healthy_after} times running, {format_duration(check.interval)} apart"
         for check in environment.health
     )
     return f"| {environment.name} | {where} | {checks or 'not watched'} | {_who(environment, approved)} |"

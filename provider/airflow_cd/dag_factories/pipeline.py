@@ -79,7 +79,7 @@ def approved_environments(service: Service) -> set[str]:
 def _pipeline(service: Service) -> DAG:
     if service.train is not None:
         raise DefinitionError(
-            f"service {service.name!r} goes to production by a release train, which this version does not run",
+            f"service {service.name!r} goes to production by a release train, and this version runs none",
             value=service.train,
             service=service.name,
             remedy="Remove `train:`",
@@ -133,9 +133,10 @@ def _package(dag: DAG, service: Service) -> PackageOperator:
         service=service,
         test_task_ids={test.suite: test.task_id for test in tests},
     )
-    build >> (tests or [package])
-    if tests:
-        tests >> package
+    if not tests:
+        build >> package
+    for test in tests:
+        build >> test >> package
     return package
 
 

@@ -30,7 +30,8 @@ def load_release(context: Any, task_id: str) -> tuple[Release, str]:
     release = Release.model_validate_json(open_store(ref.store).get_bytes(ref.manifest))
     if (release.digest, release.service) != (ref.digest, ref.service):
         raise ArtifactCorruptError(
-            f"manifest {ref.manifest} is about {release.service} {release.digest}, not {ref.service} {ref.digest}"
+            f"manifest {ref.manifest} is about {release.service} {release.digest}, "
+            f"not {ref.service} {ref.digest}"
         )
     return release, ref.store
 

@@ -29,7 +29,8 @@ def body(release: Release, environment: str, running: Release | None, diff_url: 
     """
     runs = f"{escape(running.version)} (`{running.short}`)" if running else "nothing yet"
     parts = [
-        f"**{escape(release.service)} {escape(release.version)}** to **{escape(environment)}**, which runs {runs}.",
+        f"**{escape(release.service)} {escape(release.version)}** to **{escape(environment)}**, "
+        f"which runs {runs}.",
         f"Digest: `{release.digest}`  \nCommit: {_commit_name(release.revision)} by "
         f"{escape(release.revision.author_name)}",
         "**Tests**\n\n" + _tests(release),

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.operators.commands import CommandsMixin
+from airflow_cd.exceptions import CommandError
 from airflow_cd.links.release import COMMIT_URL, CommitLink
+from airflow_cd.operators.commands import CommandsMixin
 from airflow_cd.operators.revision import choose_revision
 
 if TYPE_CHECKING:
@@ -67,7 +69,12 @@ class BuildOperator(CommandsMixin, BaseOperator):
         self.revision = revision
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Build the commit, or find that it was built before. :raises SourceError: the repository is unusable"""
+        """
+        Build the commit, or find that it was built before.
+
+        :raises SourceError: the repository is unusable
+        :raises AirflowFailException: a command failed
+        """
         from airflow_cd.hooks.adapters import open_source, open_store, store_url
 
         with open_source(self.service) as source:
@@ -117,7 +124,13 @@ class BuildOperator(CommandsMixin, BaseOperator):
             source.checkout(revision.sha, tree)
             self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
             build = self.service.build
-            self.run_commands(self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout)
+            try:
+                self.run_commands(
+                    self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout
+                )
+            except CommandError as error:
+                # The same tree would fail the same way again.
+                raise AirflowFailException(str(error)) from error
             pack(tree, scratch / "workspace.tar.gz", include=["**"])
             workspace = store.put_file(scratch / "workspace.tar.gz")
         store.put_ref(

@@ -8,10 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowFailException
-
-from airflow_cd.exceptions import CommandError
-
 if TYPE_CHECKING:
     from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
@@ -55,8 +51,3 @@ class CommandsMixin:
         """End the command that runs; Airflow calls this when the task is killed or marked."""
         if self._runner is not None:
             self._runner.kill()
-
-
-def fail_without_retry(error: CommandError) -> AirflowFailException:
-    """Return the exception that fails a task for good: the same commit would fail the same way again."""
-    return AirflowFailException(str(error))

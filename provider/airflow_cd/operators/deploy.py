@@ -109,7 +109,8 @@ class DeployOperator(BaseOperator):
         rolled_back = record.current is not None and record.current.rolled_back_from == release.digest
         if rolled_back and context["dag_run"].run_type != "manual":
             raise AirflowSkipException(
-                f"{release.version} was rolled back in {self.environment}; trigger the DAG by hand to try it again"
+                f"{release.version} was rolled back in {self.environment}; "
+                "trigger the DAG by hand to try it again"
             )
 
     def _check_windows(self) -> None:
@@ -122,7 +123,8 @@ class DeployOperator(BaseOperator):
                 f"it opens at {closed.opens_at.isoformat()}" if closed.opens_at else "no opening is in sight"
             )
             raise WindowClosedError(
-                f"{self.environment} may not be deployed to now: {closed.reason}; {opens}. Clear this task then."
+                f"{self.environment} may not be deployed to now: {closed.reason}; {opens}. "
+                "Clear this task then."
             )
 
     def _check_approval(self, context: Context, release: Release) -> str | None:

@@ -81,7 +81,8 @@ class TestOperator(CommandsMixin, BaseOperator):
             if failure is not None:
                 return TestTotals()
             raise AirflowFailException(
-                f"suite {self.suite!r} wrote no report {pattern!r}; correct `junit:` or let the command write it"
+                f"suite {self.suite!r} wrote no report {pattern!r}; "
+                "correct `junit:`, or let the command write it"
             )
         try:
             return merge(*(parse_junit(report.read_bytes()) for report in reports))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from airflow_cd.model.base import Frozen
-
-from airflow_cd.artifacts.base import ArtifactStore
 from airflow_cd.model.release import Release
+
+if TYPE_CHECKING:
+    from airflow_cd.artifacts.base import ArtifactStore
 
 
 class Deployed(Frozen):
@@ -17,7 +18,7 @@ class Deployed(Frozen):
     release: Release
     deployed_at: datetime
     actor: str  # who did it: "<dag_id>/<run_id>", or a person
-    approval: str | None = None  # how it was allowed: "approved by bob", "override", None where none is needed
+    approval: str | None = None  # "approved by bob", "override"; None where nobody is asked
     rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
 
 
@@ -51,10 +52,16 @@ class Target(Protocol):
         """Return where the service answers, without a trailing slash, or ``None``."""
 
     def deploy(
-        self, release: Release, store: ArtifactStore, *, expected: int, actor: str, approval: str | None = None
+        self,
+        release: Release,
+        store: ArtifactStore,
+        *,
+        expected: int,
+        actor: str,
+        approval: str | None = None,
     ) -> Record:
         """
-        Make ``release`` the one that runs: start it beside the old one, wait until it is ready, switch, drain.
+        Make ``release`` the one that runs: start it beside the old one, wait for it, switch, drain.
 
         Deploying the digest that already runs changes nothing but what is missing (a stopped process is
         started again) and returns the record as it is, whatever ``expected`` says.
