@@ -1,0 +1,1 @@
+"""The demonstration behind ``make demo``, and the running Airflow that it shares with the integration tests."""

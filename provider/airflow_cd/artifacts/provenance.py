@@ -1,0 +1,79 @@
+"""
+SLSA v1 provenance: how a release was made.
+
+The statement follows https://in-toto.io/Statement/v1 with the predicate https://slsa.dev/provenance/v1
+(specification: https://slsa.dev/spec/v1.0/provenance).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from urllib.parse import urlsplit, urlunsplit
+
+BUILD_TYPE = "https://pypi.org/project/airflow-provider-cd/#build-v1"
+
+
+def provenance(
+    *,
+    release_name: str,
+    digest: str,
+    repository: str,
+    revision: str,
+    tree: str,
+    commands: Sequence[Sequence[str]],
+    suites: Mapping[str, Sequence[Sequence[str]]],
+    builder_id: str,
+    invocation_id: str,
+    started_on: datetime,
+    finished_on: datetime,
+) -> bytes:
+    """
+    Return the statement as canonical JSON.
+
+    :param release_name: file name of the archive
+    :param digest: ``sha256:`` digest of the archive
+    :param repository: where the source came from; user names and tokens in it are left out
+    :param tree: git hash of the service's folder at that revision
+    :param invocation_id: what started the build, as a person can find it in Airflow
+    """
+    algorithm, _, value = digest.partition(":")
+    source = f"git+{_public(repository)}@{revision}"
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": release_name, "digest": {algorithm: value}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {
+                    "source": source,
+                    "commands": [list(argv) for argv in commands],
+                    "tests": {name: [list(argv) for argv in suite] for name, suite in suites.items()},
+                },
+                "internalParameters": {},
+                "resolvedDependencies": [{"uri": source, "digest": {"gitCommit": revision, "gitTree": tree}}],
+            },
+            "runDetails": {
+                "builder": {"id": builder_id},
+                "metadata": {
+                    "invocationId": invocation_id,
+                    "startedOn": _timestamp(started_on),
+                    "finishedOn": _timestamp(finished_on),
+                },
+            },
+        },
+    }
+    return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _public(repository: str) -> str:
+    parts = urlsplit(repository)
+    if not parts.netloc:
+        return repository
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _timestamp(time: datetime) -> str:
+    return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,186 @@
+"""Runs commands as processes of the worker."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from airflow_cd.exceptions import CommandError, CommandTimeoutError
+from airflow_cd.runners.environment import SOURCE_DATE_EPOCH, clean_environment
+
+_GRACE_SECONDS = 5.0
+_LONGEST_LINE = 64 * 1024
+_TAIL_LINES = 20
+# What a process that outlives its parent may still say before nobody listens any more.
+_LAST_WORDS_SECONDS = 1.0
+
+
+class SubprocessRunner:
+    """
+    Runs one command at a time, each as the leader of its own process group.
+
+    On Linux the command is ended by the kernel when the worker dies, so that a retry elsewhere does not
+    run beside it.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout: float,
+        on_line: Callable[[str], None],
+    ) -> None:
+        """Run one command to its end; see :class:`airflow_cd.runners.base.Runner`."""
+        deadline = time.monotonic() + timeout
+        output = _Lines(on_line)
+        process = self._start(
+            argv, cwd, {**clean_environment(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, **env}
+        )
+        self._process = process
+        try:
+            in_time = _read_until_end(process, output, deadline)
+        finally:
+            _end_group(process)
+            self._process = None
+            output.close()
+            if process.stdout:
+                process.stdout.close()
+        if not in_time:
+            raise CommandTimeoutError(argv, timeout, output.tail)
+        if process.returncode:
+            raise CommandError(argv, process.returncode, output.tail)
+
+    def kill(self) -> None:
+        """End the running command and everything it started."""
+        if self._process is not None:
+            _end_group(self._process)
+
+    def _start(self, argv: Sequence[str], cwd: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+        if not cwd.is_dir():
+            raise CommandError(argv, 127, [f"the folder {cwd} does not exist"])
+        try:
+            return subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        except FileNotFoundError as error:
+            reason = f"{argv[0]!r} was not found: install it, or write its path relative to the source"
+            raise CommandError(argv, 127, [reason]) from error
+        except PermissionError as error:
+            raise CommandError(argv, 126, [f"{argv[0]!r} is not executable: chmod +x it"]) from error
+
+
+class _Lines:
+    """Cuts a stream of bytes into lines of text and remembers the last ones."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        return tuple(self._tail)
+
+    def feed(self, chunk: bytes, final: bool = False) -> None:
+        text = self._rest + self._decode(chunk, final)
+        *lines, self._rest = text.replace("\r\n", "\n").split("\n")
+        while len(self._rest) > _LONGEST_LINE:
+            lines.append(self._rest[:_LONGEST_LINE])
+            self._rest = self._rest[_LONGEST_LINE:]
+        for line in lines:
+            self._emit(line)
+
+    def close(self) -> None:
+        self.feed(b"", final=True)
+        if self._rest:
+            self._emit(self._rest)
+            self._rest = ""
+
+    def _emit(self, line: str) -> None:
+        # A progress bar rewrites its line; what stood there last is what counts.
+        shown = line.rstrip("\r").rpartition("\r")[2]
+        self._tail.append(shown)
+        self._on_line(shown)
+
+
+def _read_until_end(process: subprocess.Popen[bytes], output: _Lines, deadline: float) -> bool:
+    """Hand on the output until the process ended; return whether that was before the deadline."""
+    assert process.stdout is not None
+    fd = process.stdout.fileno()
+    os.set_blocking(fd, False)
+    listen_until = deadline
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while (now := time.monotonic()) < listen_until:
+            if selector.select(min(0.2, listen_until - now)) and (chunk := _read(fd)) is not None:
+                if not chunk:
+                    break
+                output.feed(chunk)
+            elif process.poll() is not None and listen_until == deadline:
+                # The command ended, but something it started still holds the pipe.
+                listen_until = min(deadline, time.monotonic() + _LAST_WORDS_SECONDS)
+    return _wait(process, deadline)
+
+
+def _read(fd: int) -> bytes | None:
+    try:
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return None
+
+
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    try:
+        process.wait(max(deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the whole group: politely, then not."""
+    _signal_group(process, signal.SIGTERM)
+    if not _wait(process, time.monotonic() + _GRACE_SECONDS):
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+    # Grandchildren that ignored the first signal outlive their leader.
+    _signal_group(process, signal.SIGKILL)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what makes the kernel end a child when its parent dies (prctl(2), PR_SET_PDEATHSIG)."""
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError):
+        return None
+    pr_set_pdeathsig = 1
+    return lambda: prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,55 @@
+"""What an approver reads."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from airflow_cd.model.approval_request import body, escape, subject
+from airflow_cd.model.release import Commit, Release, Revision, TestTotals
+
+COMMIT = {
+    "author_name": "Alice [x](http://evil)",
+    "author_email": "alice@example.com",
+    "committed_at": datetime(2026, 1, 2, tzinfo=timezone.utc),
+}
+
+
+def release(version: str = "1.2.3", commits: int = 1, **changes: object) -> Release:
+    revision = Revision(sha="c" * 40, subject="fix", tree="d" * 40, version=version, **COMMIT)
+    log = tuple(Commit(sha=f"{i:040x}", subject=f"change {i} <b>", **COMMIT) for i in range(commits))
+    values = {
+        "service": "hello",
+        "digest": "sha256:" + "a" * 64,
+        "size": 1,
+        "revision": revision,
+        "version": version,
+        "changelog": log,
+        "build": "k",
+        "created_at": revision.committed_at,
+        **changes,
+    }
+    return Release.model_validate(values)
+
+
+def test_it_names_release_digest_tests_and_changes() -> None:
+    new = release(tests={"unit": TestTotals(total=5, failed=0, skipped=1)}, since="e" * 40)
+    text = body(new, "production", release("1.2.2"))
+    assert subject(new, "production") == "Deploy hello 1.2.3 to production?"
+    for part in (new.digest, "1.2.2", "unit: 4 passed, 1 skipped of 5", "`eeeeeeee`", "change 0"):
+        assert part in text
+
+
+def test_commit_messages_are_shown_as_they_are() -> None:
+    text = body(release(), "production", None)
+    assert "[x](http://evil)" not in text
+    assert r"\[x\]\(http://evil\)" in text
+    assert "<b>" not in text.replace(r"\<b\>", "")
+    assert escape("a\n# b") == r"a \# b"
+
+
+def test_a_first_release_and_a_long_changelog() -> None:
+    text = body(release(commits=40), "production", None, "https://git.example/compare")
+    assert "nothing yet" in text
+    assert "the beginning" in text
+    assert "and 10 more" in text
+    assert "(https://git.example/compare)" in text
