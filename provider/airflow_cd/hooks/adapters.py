@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.service import Environment, Service
     from airflow_cd.runners.base import Runner
-    from airflow_cd.sources.base import Source
+    from airflow_cd.sources.git import GitSource
     from airflow_cd.targets.base import Target
 
 
@@ -48,20 +48,25 @@ def open_runner(service: Service) -> Runner:
     return registry.open_runner(service.runner)
 
 
+def open_source(service: Service) -> AbstractContextManager[GitSource]:
+    """Open the service's repository; see :func:`open_repository`."""
+    source = service.source
+    return open_repository(source.repository, source.path, source.conn_id)
+
+
 @contextmanager
-def open_source(service: Service) -> Iterator[Source]:
-    """Open the service's repository with the credentials of its connection, which are gone afterwards."""
+def open_repository(repository: str, path: str, conn_id: str | None) -> Iterator[GitSource]:
+    """Open one folder of a repository with the credentials of the connection, which are gone afterwards."""
     from airflow_cd.sources.git import GitSource
 
-    source = service.source
     cache = data_dir() / "git"
-    if source.conn_id is None:
-        yield GitSource(source.repository, path=source.path, cache_dir=cache)
+    if conn_id is None:
+        yield GitSource(repository, path=path, cache_dir=cache)
         return
     from airflow_cd.hooks.git import GitHook
 
-    with GitHook(source.conn_id).environment() as env:
-        yield GitSource(source.repository, path=source.path, cache_dir=cache, env=env)
+    with GitHook(conn_id).environment() as env:
+        yield GitSource(repository, path=path, cache_dir=cache, env=env)
 
 
 def open_target(service: Service, environment: Environment) -> Target:

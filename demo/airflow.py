@@ -1,0 +1,248 @@
+"""A whole Airflow of one's own: prepared in a folder, started, watched, and stopped without a trace."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+from filelock import FileLock
+
+from demo.api import AirflowApi
+from demo.component import Component
+from demo.configuration import Ports, airflow_settings, clean_environment, passwords_file
+from demo.ports import is_listening
+from demo.waiting import wait_until
+
+# The commands, and what /monitor/health calls them.
+COMPONENTS = ("scheduler", "dag-processor", "api-server", "triggerer")
+_COMMANDS = {
+    # Nobody asks the log servers: all components share one file system.
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "api-server": ["api-server"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+USERS = {"admin": "admin", "alice": "user", "bob": "user"}
+
+
+class AirflowFailedError(Exception):
+    """Raised when Airflow cannot be prepared or started; the message holds the end of the log."""
+
+
+class RunningAirflow:
+    """
+    Scheduler, DAG processor, API server and triggerer, each a process group of its own.
+
+    A context manager: entering starts it and waits until it is healthy, leaving stops it.
+
+    :param home: the scratch ``AIRFLOW_HOME``; made when it does not exist
+    :param dags_folder: where the DAG files are; default: ``dags`` in ``home``
+    :param users: user name -> role; each gets a password of its own, see :meth:`password`
+    :param extra_config: more ``AIRFLOW__SECTION__OPTION`` settings, which win
+    :param api_port: the API server's port; default: a free one
+    :param sql_alchemy_conn: an empty metadata database; default: a SQLite file in ``home``
+    :param template: a SQLite file to copy instead of migrating an empty database. When it does not exist
+        it is made, once, however many processes ask for it at the same time.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags_folder: Path | None = None,
+        users: Mapping[str, str] = USERS,
+        extra_config: Mapping[str, str] | None = None,
+        api_port: int | None = None,
+        sql_alchemy_conn: str | None = None,
+        template: Path | None = None,
+    ) -> None:
+        self.home = home.absolute()
+        self.dags_folder = (dags_folder or self.home / "dags").absolute()
+        self.ports = Ports.choose(api_port)
+        self.url = f"http://127.0.0.1:{self.ports.api}"
+        self._passwords = {name: secrets.token_urlsafe(9) for name in users}
+        self._template = None if sql_alchemy_conn else template
+        settings = airflow_settings(self.home, self.dags_folder, self.ports, users, sql_alchemy_conn)
+        self.env = clean_environment({**settings, **(extra_config or {})})
+        self.components = {name: self._component(name) for name in COMPONENTS}
+        self._apis: dict[str, AirflowApi] = {}
+
+    def __enter__(self) -> RunningAirflow:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def logs(self) -> Path:
+        """Return the folder with one log file per component; those of tasks are in ``logs`` beside it."""
+        return self.home / "components"
+
+    @property
+    def api(self) -> AirflowApi:
+        """Return the REST API as the user ``admin``."""
+        return self.as_user("admin")
+
+    def as_user(self, name: str) -> AirflowApi:
+        """Return the REST API as this user."""
+        if name not in self._apis:
+            self._apis[name] = AirflowApi(self.url, name, self._passwords[name])
+        return self._apis[name]
+
+    def password(self, user: str) -> str:
+        """Return the generated password of a user."""
+        return self._passwords[user]
+
+    def run(self, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run one ``airflow`` command of this Airflow to its end and return what it printed."""
+        argv = [sys.executable, "-m", "airflow", *arguments]
+        return subprocess.run(
+            argv,
+            env={**self.env, **env},
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def prepare(self) -> None:
+        """
+        Write the folder and the metadata database. Doing it again changes nothing.
+
+        :raises AirflowFailedError: the database cannot be made
+        """
+        for folder in (self.home, self.dags_folder, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        file = passwords_file(self.home)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(self._passwords))
+        if (self.home / "airflow.db").exists():
+            return
+        if self._template is None:
+            self._migrate()
+        else:
+            self._copy_template(self._template)
+
+    def start(self, timeout: float = 120) -> None:
+        """
+        Prepare if need be, start all components, and wait until all are healthy.
+
+        :raises AirflowFailedError: a component died
+        :raises NotInTimeError: they are not healthy after ``timeout`` seconds
+        """
+        self.prepare()
+        for component in self.components.values():
+            if component.pid is None:
+                component.start()
+        self.wait_until_healthy(timeout=timeout)
+
+    def stop(self, grace: float = 10) -> None:
+        """End everything this object started, and nothing else. Doing it again does nothing."""
+        for api in self._apis.values():
+            api.close()
+        self._apis.clear()
+        # The API server last: tasks report their end to it.
+        for name in ("dag-processor", "triggerer", "scheduler", "api-server"):
+            self.components[name].stop(grace)
+
+    def restart(self, name: str, timeout: float = 120) -> None:
+        """Stop a component (if it still runs), start it, and wait until it is healthy again."""
+        self.components[name].stop()
+        since = datetime.now(timezone.utc)
+        self.components[name].start()
+        self.wait_until_healthy(since=since, only=name, timeout=timeout)
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a component and everything it started; start it again with :meth:`restart`."""
+        self.components[name].send(number)
+
+    def wait_until_healthy(
+        self, *, since: datetime | None = None, only: str | None = None, timeout: float = 120
+    ) -> None:
+        """
+        Wait for heartbeats.
+
+        :param since: heartbeats before this moment do not count
+        :param only: the component that matters; default: all of them
+        :raises AirflowFailedError: a component died
+        :raises NotInTimeError: they are not healthy after ``timeout`` seconds
+        """
+        with httpx.Client(base_url=self.url, timeout=5, trust_env=False) as client:
+            wait_until(
+                lambda: self._is_healthy(client, since, only),
+                "Airflow is healthy",
+                timeout=timeout,
+                explain=self._tails,
+            )
+
+    def left_listening(self) -> list[int]:
+        """Return the ports of this Airflow that something still listens on."""
+        ports = self.ports
+        wanted = (ports.api, ports.worker_logs, ports.trigger_logs, ports.scheduler_health)
+        return [port for port in wanted if is_listening(port)]
+
+    def _component(self, name: str) -> Component:
+        argv = [sys.executable, "-m", "airflow", *_COMMANDS[name]]
+        return Component(name, argv, self.env, self.logs / f"{name}.log")
+
+    def _migrate(self) -> None:
+        done = self.run("db", "migrate", timeout=300)
+        if done.returncode != 0:
+            tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
+            raise AirflowFailedError(f"`airflow db migrate` ended with exit code {done.returncode}:\n{tail}")
+
+    def _copy_template(self, template: Path) -> None:
+        template.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{template}.lock"):
+            if not template.exists():
+                self._migrate()
+                unfinished = template.with_suffix(".new")
+                shutil.copyfile(self.home / "airflow.db", unfinished)
+                unfinished.replace(template)
+                return
+        shutil.copyfile(template, self.home / "airflow.db")
+
+    def _is_healthy(self, client: httpx.Client, since: datetime | None, only: str | None) -> bool:
+        for name, component in self.components.items():
+            if component.exit_code is not None and only in (None, name):
+                raise AirflowFailedError(
+                    f"{name} ended with exit code {component.exit_code}; its log is {component.log}:\n"
+                    f"{component.tail()}"
+                )
+        try:
+            response = client.get("/api/v2/monitor/health")
+            report: dict[str, Any] = response.raise_for_status().json()
+        except httpx.HTTPError:
+            return False
+        wanted = [only] if only else COMPONENTS
+        return all(_beats(report, name.replace("-", "_"), since) for name in wanted)
+
+    def _tails(self) -> str:
+        return "\n".join(f"--- {name}\n{component.tail(8)}" for name, component in self.components.items())
+
+
+def _beats(report: Mapping[str, Any], name: str, since: datetime | None) -> bool:
+    if name == "api_server":  # it answered
+        return True
+    state = report.get(name) or {}
+    if state.get("status") != "healthy":
+        return False
+    return since is None or datetime.fromisoformat(state[f"latest_{name}_heartbeat"]) > since
