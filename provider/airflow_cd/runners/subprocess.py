@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
-from airflow_cd.runners.environment import SOURCE_DATE_EPOCH, clean_environment
+from airflow_cd.processes.environment import SOURCE_DATE_EPOCH, clean_environment
 
 _GRACE_SECONDS = 5.0
 _LONGEST_LINE = 64 * 1024

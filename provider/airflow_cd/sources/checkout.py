@@ -1,4 +1,4 @@
-"""Writes the files of a git tree: their very bytes, whatever attributes or filters the repository declares."""
+"""Writes the files of a git tree: their very bytes, whatever filters the repository declares."""
 
 from __future__ import annotations
 

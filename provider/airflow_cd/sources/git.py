@@ -78,7 +78,8 @@ class GitSource:
         heads = parse_heads(self._remote("ls-remote", "--heads", "--", self.repository))
         if branch not in heads:
             raise SourceError(
-                f"{redacted(self.repository)} has no branch {branch!r}; correct `branch:` in the service's source"
+                f"{redacted(self.repository)} has no branch {branch!r}; "
+                "correct `branch:` in the service's source"
             )
         return heads[branch]
 
@@ -89,18 +90,23 @@ class GitSource:
         return Revision(**commit.model_dump(), tree=self.tree(sha), version=self._version(sha))
 
     def tree(self, sha: str) -> str:
-        """Return the hash of the service's folder at that commit. :raises SourceError: there is no such folder"""
+        """
+        Return the hash of the service's folder at that commit.
+
+        :raises SourceError: there is no such folder
+        """
         self._ensure(sha)
         spec = f"{sha}^{{tree}}" if self.path == "." else f"{sha}:{self.path.strip('/')}"
         try:
             return self._git("rev-parse", "--verify", "--end-of-options", spec).decode().strip()
         except SourceError as error:
             raise SourceError(
-                f"the folder {self.path!r} does not exist at commit {sha}; correct `path:` in the service's source"
+                f"the folder {self.path!r} does not exist at commit {sha}; "
+                "correct `path:` in the service's source"
             ) from error
 
     def changelog(self, since: str | None, until: str, limit: int = 100) -> Sequence[Commit]:
-        """Return the commits after ``since`` up to ``until``, newest first, that touch the service's folder."""
+        """Return the commits after ``since`` up to ``until`` that touch the folder, newest first."""
         self._ensure(until)
         span = [until]
         if since is not None:
@@ -152,7 +158,7 @@ class GitSource:
         except SourceError:
             count = int(self._git("rev-list", "--count", sha, "--"))
             return f"0.0.0.dev{count}+g{sha[:8]}"
-        tag, ahead, _ = described.strip().rsplit("-", 2)
+        tag, ahead, _ = found.decode().strip().rsplit("-", 2)
         base = re.sub(r"[^0-9A-Za-z.+-]", "-", tag[1:])
         return base if ahead == "0" else f"{base}.dev{ahead}+g{sha[:8]}"
 

@@ -1,0 +1,212 @@
+"""
+Keeps processes running with supervisord (http://supervisord.org), one per local target folder.
+
+It is a daemon of its own: it survives the task that started it, and Airflow itself. Programs are files, so
+a supervisord that is started again, after a reboot say, starts all of them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xmlrpc.client import Fault, ServerProxy
+
+from filelock import FileLock
+
+from airflow_cd.exceptions import TargetError
+from airflow_cd.processes.environment import clean_environment
+from airflow_cd.targets.local.layout import write_durably
+
+# https://supervisord.org/api.html, "Faults" and "Process states"
+_BAD_NAME, _ALREADY_ADDED, _NOT_RUNNING = 10, 90, 70
+_ALIVE = {"STARTING", "RUNNING"}
+_START_SECONDS = 30.0
+
+_MAIN = """\
+[unix_http_server]
+file={socket}
+chmod=0700
+
+[supervisord]
+pidfile=%(here)s/supervisord.pid
+logfile=%(here)s/supervisord.log
+logfile_maxbytes=5MB
+logfile_backups=2
+childlogdir=%(here)s
+directory=%(here)s
+umask=022
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[include]
+files=supervisor.d/*.conf
+"""
+
+_PROGRAM = """\
+[program:{name}]
+command={command}
+autostart=true
+autorestart=true
+startsecs=1
+startretries=5
+stopwaitsecs={stop_seconds}
+stopasgroup=true
+killasgroup=true
+redirect_stderr=true
+stdout_logfile={log}
+stdout_logfile_maxbytes=10MB
+stdout_logfile_backups=2
+"""
+
+
+class Process(NamedTuple):
+    """A supervised process. ``pid`` is 0 when it does not run."""
+
+    state: str
+    pid: int
+    description: str
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it runs, or is about to."""
+        return self.state in _ALIVE and self.pid > 0
+
+
+class Supervisor:
+    """
+    The supervisord of a folder.
+
+    :param root: folder of the local target
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._programs = root / "supervisor.d"
+
+    def ensure_running(self) -> None:
+        """Start supervisord unless it runs. :raises TargetError: it does not start"""
+        if self._answers():
+            return
+        self._programs.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "supervisord.lock"):
+            if not self._answers():
+                self._start()
+
+    def add(self, name: str, argv: Sequence[str], log: Path, *, stop_seconds: int = 10) -> None:
+        """
+        Run a program from now on, replacing one of the same name.
+
+        :param stop_seconds: how long it may take to end after SIGTERM
+        """
+        self.ensure_running()
+        self.remove(name)
+        command = shlex.join(argv).replace("%", "%%")
+        content = _PROGRAM.format(
+            name=name, command=command, log=str(log).replace("%", "%%"), stop_seconds=stop_seconds
+        )
+        write_durably(self._programs / f"{name}.conf", content.encode())
+        api = self._api()
+        api.reloadConfig()
+        api.addProcessGroup(name)
+
+    def remove(self, name: str) -> None:
+        """End a program and forget it; nothing happens when there is none."""
+        (self._programs / f"{name}.conf").unlink(missing_ok=True)
+        if not self._answers():
+            return
+        api = self._api()
+        for call in (lambda: api.stopProcessGroup(name, True), lambda: api.removeProcessGroup(name)):
+            try:
+                call()
+            except Fault as fault:
+                if fault.faultCode not in (_BAD_NAME, _NOT_RUNNING):
+                    raise TargetError(f"supervisord cannot stop {name!r}: {fault.faultString}") from fault
+
+    def process(self, name: str) -> Process | None:
+        """Return how a program fares, or ``None`` when there is no such program."""
+        if not self._answers():
+            return None
+        try:
+            info = self._api().getProcessInfo(name)
+        except Fault as fault:
+            if fault.faultCode == _BAD_NAME:
+                return None
+            raise TargetError(f"supervisord does not tell about {name!r}: {fault.faultString}") from fault
+        return Process(info["statename"], int(info["pid"]), str(info["description"]))
+
+    def names(self, prefix: str) -> list[str]:
+        """Return the programs whose names start so."""
+        return sorted(path.stem for path in self._programs.glob(f"{prefix}*.conf"))
+
+    def shutdown(self) -> None:
+        """End supervisord and every process it runs, and wait for that."""
+        if not self._answers():
+            return
+        pid = int(self._api().getPID())
+        self._api().shutdown()
+        _wait_until(lambda: not _exists(pid), "supervisord does not end")
+
+    def _start(self) -> None:
+        config = self.root / "supervisord.conf"
+        write_durably(config, _MAIN.format(socket=str(self._socket()).replace("%", "%%")).encode())
+        ran = subprocess.run(
+            [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+            env=clean_environment(),
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        if ran.returncode:
+            words = ran.stdout.decode("utf-8", "replace").strip()
+            raise TargetError(f"supervisord does not start: {words or f'see {self.root}/supervisord.log'}")
+        _wait_until(self._answers, f"supervisord does not answer; see {self.root}/supervisord.log")
+
+    def _socket(self) -> Path:
+        """A socket's path may have 107 bytes, which a data folder's may exceed: hence the temp folder."""
+        folder = Path(tempfile.gettempdir(), f"airflow-cd-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
+            raise TargetError(f"{folder} is not a private folder of this user; remove it")
+        return folder / f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:16]}.sock"
+
+    def _api(self) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport
+
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket()}")
+        return ServerProxy("http://localhost", transport=transport).supervisor
+
+    def _answers(self) -> bool:
+        if not self._socket().exists():
+            return False
+        try:
+            return bool(self._api().getState()["statename"] == "RUNNING")
+        except (OSError, Fault):
+            return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_until(condition: Any, problem: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TargetError(problem)
+        time.sleep(0.05)

@@ -1,0 +1,204 @@
+"""Runs releases as processes of this machine, behind a front that never stops answering."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
+from airflow_cd.targets.base import Deployed, Record
+from airflow_cd.targets.local.front import Front
+from airflow_cd.targets.local.instances import Instances
+from airflow_cd.targets.local.layout import Layout, write_json
+from airflow_cd.targets.local.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.release import Release
+    from airflow_cd.model.service import Environment
+
+log = logging.getLogger(__name__)
+
+
+def root_of(data_dir: Path) -> Path:
+    """Return the local target's folder in the data folder."""
+    return data_dir / "local"
+
+
+def shutdown(root: Path) -> None:
+    """End everything that runs below this folder: all services, their fronts and the supervisor."""
+    Supervisor(root).shutdown()
+
+
+class LocalTarget:
+    """
+    One service in one environment on this machine; see :class:`airflow_cd.targets.base.Target`.
+
+    The lease is a file lock, which the kernel takes from a holder that dies.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        environment: Environment,
+        *,
+        data_dir: Path,
+        unpack: Callable[[Path, Path], None],
+    ) -> None:
+        self.service, self.environment = service, environment.name
+        self._settings = environment.target.local
+        self._unpack = unpack
+        self._layout = Layout(root_of(data_dir), service, environment.name)
+        self._supervisor = Supervisor(root_of(data_dir))
+        self._instances = Instances(self._supervisor, self._layout, service, environment.name, self._settings)
+        address = (self._settings.host, self._settings.port)
+        self._front = Front(self._supervisor, self._layout, f"{self._instances.prefix}front", address)
+
+    def record(self) -> Record:
+        """Return what runs here."""
+        return self._layout.record()
+
+    def url(self) -> str | None:
+        """Return where the service answers."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._settings.host, self._settings.host)
+        return f"http://{host}:{self._settings.port}"
+
+    def deploy(
+        self,
+        release: Release,
+        store: ArtifactStore,
+        *,
+        expected: int,
+        actor: str,
+        approval: str | None = None,
+    ) -> Record:
+        """Make ``release`` the one that runs."""
+        with self._leased(actor, release.version):
+            record = self.record()
+            if record.current is not None and record.current.release.digest == release.digest:
+                return self._converge(record)
+            self._check_generation(record, expected, release)
+            self._front.check_port()
+            self._fetch(release, store)
+            deployed = Deployed(
+                release=release, deployed_at=datetime.now(timezone.utc), actor=actor, approval=approval
+            )
+            before = [one for one in _history(record) if one.release.digest != release.digest]
+            return self._switch(record, deployed, before)
+
+    def rollback(self, *, bad: str, actor: str, to: str | None = None) -> Record:
+        """Put the release that ran before ``bad`` back."""
+        with self._leased(actor, "a rollback"):
+            record = self.record()
+            if record.current is None or record.current.release.digest != bad:
+                return record
+            position = self._destination(record, to)
+            restored = record.previous[position].model_copy(
+                update={"deployed_at": datetime.now(timezone.utc), "actor": actor, "rolled_back_from": bad}
+            )
+            return self._switch(record, restored, list(record.previous[position + 1 :]))
+
+    def remove(self) -> None:
+        """End the service in this environment and its front; files stay."""
+        with self._leased("removal", "nothing"):
+            for name in self._supervisor.names(self._instances.prefix):
+                self._supervisor.remove(name)
+
+    def _switch(self, record: Record, deployed: Deployed, before: list[Deployed]) -> Record:
+        """Start beside, wait until ready, switch record and traffic at once, drain and end the old one."""
+        new = Record(
+            generation=record.generation + 1,
+            current=deployed,
+            previous=tuple(before[: self._settings.keep]),
+        )
+        # What an attempt that was killed left running would be in the way; what serves is not touched.
+        self._instances.end_others(record.generation, self._settings.drain)
+        upstream = self._instances.start(deployed.release, new.generation)
+        self._layout.write_generation(new, upstream)
+        self._layout.make_current(new.generation)
+        log.info("Requests go to %s now", deployed.release.version)
+        self._finish(new)
+        return new
+
+    def _converge(self, record: Record) -> Record:
+        """Start what should run and does not, and clear away what a killed attempt left."""
+        upstream = self._layout.upstream()
+        if record.current is not None and not self._instances.alive(record.generation):
+            port = upstream[1] if upstream else None
+            self._instances.start(record.current.release, record.generation, port)
+        self._finish(record)
+        return record
+
+    def _finish(self, record: Record) -> None:
+        self._front.ensure_running()
+        self._instances.end_others(record.generation, self._settings.drain)
+        self._layout.prune(record)
+
+    def _fetch(self, release: Release, store: ArtifactStore) -> None:
+        folder = self._layout.release(release.digest)
+        if folder.exists():
+            return
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=self._layout.folder, suffix=".tar.gz") as archive:
+            store.get_file(release.digest, Path(archive.name))
+            self._unpack(Path(archive.name), folder)
+
+    def _destination(self, record: Record, to: str | None) -> int:
+        for position, deployed in enumerate(record.previous):
+            digest = deployed.release.digest
+            if (to is None or to == digest) and self._layout.release(digest).is_dir():
+                return position
+        wanted = f"release {to}" if to else "a release that ran before"
+        raise NoPreviousReleaseError(
+            f"{self.service} has no {wanted} to go back to in {self.environment}; "
+            "deploy a good commit instead"
+        )
+
+    def _check_generation(self, record: Record, expected: int, release: Release) -> None:
+        if record.generation == expected:
+            return
+        now = record.current
+        runs = f"{now.release.version}, deployed by {now.actor}" if now else "nothing"
+        raise DeployConflictError(
+            f"{release.version} was to replace generation {expected} of {self.service} "
+            f"in {self.environment}, but that is at generation {record.generation} now and runs {runs}"
+        )
+
+    @contextmanager
+    def _leased(self, actor: str, what: str) -> Iterator[None]:
+        self._layout.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._layout.lease)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise DeployConflictError(
+                f"{self.service} in {self.environment} is being deployed by somebody else: {self._holder()}"
+            ) from error
+        try:
+            holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
+            write_json(self._layout.holder, holder)
+            yield
+        finally:
+            lock.release()
+
+    def _holder(self) -> str:
+        try:
+            holder = json.loads(self._layout.holder.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return "unknown"
+        seconds = max(time.time() - holder["since"], 0)
+        return f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now (process {holder['pid']})"
+
+
+def _history(record: Record) -> list[Deployed]:
+    return [*([record.current] if record.current else []), *record.previous]

@@ -1,0 +1,123 @@
+"""Watches health checks in the triggerer until they agree."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.verdict import Judge, Verdict
+from airflow_cd.triggers.probe import take_sample
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+_PROGRESS_SECONDS = 10.0
+
+
+class HealthTrigger(BaseTrigger):
+    """
+    Samples all checks side by side and fires once: healthy when all are, unhealthy as soon as one is.
+
+    The event has ``healthy``, ``reason`` and ``verdicts`` (check name -> verdict as JSON). After a restart
+    of the triggerer samples are taken anew, but the time until ``timeout`` goes on.
+
+    :param checks: health checks as JSON
+    :param base_url: where the service answers
+    :param started_at: when the watch began, in seconds since the epoch
+    """
+
+    def __init__(self, checks: Sequence[dict[str, Any]], base_url: str, started_at: float) -> None:
+        super().__init__()
+        self.checks = list(checks)
+        self.base_url = base_url
+        self.started_at = started_at
+
+    @classmethod
+    def of(cls, checks: Sequence[HealthCheck], base_url: str) -> HealthTrigger:
+        """Return a watch of these checks that begins now."""
+        return cls([check.model_dump(mode="json") for check in checks], base_url, time.time())
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments, from which the triggerer makes this trigger."""
+        arguments = {"checks": self.checks, "base_url": self.base_url, "started_at": self.started_at}
+        return f"{__name__}.HealthTrigger", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch until there is a verdict."""
+        checks = [HealthCheck.model_validate(check) for check in self.checks]
+        # A clock that was set back must not make the watch last longer than it was meant to.
+        already = max(time.time() - self.started_at, 0.0)
+        async with AsyncExitStack() as stack:
+            client = (
+                await stack.enter_async_context(_client()) if any(check.http for check in checks) else None
+            )
+            watches = [asyncio.create_task(self._watch(check, client, already)) for check in checks]
+            try:
+                verdicts = await _first_bad_or_all(watches)
+            finally:
+                for watch in watches:
+                    watch.cancel()
+                await asyncio.gather(*watches, return_exceptions=True)
+        yield TriggerEvent(_summary(checks, verdicts))
+
+    async def _watch(self, check: HealthCheck, client: httpx.AsyncClient | None, already: float) -> Verdict:
+        judge = Judge(check)
+        began = time.monotonic() - already
+        first, shown = time.monotonic(), float("-inf")
+        was_ok: bool | None = None
+        for number in range(1, 10**9):
+            sample = await take_sample(check, self.base_url, client)
+            now = time.monotonic()
+            verdict = judge.add(sample, now - began)
+            if sample.ok != was_ok or now - shown > _PROGRESS_SECONDS:
+                self.log.info("%s (%s)", sample.detail, judge.progress())
+                was_ok, shown = sample.ok, now
+            if verdict is not None:
+                return verdict
+            # Counted from the first sample: slow answers do not make the next ones late.
+            await asyncio.sleep(max(first + number * check.interval.total_seconds() - time.monotonic(), 0.01))
+        raise AssertionError("a watch ends by its timeout")
+
+
+def _client() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=None)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificate store takes as long as dozens of samples, so it is read once per triggerer."""
+    import ssl
+
+    return ssl.create_default_context()
+
+
+async def _first_bad_or_all(watches: Sequence[asyncio.Task[Verdict]]) -> list[Verdict | None]:
+    for done in asyncio.as_completed(list(watches)):
+        if not (await done).healthy:
+            break
+    return [watch.result() if watch.done() else None for watch in watches]
+
+
+def _summary(checks: Sequence[HealthCheck], verdicts: Sequence[Verdict | None]) -> dict[str, Any]:
+    names = [check.name for check in checks]
+    # The same path may be checked twice, say for its status and for its latency.
+    keys = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
+    named = {key: verdict for key, verdict in zip(keys, verdicts, strict=True) if verdict is not None}
+    bad = {name: verdict for name, verdict in named.items() if not verdict.healthy}
+    shown = bad or named
+    return {
+        "healthy": not bad,
+        "reason": "; ".join(f"{name}: {verdict.reason}" for name, verdict in shown.items()),
+        "verdicts": {name: verdict.model_dump(mode="json") for name, verdict in named.items()},
+    }
