@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from airflow_cd.model.base import Duration, Frozen
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import field_validator, model_validator
+
+from airflow_cd.model.base import Duration, Frozen, format_duration
+
+_SEARCHED = timedelta(days=400)
+# No zone has moved its clocks by more than this at once in living memory.
+_LARGEST_SHIFT = timedelta(hours=3)
+_MINUTE = timedelta(minutes=1)
 
 
 class Window(Frozen):
     """
-    A recurring span of time in which deployments are allowed or denied; exactly one of ``allow`` and ``deny``.
+    A recurring span of time in which deployments are allowed or denied.
 
-    :param allow: cron expression of the span's starts; outside all ``allow`` windows nothing is deployed
-    :param deny: cron expression of the span's starts; deny beats allow
+    Exactly one of ``allow`` and ``deny`` is given. A span lasts ``duration`` of elapsed time, whatever the
+    clocks do meanwhile. A start the clocks skip happens when they go on; one that comes twice happens the
+    first time.
+
+    :param allow: cron expression of the starts; outside all ``allow`` windows nothing is deployed
+    :param deny: cron expression of the starts; deny beats allow
     :param duration: how long each span lasts
     :param timezone: IANA zone the cron expression is read in
     """
@@ -19,3 +35,126 @@ class Window(Frozen):
     deny: str | None = None
     duration: Duration
     timezone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Window:
+        if (self.allow is None) == (self.deny is None):
+            raise ValueError("give exactly one of allow and deny")
+        if not self.duration:
+            raise ValueError("lasts no time at all; give a duration above 0")
+        return self
+
+    @field_validator("allow", "deny")
+    @classmethod
+    def _cron(cls, expression: str | None) -> str | None:
+        return None if expression is None else valid_cron(expression)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        return valid_zone(name)
+
+    @property
+    def expression(self) -> str:
+        """Return the cron expression, of whichever kind."""
+        return self.allow or self.deny or ""
+
+    def span(self, now: datetime) -> tuple[datetime, datetime] | None:
+        """Return begin and end of the span ``now`` lies in, or ``None`` when it lies in none."""
+        crons = self._crons(now + _LARGEST_SHIFT)
+        while True:
+            start = self._instant(crons.get_prev(datetime))
+            if start <= now:
+                return (start, start + self.duration) if now < start + self.duration else None
+
+    def next_start(self, now: datetime) -> datetime:
+        """Return the first start after ``now``."""
+        crons = self._crons(now - _LARGEST_SHIFT)
+        while True:
+            start = self._instant(crons.get_next(datetime))
+            if start > now:
+                return start
+
+    def _crons(self, around: datetime):  # type: ignore[no-untyped-def]  # croniter is imported when used
+        from croniter import croniter
+
+        # Reckoned in wall clock time, which knows no shifts; _instant() places it in real time.
+        return croniter(self.expression, around.astimezone(ZoneInfo(self.timezone)).replace(tzinfo=None))
+
+    def _instant(self, wall: datetime) -> datetime:
+        """Return when the clocks of the zone first show this time, or skip it."""
+        zone = ZoneInfo(self.timezone)
+        instant = wall.replace(tzinfo=zone, fold=0).astimezone(timezone.utc)
+        if instant.astimezone(zone).replace(tzinfo=None) == wall:
+            return instant
+        # Skipped: go back to where the clocks jumped.
+        after = instant.astimezone(zone).utcoffset()
+        instant = instant.replace(second=0, microsecond=0)
+        while (instant - _MINUTE).astimezone(zone).utcoffset() == after:
+            instant -= _MINUTE
+        return instant
+
+
+class Closed(NamedTuple):
+    """
+    Why nothing may be deployed now.
+
+    :param opens_at: when it may be again; ``None`` when that is not within 400 days
+    """
+
+    reason: str
+    opens_at: datetime | None
+
+
+def is_open(windows: Sequence[Window], now: datetime) -> bool:
+    """Tell whether deployments are allowed at the aware time ``now``."""
+    return _closing(windows, now) is None
+
+
+def closed_because(windows: Sequence[Window], now: datetime) -> Closed | None:
+    """Return why deployments are not allowed at the aware time ``now``, or ``None`` when they are."""
+    closing = _closing(windows, now)
+    if closing is None:
+        return None
+    at: datetime | None = now
+    while at is not None and (still := _closing(windows, at)) is not None:
+        at = still[1] if still[1] - now < _SEARCHED else None
+    return Closed(closing[0], at)
+
+
+def _closing(windows: Sequence[Window], now: datetime) -> tuple[str, datetime] | None:
+    """Return the reason, and the next time at which it may no longer hold."""
+    for window in windows:
+        if window.deny and (span := window.span(now)):
+            return f"denied {_shown(window)}, until {_local(span[1], window)}", span[1]
+    allowing = [window for window in windows if window.allow]
+    if not allowing or any(window.span(now) for window in allowing):
+        return None
+    shown = " or ".join(_shown(window) for window in allowing)
+    return f"allowed only {shown}", min(window.next_start(now) for window in allowing)
+
+
+def _shown(window: Window) -> str:
+    return f"for {format_duration(window.duration)} from {window.expression!r} ({window.timezone})"
+
+
+def _local(time: datetime, window: Window) -> str:
+    return time.astimezone(ZoneInfo(window.timezone)).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def valid_cron(expression: str) -> str:
+    """Return the expression. :raises ValueError: it is not a cron expression of five fields"""
+    from croniter import croniter
+
+    if len(expression.split()) != 5 or not croniter.is_valid(expression):
+        raise ValueError("is not a cron expression; write five fields: minute hour day month weekday")
+    return expression
+
+
+def valid_zone(name: str) -> str:
+    """Return the name. :raises ValueError: it is not an IANA time zone"""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("is not a time zone; write an IANA name such as Europe/Berlin or UTC") from error
+    return name

@@ -150,11 +150,9 @@ class GitSource:
         )
 
     def _version(self, sha: str) -> str:
-        """A tag `v1.2.3` names the version; commits after it, and repositories without one, get a local one."""
+        """A tag `v1.2.3` names the version; later commits, and repositories without one, get a local one."""
         try:
-            described = self._git(
-                "describe", "--tags", "--long", "--abbrev=8", "--match=v[0-9]*", sha
-            ).decode()
+            found = self._git("describe", "--tags", "--long", "--abbrev=8", "--match=v[0-9]*", sha)
         except SourceError:
             count = int(self._git("rev-list", "--count", sha, "--"))
             return f"0.0.0.dev{count}+g{sha[:8]}"

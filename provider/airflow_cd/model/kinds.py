@@ -1,0 +1,65 @@
+"""Which kinds of targets, runners and artifact stores there are, and which of them this version has."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from airflow_cd import __version__
+from airflow_cd.exceptions import DefinitionError
+
+
+class Kind(NamedTuple):
+    """
+    One kind of adapter.
+
+    :param available: whether this version has it
+    :param extra: the extra of this package it needs
+    :param module: the module whose presence shows that the extra is installed
+    """
+
+    available: bool
+    extra: str | None = None
+    module: str | None = None
+
+
+_DOCKER = Kind(False, "docker", "docker")
+_KUBERNETES = Kind(False, "kubernetes", "kubernetes")
+_AWS = Kind(False, "aws", "boto3")
+
+KINDS: dict[str, dict[str, Kind]] = {
+    "target": {
+        "local": Kind(True),
+        "docker": _DOCKER,
+        "kubernetes": _KUBERNETES,
+        "ecs": _AWS,
+        "lambda": _AWS,
+    },
+    "runner": {"subprocess": Kind(True), "docker": _DOCKER, "kubernetes": _KUBERNETES},
+    "artifact store": {"file": Kind(True), "s3": _AWS, "oci": Kind(False)},
+}
+
+
+def check_kind(family: str, name: str) -> None:
+    """
+    Make sure that this kind can be used here.
+
+    :param family: ``target``, ``runner`` or ``artifact store``
+    :raises DefinitionError: there is no such kind, this version has it not, or its extra is not installed
+    """
+    kinds = KINDS[family]
+    usable = ", ".join(sorted(known for known, kind in kinds.items() if kind.available))
+    kind = kinds.get(name)
+    if kind is None:
+        raise DefinitionError(f"there is no {family} {name!r}", remedy=f"Use one of: {usable}")
+    missing = kind.extra is not None and kind.module is not None and find_spec(kind.module) is None
+    remedies = []
+    if missing:
+        remedies.append(f"Install it: pip install 'airflow-provider-cd[{kind.extra}]'")
+    if not kind.available:
+        remedies.append(f"Version {__version__} has no {family} {name!r} yet; it has: {usable}")
+    if missing:
+        problem = f"the {family} {name!r} needs the extra {kind.extra!r}, which is not installed"
+        raise DefinitionError(problem, remedy=". ".join(remedies))
+    if remedies:
+        raise DefinitionError(f"the {family} {name!r} is not available", remedy=remedies[0])

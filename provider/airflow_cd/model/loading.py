@@ -1,0 +1,258 @@
+"""Reads a services file into services, trains, and what is wrong with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.document import Document, Place
+from airflow_cd.model.kinds import check_kind
+from airflow_cd.model.messages import closest, explain, shorten, telling
+from airflow_cd.model.service import Service
+from airflow_cd.model.train import Train, departure_order
+
+_TOP = ("defaults", "services", "trains")
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """What a services file defines. A service or train with an error is not among the others."""
+
+    services: tuple[Service, ...]
+    trains: tuple[Train, ...]
+    errors: tuple[DefinitionError, ...]
+
+
+def load_services(path: Path, only: str | None = None) -> Definitions:
+    """
+    Read a services file.
+
+    :param only: name of the one service that is needed; the others are not looked at
+    :raises DefinitionError: the file as a whole cannot be used
+    """
+    return _Reader(_read(path)).definitions(only)
+
+
+def _read(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DefinitionError(
+            "the services file does not exist",
+            path=str(path),
+            remedy="Create it, or correct the name given to load_dags()",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"the services file cannot be read: {error}", path=str(path)) from error
+    return Document(text, str(path))
+
+
+class _Reader:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._errors: list[DefinitionError] = []
+        self._broken: set[str | int] = set()  # indices of services
+        content = document.content
+        if not isinstance(content, dict):
+            empty = content is None
+            raise self._error(
+                (),
+                "the services file is empty" if empty else "the services file is not a mapping",
+                remedy="Write `services:` and a list of services",
+            )
+        for key in content:
+            if key not in _TOP:
+                known = f"{closest(key, _TOP)}Known keys here: {', '.join(_TOP)}"
+                raise self._error((key,), f"unknown key {key!r}", remedy=known)
+        self._defaults = self._part("defaults", dict)
+        self._services = self._part("services", list)
+        self._trains = self._part("trains", list)
+
+    def definitions(self, only: str | None) -> Definitions:
+        services = dict(self._valid_services(only))
+        trains: dict[int, Train] = {}
+        if only is None:
+            self._check_names("service", self._services)
+            self._check_names("train", self._trains)
+            self._check_addresses(services)
+            trains = {i: train for i, raw in enumerate(self._trains) if (train := self._train(i, raw))}
+            self._check_trains(services, trains)
+        return Definitions(
+            services=tuple(service for i, service in services.items() if i not in self._broken),
+            trains=tuple(trains.values()),
+            errors=tuple(self._errors),
+        )
+
+    def _part(self, key: str, kind: type) -> Any:
+        value = self._document.content.get(key)
+        if value is None:
+            return kind()
+        if not isinstance(value, kind):
+            wanted = "a list" if kind is list else "a mapping"
+            raise self._error((key,), f"{key!r} is not {wanted}", value, f"Write {wanted} under it")
+        return value
+
+    def _valid_services(self, only: str | None) -> Iterator[tuple[int, Service]]:
+        for i, raw in enumerate(self._services):
+            if not isinstance(raw, dict):
+                self._report(("services", i), "a service is not a mapping", raw, "Write `- name: ...`")
+                continue
+            if only is not None and raw.get("name") != only:
+                continue
+            merged = _merge(self._defaults, raw) if self._defaults else raw
+            if self._check_kinds(i, merged):
+                service = self._validate(Service, merged, ("services", i), str(raw.get("name")))
+                if service is not None:
+                    yield i, service
+
+    def _check_kinds(self, i: int, raw: Mapping[str, Any]) -> bool:
+        """Kinds come before keys: a missing extra is not an unknown key."""
+        before = len(self._errors)
+        for place, family, name in _kinds(raw):
+            try:
+                check_kind(family, name)
+            except DefinitionError as error:
+                self._report(
+                    ("services", i, *place), error.problem, remedy=error.remedy, service=str(raw.get("name"))
+                )
+        return len(self._errors) == before
+
+    def _validate(self, model: type[Any], raw: Any, place: Place, service: str | None) -> Any:
+        try:
+            return model.model_validate(raw)
+        except ValidationError as invalid:
+            for error in telling(invalid.errors()):
+                problem, value, remedy = explain(error, model)
+                prefix = f"service {service!r}: " if service else ""
+                self._report((*place, *error["loc"]), prefix + problem, value, remedy, service=service)
+        return None
+
+    def _train(self, i: int, raw: Any) -> BaseModel | None:
+        train: BaseModel | None = self._validate(Train, raw, ("trains", i), None)
+        return train
+
+    def _check_names(self, what: str, entries: list[Any]) -> None:
+        first: dict[str, int] = {}
+        for i, raw in enumerate(entries):
+            name = raw.get("name") if isinstance(raw, dict) else None
+            if not isinstance(name, str):
+                continue
+            if name in first:
+                line, _ = self._document.line((f"{what}s", first[name], "name"))
+                self._report(
+                    (f"{what}s", i, "name"),
+                    f"there are two {what}s of this name, the other one in line {line}",
+                    name,
+                    "Rename one of them",
+                )
+            else:
+                first[name] = i
+
+    def _check_addresses(self, services: Mapping[int, Service]) -> None:
+        owners: dict[tuple[str, int], str] = {}
+        for i, service in services.items():
+            for n, environment in enumerate(service.environments):
+                local = environment.target.local
+                here = f"{service.name} in {environment.name}"
+                owner = owners.setdefault((local.host, local.port), here)
+                if owner != here:
+                    self._report(
+                        ("services", i, "environments", n, "target", "local", "port"),
+                        f"{here} and {owner} would listen on the same port",
+                        local.port,
+                        "Choose another port",
+                        service=service.name,
+                    )
+
+    def _check_trains(self, services: Mapping[int, Service], trains: Mapping[int, Train]) -> None:
+        members: dict[str, set[str]] = {train.name: set() for train in trains.values()}
+        for i, service in services.items():
+            if service.train is None:
+                continue
+            if service.train in members:
+                members[service.train].add(service.name)
+            elif not any(isinstance(raw, dict) and raw.get("name") == service.train for raw in self._trains):
+                self._report(
+                    ("services", i, "train"),
+                    f"service {service.name!r} names a train that does not exist",
+                    service.train,
+                    f"{closest(service.train, list(members))}Add it under `trains:`, or remove this line",
+                    service=service.name,
+                )
+        for i, train in trains.items():
+            self._check_order(i, train, members[train.name])
+
+    def _check_order(self, i: int, train: Train, members: set[str]) -> None:
+        for n, rule in enumerate(train.order):
+            for name in (rule.service, *rule.after):
+                if name not in members:
+                    self._report(
+                        ("trains", i, "order", n),
+                        f"the order of train {train.name!r} names a service that is not on it",
+                        name,
+                        f"{closest(name, sorted(members))}Add `train: {train.name}` to that service",
+                    )
+        try:
+            departure_order(members, train.order)
+        except DefinitionError as error:
+            self._report(
+                ("trains", i, "order"), f"train {train.name!r}: {error.problem}", remedy=error.remedy
+            )
+
+    def _report(self, place: Place, problem: str, *args: Any, **kwargs: Any) -> None:
+        self._errors.append(self._error(place, problem, *args, **kwargs))
+        if place[:1] == ("services",):
+            self._broken.add(place[1])
+
+    def _error(
+        self,
+        place: Place,
+        problem: str,
+        value: Any = None,
+        remedy: str | None = None,
+        service: str | None = None,
+    ) -> DefinitionError:
+        line, depth = self._document.line(place)
+        if place[:1] == ("services",) and len(place) > 2:
+            # What is wrong may stand under `defaults`, which every service has a part in.
+            default_line, default_depth = self._document.line(("defaults", *place[2:]))
+            if default_depth - 1 > depth - 2:
+                line = default_line
+        return DefinitionError(
+            problem,
+            path=self._document.path,
+            line=line,
+            value=shorten(value),
+            remedy=remedy,
+            service=service,
+        )
+
+
+def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults with everything of its own on top; mappings are merged, all else is replaced."""
+    merged = dict(defaults)
+    for key, value in own.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _kinds(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield every adapter the service names: where, of which family, and its name."""
+    runner = raw.get("runner")
+    if isinstance(runner, (str, dict)):
+        yield ("runner",), "runner", runner if isinstance(runner, str) else next(iter(runner), "")
+    artifacts = raw.get("artifacts")
+    if isinstance(artifacts, str):
+        yield ("artifacts",), "artifact store", artifacts.partition("://")[0]
+    environments = raw.get("environments")
+    for n, environment in enumerate(environments if isinstance(environments, list) else ()):
+        target = environment.get("target") if isinstance(environment, dict) else None
+        for name in target if isinstance(target, dict) else ():
+            yield ("environments", n, "target", str(name)), "target", str(name)

@@ -1,0 +1,110 @@
+"""Says what pydantic found wrong in the words of somebody who writes a services file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+_ARGV = "Write an argv list, for example [python, -m, pytest]; it is never given to a shell"
+_LONGEST = 200
+
+
+def explain(error: Mapping[str, Any], model: type[BaseModel]) -> tuple[str, Any, str]:
+    """
+    Return problem, value and remedy.
+
+    :param error: one of ``ValidationError.errors()``
+    :param model: what was validated
+    """
+    place = tuple(error["loc"])
+    name = ".".join(str(step) for step in place) or "this"
+    kind, value = error["type"], error.get("input")
+    if kind == "missing":
+        return f"{name!r} is missing", None, "Add it"
+    if kind == "extra_forbidden":
+        return f"unknown key {place[-1]!r}", None, _known_keys(model, place)
+    if kind in ("tuple_type", "list_type") and isinstance(value, str) and _holds_argv(place):
+        return f"{name!r} is a string where commands are expected", shorten(value), _ARGV
+    if kind == "string_type":
+        return f"{name!r} is not a string", shorten(value), _quote(value)
+    return f"{name!r} {_sentence(error)}", shorten(value), _remedy(error)
+
+
+def telling(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out that a list is too short when that is only because its entries are wrong."""
+    places = [tuple(error["loc"]) for error in errors]
+
+    def caused(error: Mapping[str, Any]) -> bool:
+        place = tuple(error["loc"])
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+    return [error for error in errors if error["type"] != "too_short" or not caused(error)]
+
+
+def shorten(value: Any) -> Any:
+    """Return the value as it may stand in a message; long ones are cut."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Return a question about what was meant, or nothing."""
+    found = difflib.get_close_matches(str(name), known, n=1)
+    return f"Did you mean {found[0]!r}? " if found else ""
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"])
+    return f"is wrong: {message[0].lower()}{message[1:]}"
+
+
+def _remedy(error: Mapping[str, Any]) -> str:
+    kind, context = error["type"], error.get("ctx") or {}
+    if kind == "literal_error":
+        return f"Write one of: {context.get('expected')}"
+    if kind == "string_pattern_mismatch":
+        if str(context.get("pattern")).startswith("^[a-z]["):
+            return "Use lower-case letters, digits, '-' and '_', beginning with a letter, 63 at most"
+        return f"It must match {context.get('pattern')}"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return "Write a mapping of keys and values"
+    if kind in ("tuple_type", "list_type"):
+        return "Write a list: [first, second]"
+    return "Correct it; the README lists every key"
+
+
+def _quote(value: Any) -> str:
+    if isinstance(value, bool):
+        return "Put it in quotes: YAML reads on, off, yes and no as true and false"
+    if isinstance(value, (int, float)):
+        return f"Put it in quotes: '{value}'"
+    return "Write text"
+
+
+def _holds_argv(place: Sequence[Any]) -> bool:
+    return bool({"build", "commands", "command"} & set(place))
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[Any]) -> str:
+    holder: type[BaseModel] | None = model
+    for step in place[:-1]:
+        if holder is not None and isinstance(step, str) and step in holder.model_fields:
+            holder = _model_in(holder.model_fields[step].annotation)
+    known = sorted(holder.model_fields) if holder else []
+    return f"{closest(place[-1], known)}Known keys here: {', '.join(known)}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        if (found := _model_in(inner)) is not None:
+            return found
+    return None

@@ -1,0 +1,76 @@
+"""Release trains: several services that reach production together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.approval import Approval
+from airflow_cd.model.base import Frozen
+from airflow_cd.model.service import Name
+from airflow_cd.model.window import valid_cron, valid_zone
+
+
+class Order(Frozen):
+    """``service`` is deployed after all of ``after``."""
+
+    after: tuple[Name, ...] = Field(min_length=1)
+    service: Name
+
+
+class Train(Frozen):
+    """
+    A scheduled departure of the services that name this train.
+
+    :param schedule: cron expression of the departures, in ``timezone``
+    :param order: which service is deployed after which
+    :param max_parallel: how many services are deployed side by side
+    :param on_failure: what is rolled back when one fails: it alone, it and its dependents, or all
+    """
+
+    name: Name
+    schedule: str
+    timezone: str = "UTC"
+    approval: Approval | None = None
+    order: tuple[Order, ...] = ()
+    max_parallel: int = Field(4, ge=1)
+    on_failure: Literal["service", "dependents", "train"] = "dependents"
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, expression: str) -> str:
+        return valid_cron(expression)
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        return valid_zone(name)
+
+
+def departure_order(members: Iterable[str], order: Sequence[Order]) -> tuple[tuple[str, ...], ...]:
+    """
+    Return the members in layers: each is deployed when the layers before it are.
+
+    :raises DefinitionError: the order has a cycle, which the message names
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter({member: () for member in members})
+    for rule in order:
+        sorter.add(rule.service, *rule.after)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        # Each name in graphlib's cycle comes before the next one.
+        cycle = " -> ".join(error.args[1])
+        raise DefinitionError(
+            f"the order has a cycle: {cycle}", remedy="Remove one of these `after` entries"
+        ) from error
+    layers = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        layers.append(tuple(ready))
+        sorter.done(*ready)
+    return tuple(layers)
