@@ -49,10 +49,11 @@ class ApprovalSensor(HITLOperator):
     def __init__(
         self, *, service: Service, environment: str, release_task_id: str = "package", **kwargs: Any
     ) -> None:
+        # Airflow hands the DAG's params to every task; the form has only its own.
+        kwargs["params"] = {"reason": _reason_param()}
         super().__init__(
             subject=f"Deploy {service.name} to {environment}?",
             options=[APPROVE, REJECT],
-            params={"reason": Param("", type=["string", "null"], title="Reason", maxLength=500)},
             **kwargs,
         )
         self.service = service
@@ -192,6 +193,10 @@ class ApprovalSensor(HITLOperator):
         decision = Decision(outcome=Outcome.EXPIRED, digest=release.digest, reason=reason)
         context["ti"].xcom_push(key=DECISION, value=_json(decision))
         raise AirflowFailException(reason)
+
+
+def _reason_param() -> Param:
+    return Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")
 
 
 def _json(decision: Decision) -> dict[str, Any]:
