@@ -54,6 +54,9 @@ class Run:
         def find() -> str | None:
             for run in api.dag_runs(dag_id):
                 run_id = run["dag_run_id"]
+                # Airflow 3.3.2 answers the question for a queued run's events with an internal error.
+                if run["start_date"] is None:
+                    continue
                 if run_id not in seen and _newest_revision(api, dag_id, run_id) == sha:
                     return str(run_id)
                 seen.add(run_id)

@@ -6,7 +6,7 @@ import re
 
 from airflow_cd.model.release import Commit, Release, TestTotals
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#!|~&])")
 _MOST_COMMITS = 30
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from filelock import FileLock
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
@@ -43,7 +43,7 @@ def _is_transient(error: BaseException) -> bool:
 _retrying = retry(
     retry=retry_if_exception(_is_transient),
     stop=stop_after_attempt(4),
-    wait=wait_exponential_jitter(initial=0.5, max=8),
+    wait=wait_random_exponential(multiplier=0.5, max=8),
     reraise=True,
 )
 
