@@ -22,7 +22,7 @@ def validate(args: Namespace) -> None:
     for service in definitions.services:
         stages = " -> ".join(environment.name for environment in service.environments)
         console.print(f"ok     {service.name}: {service.pipeline}, {stages}", markup=False)
-    for error in definitions.errors:
-        console.print(f"error  {error}", markup=False)
+    for problem in definitions.errors:
+        console.print(f"error  {problem}", markup=False)
     if definitions.errors:
         raise SystemExit(1)

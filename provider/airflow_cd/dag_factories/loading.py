@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import gc
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import get_parsing_context
 
 from airflow_cd.dag_factories.broken import BrokenServicesDag
+from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.loading import load_services
+from airflow_cd.model.service import Service
 
 _FACTORIES = {"delivery": delivery_dag, "deployment": deployment_dag}
 
@@ -29,19 +33,37 @@ def load_dags(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
     """
     file = _resolve(path, namespace)
     wanted = get_parsing_context().dag_id
-    definitions = load_services(file, only=_service_of(wanted))
-    errors = list(definitions.errors)
-    for service in definitions.services:
+    with _no_garbage_collection():
+        definitions = load_services(file, only=_service_of(wanted), parse=cached_document)
+        errors = [*definitions.errors, *_add_dags(definitions.services, namespace, wanted)]
+    if errors and wanted is None:
+        broken = BrokenServicesDag(file, errors)
+        namespace[broken.dag_id] = broken
+
+
+def _add_dags(
+    services: Iterable[Service], namespace: MutableMapping[str, Any], wanted: str | None
+) -> Iterator[DefinitionError]:
+    for service in services:
         dag_id = dag_id_of(service)
         if wanted is not None and dag_id != wanted:
             continue
         try:
             namespace[dag_id] = _FACTORIES[service.pipeline](service)
         except DefinitionError as error:
-            errors.append(error)
-    if errors and wanted is None:
-        broken = BrokenServicesDag(file, errors)
-        namespace[broken.dag_id] = broken
+            yield error
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Nothing made while loading is garbage, but the collector would go through all of it again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, Label, Param, TaskGroup
+from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
 from airflow_cd.dag_factories.documentation import pipeline_doc
+from airflow_cd.dag_factories.params import set_revision_param
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.service import Environment, Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
-from airflow_cd.operators.revision import SHA_PATTERN
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.test import TestOperator
 from airflow_cd.sensors.approval import ApprovalSensor
@@ -34,7 +34,7 @@ def delivery_dag(service: Service) -> DAG:
 
     :raises DefinitionError: this version cannot generate the service's pipeline
     """
-    return _pipeline(service.model_copy(update={"pipeline": "delivery"}))
+    return _pipeline(_as(service, "delivery"))
 
 
 def deployment_dag(service: Service) -> DAG:
@@ -43,7 +43,11 @@ def deployment_dag(service: Service) -> DAG:
 
     :raises DefinitionError: this version cannot generate the service's pipeline
     """
-    return _pipeline(service.model_copy(update={"pipeline": "deployment"}))
+    return _pipeline(_as(service, "deployment"))
+
+
+def _as(service: Service, pipeline: str) -> Service:
+    return service if service.pipeline == pipeline else service.model_copy(update={"pipeline": pipeline})
 
 
 def dag_id_of(service: Service) -> str:
@@ -51,8 +55,23 @@ def dag_id_of(service: Service) -> str:
     return f"{service.name}_{service.pipeline}"
 
 
+class PipelineDag(DAG):
+    """
+    The DAG of one service.
+
+    Airflow hashes a DAG for every end of every edge, through all of its task ids and its schedule; the id
+    alone says as much, and is a good part of a thousand services' parse time faster.
+    """
+
+    def __hash__(self) -> int:
+        return hash(self.dag_id)
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other)
+
+
 def commits_asset(service: Service) -> Asset:
-    """Return the asset that gets an event for every push to the service's branch."""
+    """Return the asset whose events start the service's pipeline."""
     source = service.source
     trigger = GitHeadTrigger(
         service=service.name,
@@ -84,14 +103,12 @@ def _pipeline(service: Service) -> DAG:
             service=service.name,
             remedy="Remove `train:`",
         )
-    dag = DAG(
+    dag = PipelineDag(
         dag_id=dag_id_of(service),
         description=f"Continuous {service.pipeline} of {service.name}",
         schedule=[commits_asset(service)],
         catchup=False,
         max_active_runs=_MAX_ACTIVE_RUNS,
-        params={"revision": _revision_param()},
-        default_args={"owner": service.owner, "retries": _RETRIES, "retry_delay": _RETRY_DELAY},
         doc_md=pipeline_doc(service, approved_environments(service)),
         tags=["cd", service.pipeline, *service.tags],
     )
@@ -99,40 +116,34 @@ def _pipeline(service: Service) -> DAG:
     asked = approved_environments(service)
     for environment in service.environments:
         last = _stage(dag, service, environment, last, asks=environment.name in asked)
+    # Last, since Airflow copies the params a DAG has into each task that is added to it.
+    set_revision_param(dag)
     return dag
 
 
-def _revision_param() -> Param:
-    return Param(
-        None,
-        type=["null", "string"],
-        pattern=SHA_PATTERN,
-        title="Revision",
-        description="Full SHA of the commit to release; empty for the head of the branch.",
-    )
+def _common(dag: DAG, service: Service) -> dict[str, Any]:
+    """Return what all tasks have in common; default_args would be copied for each."""
+    return {
+        "dag": dag,
+        "service": service,
+        "owner": service.owner,
+        "retries": _RETRIES,
+        "retry_delay": _RETRY_DELAY,
+    }
 
 
 def _package(dag: DAG, service: Service) -> PackageOperator:
     """Add build, tests and package, and return the last of them."""
-    build = BuildOperator(task_id="build", dag=dag, service=service)
+    common = _common(dag, service)
+    build = BuildOperator(task_id="build", **common)
     suites = sorted(service.test)
     group = TaskGroup("test", dag=dag) if len(suites) > 1 else None
     tests = [
-        TestOperator(
-            task_id=suite if group else "test",
-            dag=dag,
-            task_group=group,
-            service=service,
-            suite=suite,
-        )
+        TestOperator(task_id=suite if group else "test", task_group=group, suite=suite, **common)
         for suite in suites
     ]
-    package = PackageOperator(
-        task_id="package",
-        dag=dag,
-        service=service,
-        test_task_ids={test.suite: test.task_id for test in tests},
-    )
+    totals = {test.suite: test.task_id for test in tests}
+    package = PackageOperator(task_id="package", test_task_ids=totals, **common)
     if not tests:
         build >> package
     for test in tests:
@@ -145,22 +156,19 @@ def _stage(
 ) -> BaseOperator:
     """Add one environment after ``last``, and return the task whose success lets the release go on."""
     group = TaskGroup(environment.name, dag=dag, tooltip=f"Where {service.name} runs as {environment.name}")
-    common: dict[str, Any] = {
-        "dag": dag,
-        "task_group": group,
-        "service": service,
-        "environment": environment.name,
-    }
+    common = {**_common(dag, service), "task_group": group, "environment": environment.name}
     before = last
     if asks:
         before = ApprovalSensor(task_id="approve", **common)
         last >> before
     deploy = DeployOperator(task_id="deploy", approval_task_id=before.task_id if asks else None, **common)
     health = HealthCheckSensor(task_id="health", **common)
-    before >> (Label("approved") if asks else Label("deploy")) >> deploy
-    deploy >> health
+    before >> deploy >> health
+    if asks:
+        dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})
     if environment is service.production:
         rollback = RollbackOperator(task_id="rollback", health_task_id=health.task_id, **common)
-        health >> Label("unhealthy") >> rollback
+        health >> rollback
+        dag.set_edge_info(health.task_id, rollback.task_id, {"label": "unhealthy"})
         rollback.as_teardown(setups=deploy, on_failure_fail_dagrun=True)
     return health

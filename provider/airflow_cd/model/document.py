@@ -15,7 +15,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Place = Sequence[str | int]
 
 
-class _UniqueKeysLoader(_Loader):  # type: ignore[misc]
+class _UniqueKeysLoader(_Loader):
     """YAML lets a key that is given twice win silently; here it does not."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -33,23 +33,27 @@ class Document:
 
     :param text: its content
     :param path: its name, for messages
+    :param content: what the text says, when that is known already
     :raises DefinitionError: it is not YAML, or a key is given twice
     """
 
-    def __init__(self, text: str, path: str) -> None:
+    def __init__(self, text: str, path: str, content: Any = None) -> None:
         self._text, self.path = text, path
+        self.content: Any = content if content is not None else self._parse()
+
+    def _parse(self) -> Any:
         try:
-            self.content: Any = yaml.load(text, _UniqueKeysLoader)
+            return yaml.load(self._text, _UniqueKeysLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise DefinitionError(
                 f"this is not valid YAML: {error.problem or error.context}",
-                path=path,
+                path=self.path,
                 line=mark.line + 1 if mark else None,
                 remedy="Correct the file; nothing in it can be loaded until then",
             ) from error
         except (yaml.YAMLError, ValueError) as error:
-            raise DefinitionError(f"this is not valid YAML: {error}", path=path) from error
+            raise DefinitionError(f"this is not valid YAML: {error}", path=self.path) from error
 
     def line(self, place: Place) -> tuple[int, int]:
         """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.document import Document, Place
@@ -28,19 +28,22 @@ class Definitions:
     errors: tuple[DefinitionError, ...]
 
 
-def load_services(path: Path, only: str | None = None) -> Definitions:
+def load_services(
+    path: Path, only: str | None = None, parse: Callable[[str, str], Document] = Document
+) -> Definitions:
     """
     Read a services file.
 
     :param only: name of the one service that is needed; the others are not looked at
+    :param parse: makes the document of the file's text and name
     :raises DefinitionError: the file as a whole cannot be used
     """
-    return _Reader(_read(path)).definitions(only)
+    return _Reader(parse(_read(path), str(path))).definitions(only)
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise DefinitionError(
             "the services file does not exist",
@@ -49,7 +52,6 @@ def _read(path: Path) -> Document:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(f"the services file cannot be read: {error}", path=str(path)) from error
-    return Document(text, str(path))
 
 
 class _Reader:
@@ -132,8 +134,8 @@ class _Reader:
                 self._report((*place, *error["loc"]), prefix + problem, value, remedy, service=service)
         return None
 
-    def _train(self, i: int, raw: Any) -> BaseModel | None:
-        train: BaseModel | None = self._validate(Train, raw, ("trains", i), None)
+    def _train(self, i: int, raw: Any) -> Train | None:
+        train: Train | None = self._validate(Train, raw, ("trains", i), None)
         return train
 
     def _check_names(self, what: str, entries: list[Any]) -> None:

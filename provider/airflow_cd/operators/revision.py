@@ -38,7 +38,8 @@ def choose_revision(
     if wanted:
         return wanted, None
     state = context.get("task_state_store")
-    if state is not None and (kept := state.get(_STATE_KEY)):
+    kept: Any = state.get(_STATE_KEY) if state is not None else None
+    if kept:
         return kept["sha"], kept["previous"]
     sha, previous = _from_events(context) or (source.head(service.source.branch), None)
     if state is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
@@ -49,13 +51,13 @@ class ApprovalSensor(HITLOperator):
     def __init__(
         self, *, service: Service, environment: str, release_task_id: str = "package", **kwargs: Any
     ) -> None:
-        # Airflow hands the DAG's params to every task; the form has only its own.
-        kwargs["params"] = {"reason": _reason_param()}
         super().__init__(
             subject=f"Deploy {service.name} to {environment}?",
             options=[APPROVE, REJECT],
             **kwargs,
         )
+        # The form has only its own field, not what else the DAG's runs are asked for.
+        self.params = _form()
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
@@ -195,8 +197,12 @@ class ApprovalSensor(HITLOperator):
         raise AirflowFailException(reason)
 
 
-def _reason_param() -> Param:
-    return Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")
+@cache
+def _form() -> ParamsDict:
+    """One form serves all sensors: making params is slow, and a thousand services are parsed at once."""
+    return ParamsDict(
+        {"reason": Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")}
+    )
 
 
 def _json(decision: Decision) -> dict[str, Any]:

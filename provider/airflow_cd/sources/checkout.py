@@ -2,82 +2,167 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from airflow_cd.exceptions import SourceError
-from airflow_cd.sources.git_commands import git, git_argv, git_env
+from airflow_cd.sources.git_commands import BrokenMirrorError, git, git_argv, git_env
 
 _TIME = 315532800  # 1980-01-01: builds that look at file times see the same ones everywhere
+_CHUNK = 1 << 20
+_LINK = "120000"
+_EXECUTABLE = "100755"
+
+
+class _Entry(NamedTuple):
+    mode: str
+    sha: str
+    name: str
 
 
 def write_tree(mirror: Path, tree: str, into: Path) -> None:
     """
-    Write the tree's files into the empty folder ``into``.
+    Write the tree's files into the empty folder ``into``. When that fails, it is left empty.
 
-    :raises SourceError: the tree has a submodule, or a link that leaves it
+    :raises SourceError: the tree has a submodule, a link that leaves it, or a name no folder may hold
+    :raises BrokenMirrorError: the mirror lacks a file of the tree, or holds other bytes
     """
-    reader = subprocess.Popen(
-        git_argv("cat-file", "--batch"),
-        cwd=mirror,
-        env=git_env(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert reader.stdin is not None and reader.stdout is not None
+    if any(into.iterdir()):
+        raise SourceError(f"{into} is not empty; check out into a new folder")
     try:
-        for mode, sha, name in _entries(mirror, tree):
-            _write(mode, _blob(reader.stdin, reader.stdout, sha), name, into)
-    finally:
-        reader.stdin.close()
-        reader.stdout.close()
-        reader.wait()
-    _set_times(into)
+        entries = _entries(mirror, tree)
+        with _Blobs(mirror).opened() as blobs:
+            # Links come last: no file can be written through one.
+            for entry in sorted(entries, key=lambda entry: entry.mode == _LINK):
+                _write(blobs, entry, into)
+        _check_links(into, [entry.name for entry in entries if entry.mode == _LINK])
+        _normalize(into)
+    except BaseException as error:
+        _empty(into)
+        if isinstance(error, OSError):
+            raise SourceError(f"the files of tree {tree} cannot be written: {error}") from error
+        raise
 
 
-def _entries(mirror: Path, tree: str) -> Iterator[tuple[str, str, str]]:
-    for line in git("ls-tree", "-r", "-z", "--full-tree", tree, cwd=mirror).split(b"\0"):
-        if not line:
-            continue
-        head, _, raw = line.partition(b"\t")
-        mode, kind, sha = head.decode().split()
-        name = os.fsdecode(raw)
-        if kind != "blob":
-            raise SourceError(f"{name!r} is a submodule, which is not supported; vendor its files instead")
-        yield mode, sha, name
+def _entries(mirror: Path, tree: str) -> list[_Entry]:
+    try:
+        listing = git("ls-tree", "-r", "-z", "--full-tree", tree, folder=mirror)
+    except SourceError as error:
+        raise BrokenMirrorError(f"the mirror {mirror} lacks tree {tree}: {error}") from error
+    return [_entry(line) for line in listing.split(b"\0") if line]
 
 
-def _blob(stdin: IO[bytes], stdout: IO[bytes], sha: str) -> bytes:
-    stdin.write(f"{sha}\n".encode())
-    stdin.flush()
-    header = stdout.readline().split()
-    if len(header) != 3:
-        raise SourceError(f"the git mirror lacks object {sha}; remove its folder, it will be fetched again")
-    content = stdout.read(int(header[2]))
-    stdout.read(1)
-    return content
+def _entry(line: bytes) -> _Entry:
+    head, _, raw = line.partition(b"\t")
+    mode, kind, sha = head.decode().split()
+    name = os.fsdecode(raw)
+    if kind != "blob":
+        raise SourceError(f"{name!r} is a submodule, which is not supported; vendor its files instead")
+    # Such names are refused by git's own tools, but anybody can write a tree by hand.
+    if {part.lower() for part in name.split("/")} & {"", ".", "..", ".git"}:
+        raise SourceError(f"the tree holds the name {name!r}, which could reach outside of it; remove it")
+    return _Entry(mode, sha, name)
 
 
-def _write(mode: str, content: bytes, name: str, into: Path) -> None:
-    path = into / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if mode == "120000":
-        target = os.fsdecode(content)
-        landing = os.path.normpath(os.path.join(os.path.dirname(name), target))
-        if os.path.isabs(target) or landing == ".." or landing.startswith("../"):
-            raise SourceError(f"the link {name!r} points outside the source, to {target!r}; remove it")
-        os.symlink(target, path)
+def _write(blobs: _Blobs, entry: _Entry, into: Path) -> None:
+    path = into / entry.name
+    if entry.mode == _LINK:
+        content = b"".join(blobs.read(entry.sha))
+        if any(parent.is_symlink() for parent in path.parents):
+            raise SourceError(f"{entry.name!r} lies below a link; remove one of them")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(os.fsdecode(content), path)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        file.write(content)
-    os.chmod(path, 0o755 if mode == "100755" else 0o644)
+        file.writelines(blobs.read(entry.sha))
+    path.chmod(0o755 if entry.mode == _EXECUTABLE else 0o644)
 
 
-def _set_times(folder: Path) -> None:
-    for path, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            os.utime(os.path.join(path, name), (_TIME, _TIME), follow_symlinks=False)
-        os.utime(path, (_TIME, _TIME))
+def _check_links(into: Path, names: list[str]) -> None:
+    """Follow the links as they are on disk: one may lead through others."""
+    root = into.resolve()
+    for name in names:
+        target = os.readlink(into / name)
+        if os.path.isabs(target) or not Path(os.path.realpath(into / name)).is_relative_to(root):
+            raise SourceError(f"the link {name!r} points outside the source, to {target!r}; remove it")
+
+
+def _normalize(folder: Path) -> None:
+    """Give everything the same times and modes on every machine."""
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in [*folders, *files]:
+            entry = os.path.join(path, name)
+            if name in folders and not os.path.islink(entry):
+                os.chmod(entry, 0o755)
+            os.utime(entry, (_TIME, _TIME), follow_symlinks=False)
+    os.utime(folder, (_TIME, _TIME))
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+class _Blobs:
+    """Reads blobs through one git process."""
+
+    def __init__(self, mirror: Path) -> None:
+        self._mirror = mirror
+        self._stdin: IO[bytes]
+        self._stdout: IO[bytes]
+
+    @contextmanager
+    def opened(self) -> Iterator[_Blobs]:
+        with subprocess.Popen(
+            git_argv("cat-file", "--batch"),
+            cwd="/",
+            env=git_env({"GIT_DIR": str(self._mirror)}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None
+            self._stdin, self._stdout = process.stdin, process.stdout
+            try:
+                yield self
+            finally:
+                process.kill()
+
+    def read(self, sha: str) -> Iterator[bytes]:
+        """Yield the blob's bytes in pieces, and make sure in the end that they are those of its hash."""
+        left = self._request(sha)
+        digest = hashlib.sha1(b"blob %d\0" % left, usedforsecurity=False)
+        while left:
+            piece = self._stdout.read(min(left, _CHUNK))
+            if not piece:
+                raise self._broken(sha)
+            digest.update(piece)
+            left -= len(piece)
+            yield piece
+        self._stdout.read(1)
+        if digest.hexdigest() != sha:
+            raise self._broken(sha)
+
+    def _request(self, sha: str) -> int:
+        try:
+            self._stdin.write(f"{sha}\n".encode())
+            self._stdin.flush()
+        except BrokenPipeError as error:
+            raise self._broken(sha) from error
+        header = self._stdout.readline().split()
+        if len(header) != 3 or header[1] != b"blob":
+            raise self._broken(sha)
+        return int(header[2])
+
+    def _broken(self, sha: str) -> BrokenMirrorError:
+        return BrokenMirrorError(f"the mirror {self._mirror} lacks blob {sha}, or holds other bytes")

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import posixpath
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
 from airflow_cd.sources.checkout import write_tree
-from airflow_cd.sources.git_commands import NETWORK_TIMEOUT, git, parse_heads, redacted
+from airflow_cd.sources.git_commands import redacted
+from airflow_cd.sources.mirror import Mirror
 from airflow_cd.sources.web import commit_url
 
-_SHA = re.compile(r"[0-9a-f]{40}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # NUL cannot be in a commit's text, so whatever is in it stays data.
 _FORMAT = "%H%x00%an%x00%ae%x00%ct%x00%s%x00"
 _FIELDS = 5
 _LONGEST = 200
-
-
-def _is_transient(error: BaseException) -> bool:
-    permanent = (
-        "not our ref",
-        "couldn't find",
-        "not found",
-        "does not exist",
-        "authentication",
-        "permission denied",
-        "could not read",
-    )
-    return isinstance(error, SourceError) and not any(word in str(error).lower() for word in permanent)
-
-
-_retrying = retry(
-    retry=retry_if_exception(_is_transient),
-    stop=stop_after_attempt(4),
-    wait=wait_random_exponential(multiplier=0.5, max=8),
-    reraise=True,
-)
+_MOST_WITHOUT_START = 20
 
 
 class GitSource:
@@ -67,15 +42,13 @@ class GitSource:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.repository = repository
-        self.path = path
-        self._env = env
-        name = hashlib.sha256(repository.encode()).hexdigest()[:20]
-        self._mirror = cache_dir / f"{name}.git"
-        self._lock = FileLock(cache_dir / f"{name}.lock")
+        self.path = posixpath.normpath(path)
+        self._mirror = Mirror(repository, cache_dir, env)
+        self._gone: set[str] = set()
 
     def head(self, branch: str) -> str:
         """Return the SHA the branch points at now."""
-        heads = parse_heads(self._remote("ls-remote", "--heads", "--", self.repository))
+        heads = self._mirror.heads()
         if branch not in heads:
             raise SourceError(
                 f"{redacted(self.repository)} has no branch {branch!r}; "
@@ -85,9 +58,11 @@ class GitSource:
 
     def revision(self, sha: str) -> Revision:
         """Return what the commit says of itself."""
-        self._ensure(sha)
-        commit = self._parse(self._git("show", "-s", "-z", f"--format={_FORMAT}", sha, "--"))[0]
-        return Revision(**commit.model_dump(), tree=self.tree(sha), version=self._version(sha))
+        return Revision(**self.commit(sha).model_dump(), tree=self.tree(sha), version=self._version(sha))
+
+    def commit(self, sha: str) -> Commit:
+        """Return what the commit says of itself, whether or not it has the service's folder."""
+        return self._mirror.reading(lambda: self._log("--max-count=1", sha)[0], sha)
 
     def tree(self, sha: str) -> str:
         """
@@ -95,46 +70,76 @@ class GitSource:
 
         :raises SourceError: there is no such folder
         """
-        self._ensure(sha)
-        spec = f"{sha}^{{tree}}" if self.path == "." else f"{sha}:{self.path.strip('/')}"
-        try:
-            return self._git("rev-parse", "--verify", "--end-of-options", spec).decode().strip()
-        except SourceError as error:
+        found = self.find_tree(sha)
+        if found is None:
             raise SourceError(
                 f"the folder {self.path!r} does not exist at commit {sha}; "
                 "correct `path:` in the service's source"
-            ) from error
+            )
+        return found
+
+    def find_tree(self, sha: str) -> str | None:
+        """Return the hash of the service's folder at that commit, or ``None`` when it is not there."""
+        if self.path == ".":
+            return self._read("rev-parse", "--verify", f"{sha}^{{tree}}", of=sha).decode().strip()
+        entry = self._read("ls-tree", "-d", "-z", "--full-tree", sha, "--", self.path, of=sha)
+        fields = entry.partition(b"\t")[0].decode().split()
+        return fields[2] if len(fields) == 3 and fields[1] == "tree" else None
 
     def changelog(self, since: str | None, until: str, limit: int = 100) -> Sequence[Commit]:
-        """Return the commits after ``since`` up to ``until`` that touch the folder, newest first."""
-        self._ensure(until)
-        span = [until]
-        if since is not None:
-            try:
-                self._ensure(since)
-                span.append(f"^{since}")
-            except RevisionNotFoundError:
-                # What ran before was force-pushed away: all that can be told is what there is now.
-                limit = min(limit, 20)
-        return self._commits(f"-{limit}", *span)
+        """
+        Return the commits after ``since`` up to ``until`` that touch the folder, newest first.
+
+        :param since: where to stop; ``None``, or a commit that is gone for good, leaves it to ``limit``
+        """
+        self._mirror.take(until)
+        span = self._span(since, until)
+        if len(span) == 1 and since is not None:
+            # What ran before was force-pushed away: all that can be told is what there is now.
+            limit = min(limit, _MOST_WITHOUT_START)
+        arguments = [f"--max-count={limit}", *span, "--", *self._folder()]
+        return self._mirror.reading(lambda: self._log(*arguments), until)
+
+    def count(self, since: str | None, until: str) -> int:
+        """Return how many commits :meth:`changelog` would list without a limit."""
+        span = self._span(since, until)
+        return int(self._read("rev-list", "--count", *span, "--", *self._folder(), of=until))
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether ``old`` is a strict ancestor of ``new``."""
-        self._ensure(old)
-        self._ensure(new)
-        if old == new:
-            return False
-        return self._git("rev-list", "-1", old, f"^{new}", "--").strip() == b""
+        arguments = ("rev-list", "--max-count=1", old, f"^{new}", "--")
+        beyond = self._mirror.reading(lambda: self._mirror.git(*arguments), old, new)
+        return old != new and not beyond.strip()
 
     def checkout(self, sha: str, into: Path) -> None:
-        """Write exactly that commit's files into the empty folder ``into``."""
-        write_tree(self._mirror, self.tree(sha), into)
+        """
+        Write exactly that commit's files into the empty folder ``into``.
 
-    def _commits(self, *args: str) -> list[Commit]:
-        return self._parse(self._git("log", "-z", f"--format={_FORMAT}", *args, "--", self.path))
+        :raises SourceError: there is no such folder in the commit, it has submodules, or links that leave it
+        """
+        tree = self.tree(sha)
+        self._mirror.reading(lambda: write_tree(self._mirror.folder, tree, into), sha)
 
-    def _parse(self, output: bytes) -> list[Commit]:
-        fields = [_text(field) for field in output.split(b"\0")]
+    def _span(self, since: str | None, until: str) -> list[str]:
+        if since is None or since in self._gone:
+            return [until]
+        try:
+            self._mirror.take(since)
+        except RevisionNotFoundError:
+            self._gone.add(since)  # to ask the remote again would take long and change nothing
+            return [until]
+        return [until, f"^{since}"]
+
+    def _folder(self) -> list[str]:
+        """Without a folder no path is named: git would leave out commits that change no file."""
+        return [] if self.path == "." else [self.path]
+
+    def _read(self, *args: str, of: str) -> bytes:
+        return self._mirror.reading(lambda: self._mirror.git(*args), of)
+
+    def _log(self, *args: str) -> list[Commit]:
+        output = self._mirror.git("log", "-z", f"--format={_FORMAT}", *args)
+        fields = [field.decode("utf-8", "replace") for field in output.split(b"\0")]
         # With -z a NUL follows each entry, which itself ends with one: groups of one more than the fields.
         starts = range(0, len(fields) - _FIELDS, _FIELDS + 1)
         return [self._commit(*fields[i : i + _FIELDS]) for i in starts]
@@ -142,91 +147,34 @@ class GitSource:
     def _commit(self, sha: str, name: str, email: str, seconds: str, subject: str) -> Commit:
         return Commit(
             sha=sha,
-            subject=subject,
-            author_name=name,
-            author_email=email,
-            committed_at=datetime.fromtimestamp(int(seconds), timezone.utc),
+            subject=_text(subject),
+            author_name=_text(name),
+            author_email=_text(email),
+            committed_at=_time(seconds),
             url=commit_url(self.repository, sha),
         )
 
     def _version(self, sha: str) -> str:
-        """A tag `v1.2.3` names the version; later commits, and repositories without one, get a local one."""
-        try:
-            found = self._git("describe", "--tags", "--long", "--abbrev=8", "--match=v[0-9]*", sha)
-        except SourceError:
-            count = int(self._git("rev-list", "--count", sha, "--"))
+        """A tag ``v1.2.3`` names its commit; other commits tell how far they are from it."""
+        options = ("--tags", "--long", "--always", "--abbrev=40", "--match=v[0-9]*")
+        found = self._read("describe", *options, sha, of=sha).decode("utf-8", "replace").strip()
+        if found == sha:  # no tag
+            count = int(self._read("rev-list", "--count", sha, "--", of=sha))
             return f"0.0.0.dev{count}+g{sha[:8]}"
-        tag, ahead, _ = found.decode().strip().rsplit("-", 2)
+        tag, ahead, _ = found.rsplit("-", 2)
         base = re.sub(r"[^0-9A-Za-z.+-]", "-", tag[1:])
-        return base if ahead == "0" else f"{base}.dev{ahead}+g{sha[:8]}"
-
-    def _ensure(self, sha: str) -> None:
-        """Have the commit in the mirror, fetching only when it is not there."""
-        if not _SHA.fullmatch(sha):
-            raise RevisionNotFoundError(f"{sha[:80]!r} is not a full commit SHA (40 hexadecimal digits)")
-        if self._has(sha):
-            return
-        self._mirror.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            self._make_mirror()
-            if not self._has(sha):
-                self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-            if not self._has(sha):
-                self._fetch_commit(sha)
-            # A force push and a clean-up must not take away what was built.
-            self._git("update-ref", f"refs/cd/taken/{sha}", sha)
-
-    def _fetch_commit(self, sha: str) -> None:
-        try:
-            self._fetch(sha)
-        except SourceError as error:
-            raise RevisionNotFoundError(
-                f"{redacted(self.repository)} has no commit {sha}; "
-                "it may have been force-pushed away: release the branch's present head instead"
-            ) from error
-        if not self._has(sha):
-            raise RevisionNotFoundError(f"{sha} is in {redacted(self.repository)}, but it is not a commit")
-
-    def _has(self, sha: str) -> bool:
-        if not (self._mirror / "HEAD").is_file():
-            return False
-        try:
-            # Not only the commit: a fetch that was killed may have left it without its files.
-            self._git("rev-list", "-1", "--objects", sha, "--")
-            self._git("cat-file", "-e", f"{sha}^{{tree}}")
-        except SourceError:
-            return False
-        return True
-
-    def _make_mirror(self) -> None:
-        """Make the mirror, or make it anew when it is broken: all it holds can be fetched again."""
-        if self._mirror.exists():
-            try:
-                self._git("rev-parse", "--git-dir")
-                self._git("for-each-ref", "--count=1")
-                return
-            except SourceError:
-                shutil.rmtree(self._mirror)
-        temporary = self._mirror.with_suffix(f".new-{os.getpid()}")
-        git("init", "--quiet", "--bare", "--", str(temporary))
-        os.rename(temporary, self._mirror)
-
-    def _fetch(self, *specs: str) -> None:
-        self._remote(
-            "fetch", "--quiet", "--no-write-fetch-head", "--", self.repository, *specs, cwd=self._mirror
-        )
-
-    @_retrying
-    def _remote(self, *args: str, cwd: Path | None = None) -> bytes:
-        try:
-            return git(*args, cwd=cwd, env=self._env, timeout=NETWORK_TIMEOUT)
-        except SourceError as error:
-            raise type(error)(f"{redacted(self.repository)}: {error}") from error
-
-    def _git(self, *args: str) -> bytes:
-        return git(*args, cwd=self._mirror)
+        return base if ahead == "0" else f"{base.replace('+', '.')}.dev{ahead}+g{sha[:8]}"
 
 
-def _text(field: bytes) -> str:
+def _text(field: str) -> str:
     """Anybody writes commits: what could disturb a terminal, a log or a line is replaced."""
-    return _CONTROL.sub("\ufffd", field.decode("utf-8", "replace").strip("\n"))[:_LONGEST]
+    text = _CONTROL.sub("\ufffd", field.strip("\n"))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _time(seconds: str) -> datetime:
+    """A commit may state any time, also none."""
+    try:
+        return datetime.fromtimestamp(int(seconds), timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, timezone.utc)

@@ -1,4 +1,4 @@
-"""Calls git: argv lists, no prompts, no configuration of the machine or the repository's hooks."""
+"""Calls git: argv lists, no prompts, no configuration of the machine, no hooks, nothing left behind."""
 
 from __future__ import annotations
 
@@ -7,23 +7,43 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from airflow_cd.exceptions import SourceError
 
-NETWORK_TIMEOUT = 300.0
-_LOCAL_TIMEOUT = 120.0
-_USER_INFO = re.compile(r"(\w+://)[^/@\s]+@")
-# protocol.ext would run any command named in a URL; a repository chosen in services.yaml needs none of it.
+# The first fetch of a large repository takes its time; a connection that went silent is ended long before.
+FETCH_TIMEOUT = 1800.0
+ASK_TIMEOUT = 60.0
+_LOCAL_TIMEOUT = 600.0
 _CONFIG = (
+    # protocol.ext would run any command named in a URL; a repository in services.yaml needs none of it.
     "protocol.ext.allow=never",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "safe.directory=*",
-    "gc.auto=0",
-    "fetch.fsckObjects=false",
+    # Housekeeping happens within a fetch, under its lock, and not behind its back.
+    "gc.autoDetach=false",
+    "maintenance.autoDetach=false",
+    "http.lowSpeedLimit=1000",
+    "http.lowSpeedTime=60",
 )
+_SSH = "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15"
+# What a machine needs to reach its remotes at all. Nothing else of a worker's environment reaches git.
+_INHERITED = (
+    *("PATH", "HOME", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+)
+_USER_INFO = re.compile(r"(\w+://)[^/\s]+@")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# What git adds to every failure of a remote.
+_BOILERPLATE = ("hint:", "warning:", "please make sure you have", "and the repository exists")
+
+
+class BrokenMirrorError(SourceError):
+    """Raised when a mirror cannot be read; all it holds can be fetched again."""
 
 
 def git_argv(*args: str) -> list[str]:
@@ -32,17 +52,27 @@ def git_argv(*args: str) -> list[str]:
     return ["git", *options, *args]
 
 
+def remote_argv(command: str, repository: str, *args: str) -> list[str]:
+    """Return ``command``, its options and the repository, for commands that talk to a remote."""
+    # git does not pass safe.directory on to the process that reads a repository on this machine, so that
+    # one owned by another user would be refused, whatever the machine's configuration says.
+    local = repository.startswith(("/", "file:"))
+    reader = ["--upload-pack=git -c 'safe.directory=*' upload-pack"] if local else []
+    return [command, *reader, *args, "--", repository]
+
+
 def git_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a clean environment for git; ``extra`` carries credentials."""
     return {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": os.environ.get("HOME", "/"),
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "LC_ALL": "C",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_SSH_COMMAND": _SSH,
         **(extra or {}),
     }
 
@@ -54,58 +84,71 @@ def redacted(text: str) -> str:
 
 def git(
     *args: str,
-    cwd: Path | None = None,
+    folder: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
     timeout: float = _LOCAL_TIMEOUT,
 ) -> bytes:
     """
     Run git and return its output.
 
+    :param folder: the bare repository it works on; without it git would look for one in the folders above
     :param env: added to the clean environment
+    :param timeout: seconds
     :raises SourceError: it failed, with git's own last words
     """
+    place = {} if folder is None else {"GIT_DIR": str(folder)}
     try:
-        ran = subprocess.run(
+        process = subprocess.Popen(
             git_argv(*args),
-            cwd=cwd,
-            env=git_env(env),
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            timeout=timeout,
+            cwd="/",
+            env=git_env({**place, **(env or {})}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise SourceError("git is not installed on this worker, or its PATH lacks it") from error
+        raise SourceError(_NO_GIT) from error
+    try:
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"git {args[0]} took longer than {timeout:g} s and was ended") from error
-    if ran.returncode:
-        raise SourceError(f"git {args[0]} failed: {last_words(ran.stderr)}")
-    return ran.stdout
+    finally:
+        if process.returncode is None:
+            _kill(process.pid)
+            process.communicate()
+    if process.returncode:
+        raise SourceError(f"git {args[0]} failed: {last_words(err)}")
+    return out
 
 
 async def ls_remote(
-    repository: str, *, env: Mapping[str, str] | None = None, timeout: float = 60.0
+    repository: str, *, env: Mapping[str, str] | None = None, timeout: float = ASK_TIMEOUT
 ) -> dict[str, str]:
     """
     Return branch name -> SHA of a remote, without blocking the event loop.
 
     :raises SourceError: the remote cannot be reached
     """
-    process = await asyncio.create_subprocess_exec(
-        *git_argv("ls-remote", "--heads", "--", repository),
-        env=git_env(env),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *git_argv(*remote_argv("ls-remote", repository, "--heads")),
+            cwd="/",
+            env=git_env(env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise SourceError(_NO_GIT) from error
     try:
         out, err = await asyncio.wait_for(process.communicate(), timeout)
     except asyncio.TimeoutError as error:
         raise SourceError(f"git ls-remote did not answer within {timeout:g} s") from error
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill(process.pid)
             await process.wait()
     if process.returncode:
         raise SourceError(f"git ls-remote failed: {last_words(err)}")
@@ -115,16 +158,25 @@ async def ls_remote(
 def parse_heads(output: bytes) -> dict[str, str]:
     """Return branch name -> SHA from what ``git ls-remote`` printed."""
     heads = {}
-    for line in output.decode("utf-8", "surrogateescape").splitlines():
-        sha, _, ref = line.partition("\t")
+    # Not splitlines(): a branch name may hold what Unicode calls a line separator.
+    for line in output.split(b"\n"):
+        sha, _, ref = line.decode("utf-8", "replace").partition("\t")
         if ref.startswith("refs/heads/") and re.fullmatch(r"[0-9a-f]{40}", sha):
             heads[ref.removeprefix("refs/heads/")] = sha
     return heads
 
 
-def last_words(stderr: bytes | Sequence[str]) -> str:
-    """Return what git said last that means something, without credentials."""
-    text = stderr.decode("utf-8", "replace") if isinstance(stderr, bytes) else "\n".join(stderr)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("fatal:", "error:", "ERROR:"))] or lines[-1:]
-    return redacted("; ".join(telling) or "it gave no reason")[:500]
+def last_words(stderr: bytes) -> str:
+    """Return what git said last that means something, on one line and without credentials."""
+    lines = [_CONTROL.sub(" ", line).strip() for line in stderr.decode("utf-8", "replace").splitlines()]
+    telling = [line for line in lines if line and not line.lower().startswith(_BOILERPLATE)]
+    return redacted("; ".join(telling[-3:]) or "it gave no reason")[:500]
+
+
+_NO_GIT = "git is not installed on this machine, or PATH lacks it; install git"
+
+
+def _kill(pid: int) -> None:
+    """End git and what it started, such as the program that talks http or ssh."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

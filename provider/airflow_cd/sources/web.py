@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 _SCP = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/@]+):(?P<path>[^/].*)")
-# host (or a part of it) -> how it addresses a commit, and the difference of two
+# a part of the host's name -> how it addresses a commit, and the difference of two
 _STYLES = {
     "github": ("{base}/commit/{new}", "{base}/compare/{old}...{new}"),
     "gitlab": ("{base}/-/commit/{new}", "{base}/-/compare/{old}...{new}"),
-    "bitbucket": ("{base}/commits/{new}", "{base}/branches/compare/{new}%0D{old}"),
     "codeberg": ("{base}/commit/{new}", "{base}/compare/{old}...{new}"),
     "gitea": ("{base}/commit/{new}", "{base}/compare/{old}...{new}"),
     "forgejo": ("{base}/commit/{new}", "{base}/compare/{old}...{new}"),
 }
+# Only the one in the cloud: Bitbucket servers on premises have other pages.
+_BITBUCKET = ("{base}/commits/{new}", "{base}/branches/compare/{new}%0D{old}")
 
 
 def commit_url(repository: str, sha: str) -> str | None:
@@ -28,27 +29,46 @@ def compare_url(repository: str, old: str, new: str) -> str | None:
 
 
 def public_url(repository: str) -> str:
-    """Return the repository's address without user name, password or token."""
-    parts = urlsplit(repository)
-    if not parts.netloc or parts.scheme == "ssh":
+    """Return the repository's address without password or token; ssh keeps its user name."""
+    scheme, separator, rest = repository.partition("://")
+    if not separator:
         return repository
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    if at and scheme == "ssh":
+        host = f"{user.partition(':')[0]}@{host}"
+    return f"{scheme}://{host}{slash}{path}"
 
 
 def _page(repository: str, which: int, **commits: str) -> str | None:
-    host, path = _host_and_path(repository)
-    for name, styles in _STYLES.items():
-        if name in host.split(".") or host.startswith(f"{name}."):
-            return styles[which].format(base=f"https://{host}/{path}", **commits)
-    return None
+    address = _address(repository)
+    if address is None:
+        return None
+    origin, host, path = address
+    styles = _BITBUCKET if host == "bitbucket.org" else _style(host)
+    base = f"{origin}/{quote(path, safe='/~')}"
+    return styles[which].format(base=base, **commits) if styles and path else None
 
 
-def _host_and_path(repository: str) -> tuple[str, str]:
-    parts = urlsplit(repository)
-    if parts.scheme in ("http", "https", "ssh", "git"):
-        host, path = parts.hostname or "", parts.path
-    elif "://" not in repository and (scp := _SCP.fullmatch(repository)):
-        host, path = scp["host"], scp["path"]
-    else:
-        return "", ""
-    return host.lower(), path.strip("/").removesuffix(".git")
+def _style(host: str) -> tuple[str, str] | None:
+    labels = host.split(".")
+    return next((style for name, style in _STYLES.items() if name in labels), None)
+
+
+def _address(repository: str) -> tuple[str, str, str] | None:
+    """Return where the host's pages start, the host, and the repository's path on it."""
+    try:
+        parts = urlsplit(repository)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:  # not a URL, whatever it looks like
+        return None
+    path = parts.path
+    if parts.scheme not in ("http", "https", "ssh", "git"):
+        scp = _SCP.fullmatch(repository)
+        if "://" in repository or scp is None:
+            return None
+        host, path, port = scp["host"].lower(), scp["path"], None
+    scheme = "http" if parts.scheme == "http" else "https"
+    # The port of ssh and git is not that of the pages.
+    suffix = f":{port}" if port and parts.scheme in ("http", "https") else ""
+    return f"{scheme}://{host}{suffix}", host, path.strip("/").removesuffix(".git")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_cd.exceptions import RevisionNotFoundError, SourceError
-from airflow_cd.hooks.adapters import open_repository
+from airflow_cd.exceptions import RevisionNotFoundError
+from airflow_cd.triggers.git_polling import in_thread, poll_heads
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from airflow_cd.model.release import Commit
+    from airflow_cd.sources.git import GitSource
 
-_MAX_BACKOFF_SECONDS = 300.0
 _MOST_COMMITS = 20
 
 
@@ -29,9 +29,11 @@ class GitHeadTrigger(BaseEventTrigger):
     first. A poll is a snapshot of all heads and every service compares it with the head it saw last, so a
     poll that is missed costs nothing. That head is stored after its event was handed over: an event is
     delivered at least once, also over a restart of the triggerer. A branch seen for the first time fires.
+    While the commits cannot be fetched, a new head fires all the same: a push is never lost.
 
-    The payload has ``service``, ``repository``, ``branch``, ``revision``, ``previous``, ``total`` and
-    ``commits`` (up to 20, newest first).
+    The payload has ``service``, ``repository`` (without credentials), ``branch``, ``revision``,
+    ``previous`` (``None`` the first time), ``commits`` (up to 20, newest first, each with ``sha``,
+    ``subject``, ``author_name`` and ``url``; only ``sha`` when they cannot be fetched) and ``total``.
 
     :param service: name of the service
     :param repository: what git can read
@@ -39,7 +41,12 @@ class GitHeadTrigger(BaseEventTrigger):
     :param path: the service's folder; a push that leaves it as it is does not fire
     :param poll_interval: seconds between two polls
     :param conn_id: connection of type ``cd_git``
+    :param cache_dir: where mirrors lie; ``None`` is the folder ``git`` in ``[cd] data_dir``
     """
+
+    # The triggerer collects events once a second and passes them on. A head is stored when that is done:
+    # one that was stored earlier would lose its event if the triggerer ended in between.
+    handover_seconds = 3.0
 
     def __init__(
         self,
@@ -50,18 +57,20 @@ class GitHeadTrigger(BaseEventTrigger):
         path: str = ".",
         poll_interval: float = 30.0,
         conn_id: str | None = None,
+        cache_dir: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.service = service
         self.repository = repository
         self.branch = branch
         self.path = path
         self.poll_interval = poll_interval
         self.conn_id = conn_id
+        self.cache_dir = cache_dir
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, from which the triggerer makes this trigger."""
-        names = ("service", "repository", "branch", "path", "poll_interval", "conn_id")
+        names = ("service", "repository", "branch", "path", "poll_interval", "conn_id", "cache_dir")
         return f"{__name__}.GitHeadTrigger", {name: getattr(self, name) for name in names}
 
     def shared_stream_key(self) -> Hashable:
@@ -71,107 +80,131 @@ class GitHeadTrigger(BaseEventTrigger):
     @classmethod
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
         """Yield branch name -> SHA at every poll. A remote that is down is asked less and less often."""
-        log = cls(**kwargs).log
-        repository, interval = kwargs["repository"], max(float(kwargs.get("poll_interval", 30.0)), 0.2)
-        failing_since, delay = None, interval
-        while True:
-            try:
-                heads = await asyncio.wait_for(_heads(repository, kwargs.get("conn_id")), 120)
-            except Exception as error:  # whatever it is, the watch goes on
-                failing_since = failing_since or time.time()
-                delay = min(max(delay, 1.0) * 2, _MAX_BACKOFF_SECONDS) * random.uniform(0.8, 1.2)
-                log.warning(
-                    "Cannot read the heads of %s for %d s now (%s); next try in %.0f s",
-                    *(_public(repository), time.time() - failing_since, error or type(error).__name__, delay),
-                )
-            else:
-                if failing_since is not None:
-                    log.info("%s answers again", _public(repository))
-                failing_since, delay = None, interval
+        trigger = cls(**kwargs)
+        polls = poll_heads(trigger.repository, trigger.poll_interval, trigger._credentials, trigger.log)
+        async with aclosing(polls):
+            async for heads in polls:
                 yield heads
-            await asyncio.sleep(delay)
 
     async def filter_shared_stream(
-        self, stream: AsyncIterator[dict[str, str]]
+        self, shared_stream: AsyncIterator[dict[str, str]]
     ) -> AsyncIterator[TriggerEvent]:
         """Turn snapshots into one event per push that concerns the service."""
-        seen = await self._load_cursor()
-        async for heads in stream:
+        cursor = _Cursor(self)
+        gone = False
+        async for heads in shared_stream:
+            if not await cursor.load():
+                continue
             head = heads.get(self.branch)
-            if head is None or head == seen:
+            if head is None and not gone:
+                self.log.warning("%s: waiting for branch %s, which is not there", self.service, self.branch)
+            gone = head is None
+            if head is None or head == cursor.seen:
                 continue
-            try:
-                payload = await asyncio.to_thread(self._payload, seen, head)
-            except SourceError as error:
-                self.log.warning("Head %s of %s cannot be read, trying again: %s", head, self.branch, error)
-                continue
+            payload = await self._payload(cursor.seen, head)
             if payload is not None:
                 self.log.info("%s: new head %s of %s", self.service, head, self.branch)
                 yield TriggerEvent(payload)
-            await self._save_cursor(head)
-            seen = head
+                await asyncio.sleep(self.handover_seconds)
+            await cursor.save(head)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing, where the triggerer does not share streams."""
         _, kwargs = self.serialize()
-        async for event in self.filter_shared_stream(self.open_shared_stream(kwargs)):
-            yield event
+        async with aclosing(self.open_shared_stream(kwargs)) as stream:  # type: ignore[type-var]
+            async for event in self.filter_shared_stream(stream):
+                yield event
 
-    @property
-    def _cursor_key(self) -> str:
-        content = "\n".join([self.repository, self.branch, self.path])
-        return f"head-{sha256(content.encode()).hexdigest()[:16]}"
-
-    async def _load_cursor(self) -> str | None:
-        if self.asset_state_store is None:
-            return None
-        value = await self.asset_state_store.aget(self._cursor_key)
-        return value if isinstance(value, str) else None
-
-    async def _save_cursor(self, head: str) -> None:
-        if self.asset_state_store is not None:
-            await self.asset_state_store.aset(self._cursor_key, head)
-
-    def _payload(self, previous: str | None, head: str) -> dict[str, Any] | None:
+    async def _payload(self, previous: str | None, head: str) -> dict[str, Any] | None:
         """Return the event's content, or ``None`` when the push leaves the service's folder as it is."""
-        with open_repository(self.repository, self.path, self.conn_id) as source:
-            try:
-                if previous and self.path != "." and source.tree(previous) == source.tree(head):
-                    return None
-            except RevisionNotFoundError:
-                previous = None
-            commits = source.changelog(previous, head, limit=200 if previous else 1) or [
-                source.revision(head)
-            ]
-        fields = {"sha", "subject", "author_name", "url"}
+        from airflow_cd.sources.web import public_url
+
+        try:
+            async with self._credentials() as env:
+                changes = await in_thread(self._changes, env, previous, head)
+        except Exception as error:  # the head is known, and that is what counts
+            self.log.warning(
+                "%s: the commits up to %s cannot be read, so the event names only this one: %s",
+                *(self.service, head, error),
+            )
+            changes = [{"sha": head}], 1
+        if changes is None:
+            self.log.info("%s: head %s of %s leaves %s as it is", self.service, head, self.branch, self.path)
+            return None
         return {
             "service": self.service,
-            "repository": _public(self.repository),
+            "repository": public_url(self.repository),
             "branch": self.branch,
             "revision": head,
             "previous": previous,
-            "total": len(commits),
-            "commits": [commit.model_dump(include=fields) for commit in commits[:_MOST_COMMITS]],
+            "commits": changes[0],
+            "total": changes[1],
         }
 
+    def _changes(
+        self, env: dict[str, str], previous: str | None, head: str
+    ) -> tuple[list[dict[str, Any]], int] | None:
+        """Return the newest commits and the number of all, or ``None`` when the folder is the same."""
+        from airflow_cd.hooks.adapters import data_dir
+        from airflow_cd.sources.git import GitSource
 
-def _public(repository: str) -> str:
-    from airflow_cd.sources.web import public_url
+        cache = Path(self.cache_dir) if self.cache_dir else data_dir() / "git"
+        source = GitSource(self.repository, path=self.path, cache_dir=cache, env=env)
+        if previous is None:
+            return [_summary(source.commit(head))], 1
+        if source.path != "." and _same_folder(source, previous, head):
+            return None
+        # A branch that was set back to an older commit has no new ones.
+        commits = source.changelog(previous, head, limit=_MOST_COMMITS) or [source.commit(head)]
+        return [_summary(commit) for commit in commits], max(source.count(previous, head), 1)
 
-    return public_url(repository)
+    def _credentials(self) -> AbstractAsyncContextManager[dict[str, str]]:
+        if self.conn_id is None:
+            return nullcontext({})
+        from airflow_cd.hooks.git import GitHook
+
+        return GitHook(self.conn_id).aenvironment()
 
 
-async def _heads(repository: str, conn_id: str | None) -> dict[str, str]:
-    from airflow_cd.sources.git_commands import ls_remote
+class _Cursor:
+    """The head a service saw last, kept in the state store of its asset, when there is one."""
 
-    if conn_id is None:
-        return await ls_remote(repository)
-    from airflow_cd.hooks.git import GitHook
+    def __init__(self, trigger: GitHeadTrigger) -> None:
+        self.seen: str | None = None
+        self._store = trigger.asset_state_store
+        self._log = trigger.log
+        self._loaded = self._store is None
+        content = "\n".join([trigger.repository, trigger.branch, trigger.path])
+        self._key = f"head-{sha256(content.encode()).hexdigest()[:16]}"
 
-    # Reading a connection blocks, so it happens beside the event loop.
-    credentials = GitHook(conn_id).environment()
-    env = await asyncio.to_thread(credentials.__enter__)
+    async def load(self) -> bool:
+        """Return whether it is known which head was seen last."""
+        if not self._loaded and self._store is not None:
+            try:
+                value = await self._store.aget(self._key)
+            except Exception as error:  # asked again at the next poll; guessing would fire twice
+                self._log.warning("Cannot read which head was seen last, trying again: %s", error)
+                return False
+            self.seen = value if isinstance(value, str) else None
+            self._loaded = True
+        return True
+
+    async def save(self, head: str) -> None:
+        self.seen = head
+        if self._store is None:
+            return
+        try:
+            await self._store.aset(self._key, head)
+        except Exception as error:  # this run knows; only a restart would fire again
+            self._log.warning("Cannot store the head that was seen last: %s", error)
+
+
+def _summary(commit: Commit) -> dict[str, Any]:
+    return commit.model_dump(include={"sha", "subject", "author_name", "url"})
+
+
+def _same_folder(source: GitSource, previous: str, head: str) -> bool:
     try:
-        return await ls_remote(repository, env=env)
-    finally:
-        await asyncio.to_thread(credentials.__exit__, None, None, None)
+        return source.find_tree(previous) == source.find_tree(head)
+    except RevisionNotFoundError:  # force-pushed away, so there is nothing to compare with
+        return False

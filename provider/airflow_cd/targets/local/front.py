@@ -129,8 +129,8 @@ def _owner(port: int) -> str:
     import psutil
 
     try:
-        listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr[1] == port]
-        pid = next((connection.pid for connection in listening if connection.pid), None)
+        listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr]
+        pid = next((c.pid for c in listening if c.pid and c.laddr.port == port), None)
         return f" (process {pid}, {psutil.Process(pid).name()})" if pid else ""
     except psutil.Error:
         return ""

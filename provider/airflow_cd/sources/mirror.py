@@ -1,0 +1,215 @@
+"""A bare mirror of a repository: a cache that is made anew whenever it turns out missing or broken."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+from airflow_cd.exceptions import RevisionNotFoundError, SourceError
+from airflow_cd.sources.git_commands import (
+    ASK_TIMEOUT,
+    FETCH_TIMEOUT,
+    BrokenMirrorError,
+    git,
+    parse_heads,
+    redacted,
+    remote_argv,
+)
+
+T = TypeVar("T")
+_SHA = re.compile(r"[0-9a-f]{40}")
+_EVERYTHING = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+# How remotes say that they do not have, or do not give, a commit.
+_MISSING = (
+    *("not our ref", "couldn't find remote ref", "no such remote ref", "cannot obtain needed object"),
+    "unadvertised object",
+)
+# Answers that another try does not change.
+_PERMANENT = (
+    *_MISSING,
+    *("not found", "does not exist", "not installed"),
+    *("does not appear to be a git repository", "authentication failed", "permission denied"),
+    *("could not read username", "could not read password", "host key verification failed"),
+    *("access denied", "unable to find remote helper", "not allowed", "took longer than"),
+    *("returned error: 401", "returned error: 403", "returned error: 404", "not valid: is this a git"),
+)
+
+
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, SourceError) and not any(word in str(error).lower() for word in _PERMANENT)
+
+
+_retrying = retry(
+    retry=retry_if_exception(_is_transient),
+    stop=stop_after_attempt(4),
+    wait=wait_exponential(multiplier=0.3, max=5) + wait_random(0, 0.3),
+    reraise=True,
+)
+
+
+class Mirror:
+    """
+    The mirror of one repository, shared by all services and processes of this machine.
+
+    Processes write under a file lock and read without one. Commits that were asked for are kept by a ref of
+    their own, ``refs/cd/taken/<sha>``: a force push and a clean-up do not take them away.
+
+    :param repository: what git can read
+    :param cache_dir: where mirrors lie
+    :param env: credentials for git
+    """
+
+    def __init__(self, repository: str, cache_dir: Path, env: Mapping[str, str] | None = None) -> None:
+        if repository.startswith("-"):
+            raise SourceError(f"{repository!r} is not a repository: it starts with a dash; write its URL")
+        self.repository = repository
+        name = hashlib.sha256(repository.encode()).hexdigest()[:20]
+        self.folder = cache_dir.absolute() / f"{name}.git"
+        self._lock = FileLock(cache_dir.absolute() / f"{name}.lock")
+        self._env = env
+
+    def heads(self) -> dict[str, str]:
+        """Return branch name -> SHA as the remote has them now. :raises SourceError: it does not answer"""
+        argv = remote_argv("ls-remote", self.repository, "--heads")
+        return parse_heads(self._remote(*argv, timeout=ASK_TIMEOUT))
+
+    def git(self, *args: str) -> bytes:
+        """Run git on the mirror. :raises BrokenMirrorError: it failed"""
+        try:
+            return git(*args, folder=self.folder)
+        except SourceError as error:
+            raise BrokenMirrorError(f"the mirror {self.folder} cannot be read: {error}") from error
+
+    def reading(self, read: Callable[[], T], *commits: str) -> T:
+        """
+        Return what ``read`` returns, with these commits in the mirror.
+
+        When the mirror turns out broken, it is made anew and read once more.
+
+        :raises RevisionNotFoundError: the repository has no such commit
+        :raises SourceError: the remote cannot be reached
+        """
+        for sha in commits:
+            self.take(sha)
+        age = self._identity()
+        try:
+            return read()
+        except BrokenMirrorError:
+            with self._lock:
+                if self._identity() == age:  # nobody else made it anew meanwhile
+                    self._make()
+            for sha in commits:
+                self.take(sha)
+            return read()
+
+    def take(self, sha: str) -> None:
+        """
+        Have the commit in the mirror and keep it. A commit that is there already needs no network.
+
+        :raises RevisionNotFoundError: it is not a full SHA, or the repository has no such commit
+        :raises SourceError: the remote cannot be reached
+        """
+        if not _SHA.fullmatch(sha):
+            raise RevisionNotFoundError(f"{sha[:80]!r} is not a full commit SHA (40 hexadecimal digits)")
+        if self._is_taken(sha):
+            return
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._repair()
+            try:
+                self._bring(sha)
+            except SourceError:
+                if self._is_whole():
+                    raise
+                self._make()
+                self._bring(sha)
+
+    def _bring(self, sha: str) -> None:
+        if not self._has(sha):
+            self._fetch("--prune", specs=_EVERYTHING)
+        if self._has(sha):
+            git("update-ref", _taken(sha), sha, folder=self.folder)
+            return
+        try:
+            self._fetch("--no-tags", specs=(f"{sha}:{_taken(sha)}",))
+        except SourceError as error:
+            if not any(word in str(error).lower() for word in _MISSING):
+                raise
+            raise RevisionNotFoundError(
+                f"{redacted(self.repository)} has no commit {sha}; "
+                "it may have been force-pushed away: release the branch's present head instead"
+            ) from error
+        if not self._is_taken(sha):
+            git("update-ref", "-d", _taken(sha), folder=self.folder)
+            raise RevisionNotFoundError(f"{sha} is in {redacted(self.repository)}, but it is not a commit")
+
+    def _has(self, sha: str) -> bool:
+        """Only what a ref leads to is complete: a killed fetch leaves commits without their files."""
+        try:
+            if git("cat-file", "-t", sha, folder=self.folder).strip() != b"commit":
+                return False
+            return bool(git("for-each-ref", "--count=1", f"--contains={sha}", folder=self.folder).strip())
+        except SourceError:
+            return False
+
+    def _is_taken(self, sha: str) -> bool:
+        if not self.folder.exists():
+            return False
+        try:
+            found = git("rev-parse", "--verify", "--quiet", f"{_taken(sha)}^{{commit}}", folder=self.folder)
+        except SourceError:
+            return False
+        return found.decode().strip() == sha
+
+    def _is_whole(self) -> bool:
+        try:
+            git("fsck", "--connectivity-only", "--no-dangling", "--no-progress", folder=self.folder)
+        except SourceError:
+            return False
+        return True
+
+    def _repair(self) -> None:
+        """Make the mirror when it is missing, and take away what a killed writer left."""
+        try:
+            git("rev-parse", "--git-dir", folder=self.folder)
+        except SourceError:
+            self._make()
+        # We hold the lock, so nobody works under these; git would refuse to go on because of them.
+        for stale in self.folder.rglob("*.lock"):
+            stale.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        """Make an empty mirror in the place of what is there."""
+        new, old = self.folder.with_suffix(".new"), self.folder.with_suffix(".old")
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        git("init", "--quiet", "--bare", "--template=", "--", str(new))
+        if self.folder.exists():
+            self.folder.rename(old)
+        new.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _identity(self) -> int:
+        return self.folder.stat().st_ino if self.folder.exists() else 0
+
+    def _fetch(self, *options: str, specs: tuple[str, ...]) -> None:
+        argv = remote_argv("fetch", self.repository, "--quiet", "--no-write-fetch-head", *options)
+        self._remote(*argv, *specs, folder=self.folder, timeout=FETCH_TIMEOUT)
+
+    @_retrying
+    def _remote(self, *args: str, timeout: float, folder: Path | None = None) -> bytes:
+        try:
+            return git(*args, folder=folder, env=self._env, timeout=timeout)
+        except SourceError as error:
+            raise SourceError(f"{redacted(self.repository)}: {error}") from error
+
+
+def _taken(sha: str) -> str:
+    return f"refs/cd/taken/{sha}"
