@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from airflow_cd.exceptions import ApprovalError
 from airflow_cd.model.approval import Approval, Decision, Outcome
 

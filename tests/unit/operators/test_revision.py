@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+
 from airflow_cd.model.service import Service
 from airflow_cd.operators.revision import choose_revision
 

@@ -1,0 +1,160 @@
+"""A small service with a repository of its own, known to a running Airflow."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from demo.airflow import RunningAirflow
+from demo.ports import any_free
+from demo.runs import Run
+from demo.waiting import wait_until
+from tests.support.git_repository import GitRepository
+
+from airflow_cd.artifacts.archive import unpack
+from airflow_cd.model.service import Service
+from airflow_cd.targets.base import Record
+from airflow_cd.targets.registry import open_target
+
+APP = """
+import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TEXT = {text!r}
+SICK_IN = {sick_in!r}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        sick = self.path == "/healthz" and os.environ["CD_ENVIRONMENT"] == SICK_IN
+        body = TEXT.encode()
+        self.send_response(503 if sick else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+REPORT = """<testsuite><testcase classname="t" name="good"/>{bad}</testsuite>"""
+BAD_CASE = """<testcase classname="t" name="bad"><failure message="no"/></testcase>"""
+WRITE_REPORT = """
+import shutil, sys
+shutil.copy("tests.xml", "report.xml")
+sys.exit("failure" in open("report.xml").read())
+"""
+
+DAG_FILE = """from airflow_cd.dag_factories import load_dags
+load_dags("{name}.yaml", globals())
+"""
+
+
+class TestService:
+    """
+    A service in a running Airflow.
+
+    :param changes: merged into its definition: ``approval`` of production, anything else at the top
+    """
+
+    __test__ = False
+
+    def __init__(
+        self, airflow: RunningAirflow, name: str, pipeline: str, folder: Path, **changes: Any
+    ) -> None:
+        self.airflow, self.name, self.pipeline = airflow, name, pipeline
+        self.dag_id = f"{name}_{pipeline}"
+        folder.mkdir(parents=True)
+        self.repository = GitRepository(folder)
+        self.ports = dict(zip(("staging", "production"), any_free(2), strict=True))
+        self.definition = self._define(**changes)
+        self.head = self.commit("first")
+        self._write()
+
+    def commit(self, text: str, *, sick_in: str = "", tests_pass: bool = True, **author: str) -> str:
+        """Push a version of the service that answers ``text``, and return its SHA."""
+        files = {
+            "src/app.py": APP.format(text=text, sick_in=sick_in),
+            "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
+        }
+        self.head = self.repository.commit(files, f"say {text}", **author)
+        return self.head
+
+    def watch(self, poll_interval: str) -> None:
+        """Let Airflow watch the repository this often."""
+        self.definition["source"]["poll_interval"] = poll_interval
+        self._write_file()
+
+    def add_broken_neighbour(self) -> None:
+        """Put a service with a misspelt key into the same file."""
+        self._write_file({**copy.deepcopy(self.definition), "name": "neighbour", "buld": []})
+
+    def run(self, sha: str | None = None) -> Run:
+        """Release a commit (default: the head) by hand, as *Trigger DAG* does."""
+        return Run.triggered(self.airflow.api, self.dag_id, {"revision": sha or self.head})
+
+    def served(self, environment: str = "production") -> str:
+        """Return what the service answers there."""
+        return httpx.get(f"http://127.0.0.1:{self.ports[environment]}/", trust_env=False).text
+
+    def record(self, environment: str = "production") -> Record:
+        """Return what the target says that runs."""
+        service = Service.model_validate(self.definition)
+        data = self.airflow.home / "cd"
+        return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack).record()
+
+    def remove(self) -> None:
+        """Take the service out of Airflow and end its processes."""
+        service = Service.model_validate(self.definition)
+        self.airflow.api.pause(self.dag_id)
+        for file in self.airflow.dags_folder.glob(f"{self.name}.*"):
+            file.unlink()
+        for environment in service.environments:
+            data = self.airflow.home / "cd"
+            open_target(self.name, environment, data_dir=data, unpack=unpack).remove()
+
+    def _write(self) -> None:
+        self._write_file()
+        dag_file = self.airflow.dags_folder / f"{self.name}.py"
+        dag_file.write_text(DAG_FILE.format(name=self.name))
+        api = self.airflow.api
+        wait_until(
+            lambda: self.dag_id in api.dag_ids(),
+            f"{self.dag_id} is there",
+            timeout=60,
+            explain=lambda: str(api.import_errors()),
+        )
+        self.airflow.api.unpause(self.dag_id)
+
+    def _write_file(self, *more: dict[str, Any]) -> None:
+        content = yaml.safe_dump({"services": [self.definition, *more]})
+        (self.airflow.dags_folder / f"{self.name}.yaml").write_text(content)
+
+    def _define(self, approval: Any = None, **changes: Any) -> dict[str, Any]:
+        def environment(name: str) -> dict[str, Any]:
+            local = {"command": ["python", "src/app.py"], "port": self.ports[name], "drain": "1s"}
+            check = {"http": "/healthz", "interval": "100ms", "healthy_after": 2, "failures": 2}
+            return {"name": name, "target": {"local": local}, "health": [check]}
+
+        definition = {
+            "name": self.name,
+            "pipeline": self.pipeline,
+            # Tests start their runs themselves; the watch is tested on its own.
+            "source": {"repository": self.repository.url, "branch": "main", "poll_interval": "1h"},
+            "build": [["python", "-m", "compileall", "-q", "src"]],
+            "test": {"unit": {"commands": [["python", "-c", WRITE_REPORT]], "junit": "report.xml"}},
+            "package": {"archive": {"include": ["src/**"]}},
+            "environments": [environment("staging"), environment("production")],
+        }
+        definition.update(copy.deepcopy(changes))
+        if approval is not None:
+            definition["environments"][-1]["approval"] = approval
+        return definition

@@ -1,0 +1,177 @@
+"""Continuous delivery on a running Airflow: nothing reaches production without a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from demo.airflow import RunningAirflow
+from demo.api import ApiError
+from demo.runs import Run
+from tests.integration.services import TestService
+
+pytestmark = [pytest.mark.scheduler, pytest.mark.xdist_group("airflow")]
+
+MakeService = Callable[..., TestService]
+APPROVE = "production.approve"
+
+
+def parked(run: Run) -> Run:
+    run.wait_for_task(APPROVE, "awaiting_input")
+    return run
+
+
+def test_an_approvers_answer_lets_the_release_in(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service(approval={"approvers": ["bob"]})
+    run = parked(hello.run())
+    assert hello.served("staging") == "first"
+    question = run.question(APPROVE)
+    assert hello.head[:8] in question["body"]
+    assert "unit: 1 passed of 1" in question["body"]
+    assert hello.record().current is None
+
+    with pytest.raises(ApiError, match="403"):
+        run.answer(APPROVE, "Approve", airflow.as_user("eve"))
+    run.answer(APPROVE, "Approve", airflow.as_user("bob"), reason="looks good")
+    run.wait_for("success")
+
+    assert hello.served() == "first"
+    current = hello.record().current
+    assert current is not None
+    assert (current.release.revision.sha, current.approval) == (hello.head, "approved by bob")
+    decision = run.xcom(APPROVE)
+    assert (decision["outcome"], decision["by"], decision["reason"]) == ("approved", "bob", "looks good")
+    assert decision["digest"] == run.xcom("package")["digest"] == run.xcom("production.deploy")["digest"]
+    assert run.states()["production.rollback"] == "skipped"
+    links = run.links("production.deploy")
+    assert links["Service"] == f"http://127.0.0.1:{hello.ports['production']}"
+    assert links["Approval"].endswith(f"{APPROVE}/required_actions")
+
+
+def test_marking_the_task_is_an_approval_on_record(service: MakeService) -> None:
+    hello = service()
+    run = parked(hello.run())
+    run.mark(APPROVE, "success")
+    run.wait_for("success")
+    assert hello.served() == "first"
+    current = hello.record().current
+    assert current is not None and current.approval == "override"
+
+
+def test_the_command_line_approves_as_the_user_it_logs_in(
+    service: MakeService, airflow: RunningAirflow
+) -> None:
+    hello = service(approval={"approvers": ["bob"]})
+    run = parked(hello.run())
+    options = ("--api-url", airflow.url, "--reason", "by hand")
+
+    refused = airflow.run(
+        "cd", "approve", hello.name, "--user", "eve", *options, AIRFLOW_CD_PASSWORD=airflow.password("eve")
+    )
+    assert refused.returncode != 0
+    assert "403" in refused.stderr
+    approved = airflow.run(
+        "cd", "approve", hello.name, "--user", "bob", *options, AIRFLOW_CD_PASSWORD=airflow.password("bob")
+    )
+    assert approved.returncode == 0, approved.stderr
+    run.wait_for("success")
+    current = hello.record().current
+    assert current is not None and current.approval == "approved by bob"
+
+
+def test_a_rejected_release_stays_out(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service()
+    run = parked(hello.run())
+    run.answer(APPROVE, "Reject", airflow.as_user("bob"), reason="not on a Friday")
+    run.wait_for("failed")
+    states = run.states()
+    assert (states[APPROVE], states["production.deploy"]) == ("failed", "upstream_failed")
+    assert run.xcom(APPROVE, "decision")["outcome"] == "rejected"
+    assert "rejected by bob: not on a Friday" in run.log(APPROVE)
+    assert hello.record().current is None
+
+
+def test_a_release_nobody_decides_on_expires(service: MakeService) -> None:
+    hello = service(approval={"expires_after": "1s"})
+    run = hello.run()
+    run.wait_for("failed")
+    assert run.xcom(APPROVE, "decision")["outcome"] == "expired"
+    assert hello.record().current is None
+
+
+def test_the_author_is_asked_in_vain(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service()
+    hello.commit("by alice", author="Alice", email="alice@example.org")
+    run = parked(hello.run())
+    run.answer(APPROVE, "Approve", airflow.as_user("alice"))
+    # The answer is taken, found wanting, and the question is asked again.
+    run.wait_for_task(APPROVE, "awaiting_input", "running", "queued", "scheduled")
+    wait_until_asked_again(run)
+    assert hello.record().current is None
+    run.answer(APPROVE, "Approve", airflow.as_user("bob"))
+    run.wait_for("success")
+    assert "is the author of the commit" in run.log(APPROVE)
+    current = hello.record().current
+    assert current is not None and current.approval == "approved by bob"
+
+
+def test_a_listed_author_cannot_answer_at_all(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service(approval={"approvers": ["alice", "bob"]})
+    hello.commit("by alice", author="Alice", email="alice@example.org")
+    run = parked(hello.run())
+    with pytest.raises(ApiError, match="403"):
+        run.answer(APPROVE, "Approve", airflow.as_user("alice"))
+    run.answer(APPROVE, "Approve", airflow.as_user("bob"))
+    run.wait_for("success")
+
+
+def test_a_marked_task_is_no_approval_where_overrides_are_denied(service: MakeService) -> None:
+    hello = service(approval={"override": "deny"})
+    run = parked(hello.run())
+    run.mark(APPROVE, "success")
+    run.wait_for("failed")
+    assert "override: deny" in run.log("production.deploy")
+    assert run.states()["production.rollback"] == "upstream_failed"
+    assert hello.record().current is None
+
+
+def test_an_older_candidate_is_superseded(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service()
+    old = parked(hello.run())
+    hello.commit("second")
+    new = parked(hello.run())
+    new.answer(APPROVE, "Approve", airflow.as_user("bob"))
+    new.wait_for("success")
+
+    old.answer(APPROVE, "Approve", airflow.as_user("bob"))
+    old.wait_for("success")
+    states = old.states()
+    assert (states[APPROVE], states["production.deploy"]) == ("skipped", "skipped")
+    assert old.xcom(APPROVE, "decision")["outcome"] == "superseded"
+    assert hello.served() == "second"
+
+
+def test_waiting_takes_no_slot(service: MakeService) -> None:
+    """Three times as many approvals wait as this Airflow can run tasks; the next run passes them."""
+    hello = service()
+    for _ in range(12):
+        hello.run()
+    for run in [
+        Run(hello.airflow.api, hello.dag_id, r["dag_run_id"])
+        for r in hello.airflow.api.dag_runs(hello.dag_id)
+    ]:
+        parked(run)
+    other = service("deployment")
+    other.run().wait_for("success")
+    assert other.served() == "first"
+
+
+def wait_until_asked_again(run: Run) -> None:
+    from demo.waiting import wait_until
+
+    wait_until(
+        lambda: not run.question(APPROVE)["response_received"] and run.states()[APPROVE] == "awaiting_input",
+        "the question is asked again",
+        timeout=60,
+        explain=run.explain,
+    )
