@@ -1,1 +1,1 @@
-"""The demonstration behind ``make demo``, and the running Airflow that it shares with the integration tests."""
+"""The demonstration behind `make demo`, and the running Airflow the integration tests share with it."""

@@ -42,6 +42,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BOILERPLATE = ("hint:", "warning:", "please make sure you have", "and the repository exists")
 
 
+class GitTimeoutError(SourceError):
+    """Raised when git took longer than allowed; it was ended, with all it started."""
+
+
 class BrokenMirrorError(SourceError):
     """Raised when a mirror cannot be read; all it holds can be fetched again."""
 
@@ -95,6 +99,7 @@ def git(
     :param env: added to the clean environment
     :param timeout: seconds
     :raises SourceError: it failed, with git's own last words
+    :raises GitTimeoutError: it took too long
     """
     place = {} if folder is None else {"GIT_DIR": str(folder)}
     try:
@@ -112,7 +117,7 @@ def git(
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise SourceError(f"git {args[0]} took longer than {timeout:g} s and was ended") from error
+        raise GitTimeoutError(f"git {args[0]} took longer than {timeout:g} s and was ended") from error
     finally:
         if process.returncode is None:
             _kill(process.pid)
@@ -145,7 +150,7 @@ async def ls_remote(
     try:
         out, err = await asyncio.wait_for(process.communicate(), timeout)
     except asyncio.TimeoutError as error:
-        raise SourceError(f"git ls-remote did not answer within {timeout:g} s") from error
+        raise GitTimeoutError(f"git ls-remote did not answer within {timeout:g} s") from error
     finally:
         if process.returncode is None:
             _kill(process.pid)

@@ -17,6 +17,7 @@ from airflow_cd.sources.git_commands import (
     ASK_TIMEOUT,
     FETCH_TIMEOUT,
     BrokenMirrorError,
+    GitTimeoutError,
     git,
     parse_heads,
     redacted,
@@ -37,13 +38,15 @@ _PERMANENT = (
     *("not found", "does not exist", "not installed"),
     *("does not appear to be a git repository", "authentication failed", "permission denied"),
     *("could not read username", "could not read password", "host key verification failed"),
-    *("access denied", "unable to find remote helper", "not allowed", "took longer than"),
+    *("access denied", "unable to find remote helper", "not allowed"),
     *("returned error: 401", "returned error: 403", "returned error: 404", "not valid: is this a git"),
 )
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, SourceError) and not any(word in str(error).lower() for word in _PERMANENT)
+    if not isinstance(error, SourceError) or isinstance(error, GitTimeoutError):
+        return False
+    return not any(word in str(error).lower() for word in _PERMANENT)
 
 
 _retrying = retry(
@@ -84,6 +87,8 @@ class Mirror:
         """Run git on the mirror. :raises BrokenMirrorError: it failed"""
         try:
             return git(*args, folder=self.folder)
+        except GitTimeoutError:
+            raise  # a slow disk is no reason to throw the mirror away
         except SourceError as error:
             raise BrokenMirrorError(f"the mirror {self.folder} cannot be read: {error}") from error
 
@@ -171,6 +176,8 @@ class Mirror:
     def _is_whole(self) -> bool:
         try:
             git("fsck", "--connectivity-only", "--no-dangling", "--no-progress", folder=self.folder)
+        except GitTimeoutError:
+            return True
         except SourceError:
             return False
         return True
@@ -208,7 +215,7 @@ class Mirror:
         try:
             return git(*args, folder=folder, env=self._env, timeout=timeout)
         except SourceError as error:
-            raise SourceError(f"{redacted(self.repository)}: {error}") from error
+            raise type(error)(f"{redacted(self.repository)}: {error}") from error
 
 
 def _taken(sha: str) -> str:

@@ -116,3 +116,4 @@ def test_last_words_are_those_that_mean_something() -> None:
         "Cloning...; ssh: connect to host h port 22: Connection refused; [31mfatal: Could not read."
     )
     assert last_words(b"\n") == "it gave no reason"
+    assert last_words(b"fatal: no access to https://user:pw@host/") == "fatal: no access to https://host/"

@@ -1,0 +1,36 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv sync --locked --quiet --inexact
+	@touch $(READY)
+
+demo: $(READY) ## the main job on this machine: two services, an approval, a rollback (APPROVE=1: unattended)
+	@$(BIN)/python -m demo
+
+test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(READY) ## style, types, and the floors of the house
+	$(BIN)/ruff check provider tests demo benchmarks examples dags
+	$(BIN)/ruff format --check provider tests demo benchmarks examples dags
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(READY) ## benchmarks, as ratios within one run
+	$(BIN)/python -m benchmarks.parse
+	$(BIN)/python -m benchmarks.imports
+
+clean: ## remove the virtual environment and what the demonstration left
+	rm -rf .venv .demo

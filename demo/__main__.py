@@ -1,0 +1,134 @@
+"""
+The main job, shown for real: ``make demo``.
+
+On a terminal it waits for a person's approval and stays up until Ctrl-C. Without one, or with ``APPROVE=1``,
+approves by itself and ends: with exit code 0 only if every step was seen, and with nothing left running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import FrameType
+
+from rich.console import Console
+
+from airflow_cd.targets.local.target import root_of, shutdown
+from demo.airflow import RunningAirflow
+from demo.board import Board
+from demo.ports import first_free, is_listening
+from demo.story import Story
+from demo.waiting import wait_until
+from demo.workshop import ROOT, Workshop
+
+FOLDER = ROOT / ".demo"
+
+
+def main() -> int:
+    """Run the demonstration and return the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    person = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("APPROVE") != "1"
+    _start_afresh()
+    workshop = Workshop(FOLDER)
+    workshop.prepare()
+    airflow = RunningAirflow(FOLDER / "airflow", dags_folder=workshop.dags, api_port=first_free(8080))
+    board = Board(console)
+    failure: BaseException | None = None
+    began = time.monotonic()
+    try:
+        _show(airflow, workshop, board, person)
+        console.print(board.table())
+        console.print(f"All of it observed in {time.monotonic() - began:.0f} s.")
+        if person:
+            _stay_up(airflow, workshop, console)
+    except BaseException as error:  # Ctrl-C too: whatever ends it, everything is stopped first
+        failure = error
+    left = _stop(airflow, workshop)
+    return _conclude(failure, left, board, console)
+
+
+def _show(airflow: RunningAirflow, workshop: Workshop, board: Board, person: bool) -> None:
+    with board.live():
+        with board.step("airflow", "started") as step:
+            airflow.start()
+            step.seen = f"{airflow.url} (user admin, password {airflow.password('admin')})"
+        with board.step("airflow", "DAGs hello_delivery and shout_deployment there") as step:
+            wanted = {"hello_delivery", "shout_deployment"}
+            wait_until(lambda: wanted <= set(airflow.api.dag_ids()), "the DAGs are there", timeout=60)
+            for dag_id in sorted(wanted):
+                airflow.api.unpause(dag_id)
+        stop = threading.Event()
+        story = Story(airflow, workshop, board, person=person, stop=stop)
+        _side_by_side([story.hello, story.shout], stop)
+
+
+def _side_by_side(parts: list[Callable[[], None]], stop: threading.Event) -> None:
+    """Run the parts in threads; the first failure, or Ctrl-C, ends the waiting of the other."""
+    with ThreadPoolExecutor(len(parts)) as pool:
+        futures = [pool.submit(part) for part in parts]
+        try:
+            for done in as_completed(futures):
+                done.result()
+        except BaseException:
+            stop.set()
+            # What the other part stumbles over now is a consequence.
+            for future in futures:
+                future.exception()
+            raise
+
+
+def _start_afresh() -> None:
+    """Remove what the demonstration before left; if it was killed, its services may still run."""
+    if FOLDER.exists():
+        shutdown(root_of(FOLDER / "airflow" / "cd"))
+        shutil.rmtree(FOLDER)
+    FOLDER.mkdir()
+
+
+def _stay_up(airflow: RunningAirflow, workshop: Workshop, console: Console) -> None:
+    console.print(
+        f"\nAirflow stays up at {airflow.url} (admin / {airflow.password('admin')}).\n"
+        f"Repositories to play with: {workshop.folder / 'work'}. Ctrl-C stops everything.",
+        soft_wrap=True,
+    )
+    while True:
+        signal.pause()
+
+
+def _stop(airflow: RunningAirflow, workshop: Workshop) -> list[int]:
+    """Stop everything and return the ports something still listens on."""
+    # A second Ctrl-C must not leave half of it running.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    airflow.stop()
+    shutdown(root_of(FOLDER / "airflow" / "cd"))
+    ports = [airflow.ports.api, *workshop.ports.values()]
+    return [*airflow.left_listening(), *(port for port in ports if is_listening(port))]
+
+
+def _conclude(failure: BaseException | None, left: list[int], board: Board, console: Console) -> int:
+    if failure is not None and not isinstance(failure, KeyboardInterrupt):
+        console.print(board.table())
+        console.print(f"FAILED: {failure}", markup=False, soft_wrap=True)
+        console.print(f"Logs: {FOLDER / 'airflow' / 'components'} and {FOLDER / 'airflow' / 'logs'}")
+        return 1
+    if left:
+        console.print(f"FAILED: something still listens on {left}")
+        return 1
+    console.print("Everything that was started is stopped; nothing is left listening.")
+    finished = bool(board.steps) and all(step.state == "done" for step in board.steps)
+    return 0 if failure is None or finished else 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

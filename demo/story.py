@@ -1,0 +1,117 @@
+"""What is shown: one service released by an approval, one by itself, one rolled back."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+
+from demo.airflow import RunningAirflow
+from demo.board import Board
+from demo.runs import Run, UnexpectedStateError
+from demo.waiting import wait_until
+from demo.workshop import HELLO, SHOUT, Workshop
+
+APPROVE = "production.approve"
+_STEP_SECONDS = 90.0
+_DAY_SECONDS = 86_400.0
+
+
+class Story:
+    """
+    The steps of both services, each observed from outside: over HTTP, or in Airflow's state.
+
+    :param person: whether somebody is there to approve; else the task is marked as the UI does it
+    :param stop: ends all waiting when it is set
+    """
+
+    def __init__(
+        self,
+        airflow: RunningAirflow,
+        workshop: Workshop,
+        board: Board,
+        *,
+        person: bool,
+        stop: threading.Event,
+    ) -> None:
+        self._airflow, self._workshop, self._board = airflow, workshop, board
+        self._person, self._stop = person, stop
+
+    def hello(self) -> None:
+        """A commit goes to staging by itself and to production by a decision."""
+        sha = self._workshop.push_example(HELLO)
+        version = f"g{sha[:8]}"
+        with self._board.step(HELLO, "commit pushed: built, tested, packaged") as step:
+            run = self._run(HELLO, "delivery", sha)
+            run.wait_for_task("package", timeout=_STEP_SECONDS)
+            step.seen = f"commit {sha[:8]}"
+        with self._board.step(HELLO, "staging serves it, healthy") as step:
+            run.wait_for_task("staging.health", timeout=_STEP_SECONDS)
+            step.seen = self._observe(HELLO, "staging", version)
+        with self._board.step(HELLO, "approved for production") as step:
+            run.wait_for_task(APPROVE, "awaiting_input", timeout=_STEP_SECONDS)
+            self._nothing_served(HELLO, "production")
+            step.seen = self._approve(run)
+        with self._board.step(HELLO, "production serves it, healthy") as step:
+            run.wait_for("success", timeout=_STEP_SECONDS)
+            step.seen = self._observe(HELLO, "production", version)
+
+    def shout(self) -> None:
+        """A good commit reaches production by itself; a bad one does too, and is taken back."""
+        good = self._workshop.push_example(SHOUT)
+        with self._board.step(SHOUT, "commit pushed: in production by itself") as step:
+            self._run(SHOUT, "deployment", good).wait_for("success", timeout=_STEP_SECONDS)
+            step.seen = self._observe(SHOUT, "production", f"g{good[:8]}")
+        bad = self._workshop.push_bad_commit()
+        with self._board.step(SHOUT, "bad commit pushed: staging serves it") as step:
+            run = self._run(SHOUT, "deployment", bad)
+            run.wait_for_task("staging.health", timeout=_STEP_SECONDS)
+            step.seen = self._observe(SHOUT, "staging", f"g{bad[:8]}")
+        with self._board.step(SHOUT, "production unhealthy: rolled back, run failed") as step:
+            run.wait_for("failed", timeout=_STEP_SECONDS)
+            self._expect_rollback(run)
+            step.seen = self._observe(SHOUT, "production", f"g{good[:8]}")
+
+    def _run(self, service: str, pipeline: str, sha: str) -> Run:
+        return Run.of_commit(
+            self._airflow.api, f"{service}_{pipeline}", sha, timeout=_STEP_SECONDS, stop=self._stop
+        )
+
+    def _approve(self, run: Run) -> str:
+        if not self._person:
+            run.mark(APPROVE, "success")
+            return "marked as success over the REST API"
+        self._board.say(
+            f"\n[bold]Approve hello for production:[/] {run.url}/tasks/{APPROVE}/required_actions\n"
+            f"  log in as [bold]admin[/] with password [bold]{self._airflow.password('admin')}[/]; "
+            "then choose Approve, or mark the task as success.\n"
+        )
+        run.wait_for_task(APPROVE, timeout=_DAY_SECONDS)
+        return "by a person"
+
+    def _observe(self, service: str, environment: str, version: str) -> str:
+        """Ask the service itself; what Airflow says is not enough."""
+        url = self._workshop.url(service, environment)
+
+        def probe() -> str | None:
+            response = httpx.get(url, trust_env=False, timeout=5)
+            good = response.status_code == 200 and version in response.headers.get("X-Version", "")
+            return response.text if good else None
+
+        text = wait_until(probe, f"{url} serves {version}", timeout=10, stop=self._stop)
+        return f"{url} says {text.splitlines()[0]!r} ({version})"
+
+    def _nothing_served(self, service: str, environment: str) -> None:
+        url = self._workshop.url(service, environment)
+        try:
+            httpx.get(url, trust_env=False, timeout=5)
+        except httpx.ConnectError:
+            return
+        raise UnexpectedStateError(f"{url} answers, although nobody has approved anything yet")
+
+    def _expect_rollback(self, run: Run) -> None:
+        states = run.states()
+        wanted = {"production.health": "failed", "production.rollback": "success"}
+        found = {task: states[task] for task in wanted}
+        if found != wanted:
+            raise UnexpectedStateError(f"expected {wanted}, found {found}\n{run.explain()}")
