@@ -8,6 +8,7 @@ import pytest
 from demo.airflow import RunningAirflow
 from demo.api import ApiError
 from demo.runs import Run
+from demo.waiting import wait_until
 from tests.integration.services import TestService
 
 pytestmark = [pytest.mark.scheduler, pytest.mark.xdist_group("airflow")]
@@ -105,7 +106,6 @@ def test_the_author_is_asked_in_vain(service: MakeService, airflow: RunningAirfl
     run = parked(hello.run())
     run.answer(APPROVE, "Approve", airflow.as_user("alice"))
     # The answer is taken, found wanting, and the question is asked again.
-    run.wait_for_task(APPROVE, "awaiting_input", "running", "queued", "scheduled")
     wait_until_asked_again(run)
     assert hello.record().current is None
     run.answer(APPROVE, "Approve", airflow.as_user("bob"))
@@ -167,8 +167,6 @@ def test_waiting_takes_no_slot(service: MakeService) -> None:
 
 
 def wait_until_asked_again(run: Run) -> None:
-    from demo.waiting import wait_until
-
     wait_until(
         lambda: not run.question(APPROVE)["response_received"] and run.states()[APPROVE] == "awaiting_input",
         "the question is asked again",

@@ -100,8 +100,9 @@ class ApprovalSensor(HITLOperator):
         if "error" in event:
             self._close_without_answer(context, release, event)
         decision = self._decision(event, release)
-        refusal = self.policy.may_decide(decision.by or "", release.revision.author_email)
-        if refusal:
+        # Authors may not let their own work in, but they may take it back.
+        author = release.revision.author_email if decision.outcome is Outcome.APPROVED else ""
+        if refusal := self.policy.may_decide(decision.by or "", author):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._describe(release, running)
             self._park(context, release, asked_at=_time(asked_at))

@@ -1,0 +1,209 @@
+"""Bad input gets a message with file, line, value and remedy, and costs nobody else anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+
+from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model import kinds
+from airflow_cd.model.loading import Definitions, load_services
+
+GOOD = """
+- name: good
+  pipeline: deployment
+  source: {repository: /srv/git/good.git}
+  environments:
+    - name: production
+      target: {local: {command: [app], port: 9001}}
+"""
+
+
+def load(tmp_path: Path, text: str) -> Definitions:
+    file = tmp_path / "services.yaml"
+    file.write_text(dedent(text))
+    return load_services(file)
+
+
+def with_good(service: str) -> str:
+    return "services:" + indent(dedent(service), "  ") + indent(GOOD, "  ")
+
+
+def service(line: str, name: str = "bad") -> str:
+    """A service in which one line replaces or adds something; it starts in line 2 of the file."""
+    key = line.partition(":")[0].strip()
+    lines = {
+        "pipeline": "pipeline: delivery",
+        "source": "source: {repository: /srv/git/bad.git}",
+        "environments": "environments: [{name: production, target: {local: {command: [app], port: 9002}}}]",
+    }
+    lines[key] = line
+    return f"\n- name: {name}\n" + "\n".join(f"  {one}" for one in lines.values()) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "says"),
+    [
+        ("buld: [[make]]", 6, ["unknown key 'buld'", "Did you mean 'build'?"]),
+        ("pipeline: delivry", 3, ["'delivry'", "'delivery' or 'deployment'"]),
+        ("build: [make all]", 6, ["'make all'", "argv list"]),
+        ("build: [[sleep, 5]]", 6, ["got 5", "'5'"]),
+        ("build: [[echo, yes]]", 6, ["got True", "quotes"]),
+        ("test: {unit: {commands: pytest}}", 6, ["'pytest'", "argv list"]),
+        ("test: {unit: {junit: report.xml}}", 6, ["'test.unit.commands' is missing", "Add it"]),
+        ("package: {archive: {include: [../secrets]}}", 6, ["'../secrets'", "relative"]),
+        ("runner: {docker: {image: python}}", 6, ["runner 'docker'", "airflow-provider-cd[docker]"]),
+        ("runner: ssh", 6, ["no runner 'ssh'", "subprocess"]),
+        ("artifacts: ftp://store", 6, ["no artifact store 'ftp'", "file"]),
+        ("train: nightly", 6, ["a train that does not exist", "'nightly'"]),
+        ("source: {repository: /a, branch: -evil}", 4, ["'-evil'"]),
+        ("source: {repository: /a, poll_interval: soon}", 4, ["'soon'", "30s"]),
+        ("environments: []", 5, ["environments", "at least 1"]),
+    ],
+)
+def test_a_broken_service_is_reported_and_the_others_load(
+    tmp_path: Path, line: str, at: int, says: list[str]
+) -> None:
+    found = load(tmp_path, with_good(service(line)))
+    assert [one.name for one in found.services] == ["good"]
+    text = "\n".join(str(error) for error in found.errors)
+    assert f"services.yaml:{at}: " in text
+    for part in says:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("target: {kubernetes: {namespace: shop}}", ["target 'kubernetes'", "[kubernetes]", "0.1.0"]),
+        ("target: {locl: {}}", ["no target 'locl'", "local"]),
+        ("target: {local: {command: python app.py, port: 1}}", ["'python app.py'", "argv list"]),
+        ("target: {local: {command: [app], port: 99999}}", ["99999"]),
+        ("health: [{http: /, tcp: 80}]", ["exactly one of http, tcp and command"]),
+        ("health: [{http: /, interval: 5 minutes}]", ["'5 minutes'", "30s"]),
+        ('windows: [{deny: "0 18 * *", duration: 1h}]', ["'0 18 * *'", "five fields"]),
+        ('windows: [{deny: "0 18 * * 5", duration: 1h, timezone: Mars/Base}]', ["'Mars/Base'", "IANA"]),
+        ("windows: [{duration: 1h}]", ["exactly one of allow and deny"]),
+        ("approval: {override: maybe}", ["'maybe'", "'allow' or 'deny'"]),
+    ],
+)
+def test_environments_are_checked_too(tmp_path: Path, entry: str, says: list[str]) -> None:
+    target = "" if entry.startswith("target") else "\n        target: {local: {command: [app], port: 9002}}"
+    text = f"""
+    - name: bad
+      pipeline: delivery
+      source: {{repository: /srv/git/bad.git}}
+      environments:
+      - name: production{target}
+        {entry}
+    """
+    found = load(tmp_path, with_good(text))
+    assert [one.name for one in found.services] == ["good"]
+    problems = "\n".join(str(error) for error in found.errors)
+    assert f"services.yaml:{7 if target == '' else 8}: " in problems
+    for part in says:
+        assert part in problems
+
+
+def test_everything_wrong_with_a_service_is_said_at_once(tmp_path: Path) -> None:
+    found = load(tmp_path, with_good(service("pipeline: x\n  buld: []\n  runner: subprocess")))
+    assert len(found.errors) == 2
+
+
+def test_a_line_from_the_defaults_is_named(tmp_path: Path) -> None:
+    text = "defaults:\n  source:\n    poll_interval: soon\nservices:" + indent(GOOD, "  ")
+    assert "services.yaml:3: " in str(load(tmp_path, text).errors[0])
+
+
+def test_defaults_are_merged_under_services(tmp_path: Path) -> None:
+    text = "defaults:\n  source: {branch: trunk}\n  owner: shop\nservices:" + indent(GOOD, "  ")
+    (one,) = load(tmp_path, text).services
+    assert (one.source.branch, one.source.repository, one.owner) == ("trunk", "/srv/git/good.git", "shop")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("", None, "empty"),
+        ("- a\n- b\n", None, "not a mapping"),
+        ("services: [\n", 2, "not valid YAML"),
+        ("services: []\nservises: []\n", 2, "Did you mean 'services'?"),
+        ("services: []\nservices: []\n", 2, "given twice"),
+        ("services: {}\n", 1, "not a list"),
+        ("defaults: []\n", 1, "not a mapping"),
+        ("services:\n- name: a\n  name: b\n", 3, "'name' is given twice"),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole_is_refused(
+    tmp_path: Path, text: str, line: int | None, says: str
+) -> None:
+    with pytest.raises(DefinitionError, match=says) as caught:
+        load(tmp_path, text)
+    assert "services.yaml" in str(caught.value)
+    assert line is None or caught.value.line == line
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="nowhere.yaml.*does not exist"):
+        load_services(tmp_path / "nowhere.yaml")
+
+
+def test_a_name_that_is_taken_costs_only_the_second_service(tmp_path: Path) -> None:
+    found = load(tmp_path, with_good(GOOD.replace("9001", "9009")))
+    assert [one.environments[0].target.local.port for one in found.services] == [9009]
+    assert "two services of this name, the other one in line 2" in str(found.errors[0])
+    assert "services.yaml:9: " in str(found.errors[0])
+
+
+def test_two_environments_cannot_have_one_port(tmp_path: Path) -> None:
+    found = load(tmp_path, with_good(GOOD.replace("good", "first")))
+    assert [one.name for one in found.services] == ["first"]
+    assert "would listen on the same port (got 9001)" in str(found.errors[0])
+
+
+def test_environment_names_are_unique(tmp_path: Path) -> None:
+    twice = GOOD.replace("good", "bad") + GOOD.partition("environments:")[2].replace("9001", "9005")
+    assert "'production' is listed twice" in str(load(tmp_path, with_good(twice)).errors[0])
+
+
+TRAIN = """
+trains:
+  - name: nightly
+    schedule: "0 2 * * *"
+    order: [{order}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ("{after: [good], service: bad}, {after: [bad], service: good}", "cycle: .*good.*bad"),
+        ("{after: [goood], service: bad}", "not on it.*Did you mean 'good'"),
+    ],
+)
+def test_the_order_of_a_train_is_checked(tmp_path: Path, order: str, says: str) -> None:
+    on_train = GOOD.replace("pipeline: deployment", "pipeline: deployment\n  train: nightly")
+    both = on_train + on_train.replace("good", "bad").replace("9001", "9002")
+    text = "services:" + indent(both, "  ") + TRAIN.replace("{order}", order)
+    errors = load(tmp_path, text).errors
+    assert any(re.search(says, str(error)) for error in errors), errors
+
+
+def test_only_the_service_that_is_needed_is_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    file.write_text(with_good(service("buld: []")))
+    found = load_services(file, only="good")
+    assert ([one.name for one in found.services], found.errors) == (["good"], ())
+
+
+def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.KINDS["target"], "moon", kinds.Kind(True, "moon", "no_such_module"))
+    with pytest.raises(
+        DefinitionError, match=r"needs the extra 'moon'.*pip install 'airflow-provider-cd\[moon\]'"
+    ):
+        kinds.check_kind("target", "moon")
+    monkeypatch.setitem(kinds.KINDS["target"], "moon", kinds.Kind(True, "moon", "json"))
+    kinds.check_kind("target", "moon")
