@@ -90,7 +90,7 @@ class TestService:
 
     def watch(self, poll_interval: str) -> None:
         """Let Airflow watch the repository this often."""
-        self.definition["source"]["poll_interval"] = poll_interval
+        self.definition["source"].update(poll_interval=poll_interval, branch="main")
         self._write_file()
 
     def add_broken_neighbour(self) -> None:
@@ -147,8 +147,8 @@ class TestService:
         definition = {
             "name": self.name,
             "pipeline": self.pipeline,
-            # Tests start their runs themselves; the watch is tested on its own.
-            "source": {"repository": self.repository.url, "branch": "main", "poll_interval": "1h"},
+            # Tests start their runs themselves; a branch that does not exist starts none.
+            "source": {"repository": self.repository.url, "branch": "unwatched", "poll_interval": "1h"},
             "build": [["python", "-m", "compileall", "-q", "src"]],
             "test": {"unit": {"commands": [["python", "-c", WRITE_REPORT]], "junit": "report.xml"}},
             "package": {"archive": {"include": ["src/**"]}},
