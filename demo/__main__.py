@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import FrameType
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from airflow_cd.targets.local.target import root_of, shutdown
@@ -28,6 +29,13 @@ from demo.waiting import wait_until
 from demo.workshop import ROOT, Workshop
 
 FOLDER = ROOT / ".demo"
+LOCK = "lock"
+_SETTINGS = {
+    # Unpaused from the start, the branches are watched as soon as the DAGs are there.
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    # Nobody changes the DAG files while this runs.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+}
 
 
 def main() -> int:
@@ -35,10 +43,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console(width=None if sys.stdout.isatty() else 140)
     person = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("APPROVE") != "1"
+    lock = _lock()
     _start_afresh()
     workshop = Workshop(FOLDER)
     workshop.prepare()
-    airflow = RunningAirflow(FOLDER / "airflow", dags_folder=workshop.dags, api_port=first_free(8080))
+    airflow = RunningAirflow(
+        FOLDER / "airflow", dags_folder=workshop.dags, api_port=first_free(8080), extra_config=_SETTINGS
+    )
     board = Board(console)
     failure: BaseException | None = None
     began = time.monotonic()
@@ -51,6 +62,7 @@ def main() -> int:
     except BaseException as error:  # Ctrl-C too: whatever ends it, everything is stopped first
         failure = error
     left = _stop(airflow, workshop)
+    lock.release()
     return _conclude(failure, left, board, console)
 
 
@@ -62,8 +74,6 @@ def _show(airflow: RunningAirflow, workshop: Workshop, board: Board, person: boo
         with board.step("airflow", "DAGs hello_delivery and shout_deployment there") as step:
             wanted = {"hello_delivery", "shout_deployment"}
             wait_until(lambda: wanted <= set(airflow.api.dag_ids()), "the DAGs are there", timeout=60)
-            for dag_id in sorted(wanted):
-                airflow.api.unpause(dag_id)
         stop = threading.Event()
         story = Story(airflow, workshop, board, person=person, stop=stop)
         _side_by_side([story.hello, story.shout], stop)
@@ -84,12 +94,23 @@ def _side_by_side(parts: list[Callable[[], None]], stop: threading.Event) -> Non
             raise
 
 
+def _lock() -> FileLock:
+    """Keep the folder to this process. :raises SystemExit: another demonstration uses it"""
+    FOLDER.mkdir(exist_ok=True)
+    lock = FileLock(FOLDER / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SystemExit(f"A demonstration is running in {FOLDER} already: stop that one first.") from None
+    return lock
+
+
 def _start_afresh() -> None:
     """Remove what the demonstration before left; if it was killed, its services may still run."""
-    if FOLDER.exists():
-        shutdown(root_of(FOLDER / "airflow" / "cd"))
-        shutil.rmtree(FOLDER)
-    FOLDER.mkdir()
+    shutdown(root_of(FOLDER / "airflow" / "cd"))
+    for path in FOLDER.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path)
 
 
 def _stay_up(airflow: RunningAirflow, workshop: Workshop, console: Console) -> None:
@@ -105,7 +126,8 @@ def _stay_up(airflow: RunningAirflow, workshop: Workshop, console: Console) -> N
 def _stop(airflow: RunningAirflow, workshop: Workshop) -> list[int]:
     """Stop everything and return the ports something still listens on."""
     # A second Ctrl-C must not leave half of it running.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     airflow.stop()
     shutdown(root_of(FOLDER / "airflow" / "cd"))
     ports = [airflow.ports.api, *workshop.ports.values()]

@@ -82,6 +82,9 @@ def airflow_settings(
             "scheduler_health_check_server_port": ports.scheduler_health,
             "trigger_timeout_check_interval": 1,
         },
+        # A supervisor that misses the end of its task by a hair notices it one interval later (by default
+        # 5 s). A deferred task that is back before then looks lost to the scheduler, and is retried.
+        "workers": {"min_heartbeat_interval": 1},
         "dag_processor": {
             "refresh_interval": 1,
             "bundle_refresh_check_interval": 1,

@@ -68,9 +68,12 @@ class Story:
             run.wait_for_task("staging.health", timeout=_STEP_SECONDS)
             step.seen = self._observe(SHOUT, "staging", f"g{bad[:8]}")
         with self._board.step(SHOUT, "production unhealthy: rolled back, run failed") as step:
+            # Seen on both sides of the rollback, else production might never have had the bad version.
+            self._observe(SHOUT, "production", f"g{bad[:8]}", status=500, timeout=_STEP_SECONDS)
             run.wait_for("failed", timeout=_STEP_SECONDS)
             self._expect_rollback(run)
-            step.seen = self._observe(SHOUT, "production", f"g{good[:8]}")
+            seen = self._observe(SHOUT, "production", f"g{good[:8]}")
+            step.seen = f"HTTP 500 by g{bad[:8]}; now {seen}"
 
     def _run(self, service: str, pipeline: str, sha: str) -> Run:
         return Run.of_commit(
@@ -89,16 +92,27 @@ class Story:
         run.wait_for_task(APPROVE, timeout=_DAY_SECONDS)
         return "by a person"
 
-    def _observe(self, service: str, environment: str, version: str) -> str:
+    def _observe(
+        self, service: str, environment: str, version: str, *, status: int = 200, timeout: float = 10
+    ) -> str:
         """Ask the service itself; what Airflow says is not enough."""
         url = self._workshop.url(service, environment)
+        last = "nothing"
 
         def probe() -> str | None:
+            nonlocal last
             response = httpx.get(url, trust_env=False, timeout=5)
-            good = response.status_code == 200 and version in response.headers.get("X-Version", "")
-            return response.text if good else None
+            served = response.headers.get("X-Version", "")
+            last = f"HTTP {response.status_code} by {served}"
+            return response.text if response.status_code == status and version in served else None
 
-        text = wait_until(probe, f"{url} serves {version}", timeout=10, stop=self._stop)
+        text = wait_until(
+            probe,
+            f"{url} serves {version} with HTTP {status}",
+            timeout=timeout,
+            explain=lambda: f"the last answer: {last}",
+            stop=self._stop,
+        )
         return f"{url} says {text.splitlines()[0]!r} ({version})"
 
     def _nothing_served(self, service: str, environment: str) -> None:

@@ -42,8 +42,7 @@ class Workshop:
             self._git(None, "init", "--quiet", "--initial-branch=main", str(self._work(service)))
         self.dags.mkdir()
         (self.dags / "services.py").write_text(_DAG_FILE)
-        definition = {"services": [self._service(HELLO, "delivery"), self._service(SHOUT, "deployment")]}
-        (self.dags / "services.yaml").write_text(yaml.safe_dump(definition, sort_keys=False))
+        (self.dags / "services.yaml").write_text(yaml.safe_dump(self._definition(), sort_keys=False))
 
     def push_example(self, service: str) -> str:
         """Commit and push the example as it is, and return the SHA."""
@@ -52,7 +51,7 @@ class Workshop:
 
     def push_bad_commit(self) -> str:
         """Push a commit to `shout` whose tests pass and that staging runs, but production cannot."""
-        self._git(SHOUT, "apply", "--unidiff-zero", str(ROOT / "demo" / "shout_suffix.patch"))
+        self._git(SHOUT, "apply", str(ROOT / "demo" / "shout_suffix.patch"))
         return self._push(SHOUT, "Shout with the environment's suffix")
 
     def url(self, service: str, environment: str) -> str:
@@ -80,33 +79,17 @@ class Workshop:
     def _work(self, service: str) -> Path:
         return self.folder / "work" / service
 
-    def _service(self, name: str, pipeline: str) -> dict[str, Any]:
-        return {
-            "name": name,
-            "pipeline": pipeline,
-            "source": {"repository": str(self._bare(name)), "branch": "main", "poll_interval": "1s"},
-            "build": [["python", "-m", "compileall", "-q", "src"]],
-            "test": {
-                "unit": {
-                    "commands": [["python", "-m", "pytest", "-q", "--junitxml=report.xml"]],
-                    "junit": "report.xml",
-                }
-            },
-            "package": {"archive": {"include": ["src/**"]}},
-            "environments": [self._environment(name, stage) for stage in ("staging", "production")],
-        }
-
-    def _environment(self, service: str, name: str) -> dict[str, Any]:
-        local: dict[str, Any] = {
-            "command": ["python", "src/app.py"],
-            "port": self.ports[service, name],
-            "drain": "2s",
-        }
-        if (service, name) == (SHOUT, "staging"):
-            # Somebody set this up for staging and forgot production: the bad commit finds out.
-            local["env"] = {"SHOUT_SUFFIX": " (staging)"}
-        check = {"http": "/healthz", "interval": "300ms", "healthy_after": 3, "failures": 2, "timeout": "30s"}
-        environment: dict[str, Any] = {"name": name, "target": {"local": local}, "health": [check]}
-        if (service, name) == (HELLO, "production"):
-            environment["approval"] = {"expires_after": "1d"}
-        return environment
+    def _definition(self) -> dict[str, Any]:
+        """Return ``dags/services.yaml`` with this machine's repositories and ports, and shorter waits."""
+        definition: dict[str, Any] = yaml.safe_load((ROOT / "dags" / "services.yaml").read_text())
+        for service in definition["services"]:
+            name = service["name"]
+            service["source"] = {"repository": str(self._bare(name)), "branch": "main", "poll_interval": "1s"}
+            for environment in service["environments"]:
+                local = environment["target"]["local"]
+                local.update(port=self.ports[name, environment["name"]], drain="2s")
+                environment["health"][0].update(interval="300ms", failures=2)
+                if (name, environment["name"]) == (SHOUT, "staging"):
+                    # Somebody set this up for staging and forgot production: the bad commit finds out.
+                    local["env"] = {"SHOUT_SUFFIX": " (staging)"}
+        return definition

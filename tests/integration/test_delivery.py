@@ -170,8 +170,8 @@ def answer(run: Run, option: str, api: AirflowApi, **inputs: str) -> None:
     """
     Answer until the answer is taken.
 
-    Airflow 3.3.2 loses one that arrives before its scheduler has noticed that the task parked, and retries the
-    task, which asks again. People are never that fast; a test is.
+    Airflow 3.3.2 loses one that arrives before its scheduler has noticed that the task parked, and retries
+    the task, which asks again. People are never that fast; a test is.
     """
 
     def taken() -> bool:

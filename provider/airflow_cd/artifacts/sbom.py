@@ -47,11 +47,13 @@ def sbom(folder: Path, *, name: str, version: str, created_at: datetime) -> byte
 
 
 def _component(dependency: Dependency) -> Component:
-    from cyclonedx.model import HashType, Property
+    from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component, ComponentScope, ComponentType
     from packageurl import PackageURL
 
     namespace, _, name = dependency.name.rpartition("/")
+    parts = [value.partition(":") for value in dependency.hashes]
+    hashes = [(f"SHA-{algorithm.removeprefix('sha')}", digest) for algorithm, _, digest in parts]
     purl = PackageURL(dependency.ecosystem, namespace or None, name, dependency.version)
     return Component(
         type=ComponentType.LIBRARY,
@@ -61,7 +63,7 @@ def _component(dependency: Dependency) -> Component:
         purl=purl,
         bom_ref=purl.to_string(),
         scope=ComponentScope.OPTIONAL if dependency.development else ComponentScope.REQUIRED,
-        hashes=[HashType.from_composite_str(value) for value in dependency.hashes],
+        hashes=[HashType(alg=HashAlgorithm(name), content=value) for name, value in hashes],
         properties=[Property(name="cd:lockfile", value=dependency.lockfile)],
     )
 
