@@ -1,16 +1,32 @@
-"""What all tests share: an Airflow home of their own, never the user's."""
+"""What all tests share: an Airflow home of their own, never the user's, and a running Airflow on request."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 # Before anything imports Airflow, which reads it once.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="cd-tests-")
+_HOME = tempfile.mkdtemp(prefix="cd-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 for name in [name for name in os.environ if name.startswith(("GIT_", "AIRFLOW_CONN_"))]:
     del os.environ[name]
 
+from tests.support.running_airflow import airflow  # noqa: E402, F401  (a fixture, visible in all tests)
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that need a running Airflow in one process, so that a single one is started."""
+    for item in items:
+        if item.get_closest_marker("scheduler"):
+            item.add_marker(pytest.mark.xdist_group("airflow"))

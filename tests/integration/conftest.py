@@ -1,8 +1,7 @@
-"""One running Airflow for all tests of a process, and services to send through it."""
+"""Services to send through the running Airflow."""
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,26 +10,6 @@ from typing import Any
 import pytest
 from demo.airflow import RunningAirflow
 from tests.integration.services import TestService
-
-from airflow_cd.targets.local.target import root_of, shutdown
-
-TEMPLATE = Path(tempfile.gettempdir()) / "airflow-cd-test-template.db"
-
-
-@pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAirflow]:
-    """A running Airflow whose DAG folder is filled by the tests."""
-    home = tmp_path_factory.mktemp("airflow")
-    users = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user"}
-    # Fewer slots than there are waiting tasks in any test: waiting must not take one.
-    running = RunningAirflow(
-        home, users=users, template=TEMPLATE, extra_config={"AIRFLOW__CORE__PARALLELISM": "4"}
-    )
-    try:
-        with running:
-            yield running
-    finally:
-        shutdown(root_of(home / "cd"))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ class PipelineDag(DAG):
         return hash(self.dag_id)
 
     def __eq__(self, other: object) -> bool:
-        return super().__eq__(other)
+        return bool(super().__eq__(other))
 
 
 def commits_asset(service: Service) -> Asset:

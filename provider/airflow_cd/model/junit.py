@@ -51,13 +51,8 @@ def _cases(node: Any) -> Iterator[Any]:
     from junitparser import TestCase
 
     for child in node:
-        if isinstance(child, TestCase):
-            yield child
-        else:
-            yield from _cases(child)
-    if hasattr(node, "testsuites"):
-        for suite in node.testsuites():
-            yield from _cases(suite)
+        # A suite yields the cases of the suites within it, too.
+        yield from [child] if isinstance(child, TestCase) else _cases(child)
 
 
 def _count(case: Any) -> TestTotals:

@@ -104,17 +104,22 @@ class _Lines:
     def feed(self, chunk: bytes, final: bool = False) -> None:
         text = self._rest + self._decode(chunk, final)
         *lines, self._rest = text.replace("\r\n", "\n").split("\n")
-        while len(self._rest) > _LONGEST_LINE:
-            lines.append(self._rest[:_LONGEST_LINE])
-            self._rest = self._rest[_LONGEST_LINE:]
         for line in lines:
-            self._emit(line)
+            self._emit(self._cut(line))
+        self._rest = self._cut(self._rest)
 
     def close(self) -> None:
         self.feed(b"", final=True)
         if self._rest:
             self._emit(self._rest)
             self._rest = ""
+
+    def _cut(self, line: str) -> str:
+        """Emit what exceeds the longest line, piece by piece, and return the rest."""
+        while len(line) > _LONGEST_LINE:
+            self._emit(line[:_LONGEST_LINE])
+            line = line[_LONGEST_LINE:]
+        return line
 
     def _emit(self, line: str) -> None:
         # A progress bar rewrites its line; what stood there last is what counts.

@@ -36,7 +36,7 @@ class HealthTrigger(BaseTrigger):
     """
 
     def __init__(self, checks: Sequence[dict[str, Any]], base_url: str, started_at: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
         self.checks = list(checks)
         self.base_url = base_url
         self.started_at = started_at

@@ -129,8 +129,9 @@ def _owner(port: int) -> str:
     import psutil
 
     try:
-        listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr]
-        pid = next((c.pid for c in listening if c.pid and c.laddr.port == port), None)
+        found = [connection for connection in psutil.net_connections("tcp") if connection.laddr]
+        here = [c for c in found if c.status == "LISTEN" and tuple(c.laddr)[1] == port and c.pid]
+        pid = here[0].pid if here else None
         return f" (process {pid}, {psutil.Process(pid).name()})" if pid else ""
     except psutil.Error:
         return ""

@@ -124,9 +124,9 @@ class Supervisor:
         if not self._answers():
             return
         api = self._api()
-        for call in (lambda: api.stopProcessGroup(name, True), lambda: api.removeProcessGroup(name)):
+        for call, arguments in ((api.stopProcessGroup, (name, True)), (api.removeProcessGroup, (name,))):
             try:
-                call()
+                call(*arguments)
             except Fault as fault:
                 if fault.faultCode not in (_BAD_NAME, _NOT_RUNNING):
                     raise TargetError(f"supervisord cannot stop {name!r}: {fault.faultString}") from fault

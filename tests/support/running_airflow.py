@@ -1,0 +1,30 @@
+"""One running Airflow for all tests of a process that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import pytest
+from demo.airflow import RunningAirflow
+
+from airflow_cd.targets.local.target import root_of, shutdown
+
+_USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user"}
+
+
+@pytest.fixture(scope="session")
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[RunningAirflow]:
+    """A running Airflow whose DAG folder is filled by the tests."""
+    home = tmp_path_factory.mktemp("airflow")
+    # An empty database of this Airflow version, made once per checkout.
+    template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
+    # Fewer slots than there are waiting tasks in any test: waiting must not take one.
+    settings = {"AIRFLOW__CORE__PARALLELISM": "4"}
+    try:
+        with RunningAirflow(home, users=_USERS, template=template, extra_config=settings) as running:
+            yield running
+    finally:
+        shutdown(root_of(home / "cd"))

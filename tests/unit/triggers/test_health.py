@@ -1,0 +1,153 @@
+"""Health checks against real servers: good, bad, hanging and dribbling ones."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from demo.ports import any_free
+
+from airflow_cd.model.health import HealthCheck
+from airflow_cd.triggers.health import HealthTrigger
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    released = threading.Event()
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        if self.path == "/hang":
+            self.released.wait(30)
+        if self.path == "/dribble":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            try:
+                while not self.released.wait(0.05):
+                    self.wfile.write(b"x")
+            except OSError:
+                return
+        flaky = self.path == "/flaky" and self.asked % 2
+        self.answer(503 if self.path == "/bad" or flaky else 302 if self.path == "/moved" else 200)
+
+    def answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "5")
+        self.send_header("Location", "/")
+        self.end_headers()
+        self.wfile.write(b"ready")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients that give up are the point
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Handler.released.clear()
+    Handler.asked = 0
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        Handler.released.set()
+        server.shutdown()
+
+
+async def verdict(url: str, *checks: dict[str, Any], started_at: float | None = None) -> dict[str, Any]:
+    fast = {"interval": "20ms", "sample_timeout": "200ms", "timeout": "10s", "failures": 2}
+    made = [HealthCheck.model_validate({**fast, **check}) for check in checks]
+    trigger = HealthTrigger.of(made, url)
+    classpath, kwargs = trigger.serialize()
+    assert classpath == "airflow_cd.triggers.health.HealthTrigger"
+    if started_at is not None:
+        kwargs["started_at"] = started_at
+    # As the triggerer does it: made anew from what was stored.
+    events = [event async for event in HealthTrigger(**kwargs).run()]
+    assert len(events) == 1
+    payload: dict[str, Any] = events[0].payload
+    return payload
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        {"http": "/"},
+        {"http": "/", "body": "ready", "latency": "5s"},
+        {"http": "/moved", "status": 302},
+        {"command": ["python", "-c", "import os; assert os.environ['CD_URL']"], "sample_timeout": "10s"},
+    ],
+)
+async def test_good_services_are_healthy(url: str, check: dict[str, Any]) -> None:
+    found = await verdict(url, check)
+    assert found["healthy"], found["reason"]
+    (one,) = found["verdicts"].values()
+    assert [sample["ok"] for sample in one["samples"]] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        ({"http": "/bad"}, "HTTP 503, expected 200"),
+        ({"http": "/moved"}, "HTTP 302, expected 200"),
+        ({"http": "/", "body": "steady"}, "lacks 'steady'"),
+        ({"http": "/", "latency": "0s"}, "slower than 0s"),
+        ({"http": "/hang"}, "no answer within 0.2s"),
+        ({"http": "/dribble"}, "no answer within 0.2s"),
+        ({"http": "/flaky", "healthy_after": 2}, "HTTP 503"),
+        ({"command": ["sh", "-c", "echo no database; exit 3"]}, "exit code 3: no database"),
+        ({"command": ["sleep", "60"]}, "no answer within 0.2s"),
+        ({"command": ["no-such-program"]}, "no-such-program"),
+    ],
+)
+async def test_bad_services_are_unhealthy(url: str, check: dict[str, Any], says: str) -> None:
+    found = await verdict(url, check)
+    assert not found["healthy"]
+    assert says in found["reason"]
+
+
+async def test_ports(url: str) -> None:
+    port = int(url.rpartition(":")[2])
+    assert (await verdict(url, {"tcp": port}))["healthy"]
+    assert (await verdict(url, {"tcp": f"127.0.0.1:{port}"}))["healthy"]
+    assert not (await verdict(url, {"tcp": any_free()[0]}))["healthy"]
+
+
+async def test_one_bad_check_decides_and_same_paths_are_told_apart(url: str) -> None:
+    found = await verdict(url, {"http": "/"}, {"http": "/", "body": "steady"}, {"http": "/hang"})
+    assert not found["healthy"]
+    assert "http / (2): " in found["reason"]
+
+
+async def test_a_restarted_triggerer_does_not_start_the_time_anew(url: str) -> None:
+    found = await verdict(url, {"http": "/", "timeout": "60s"}, started_at=time.time() - 61)
+    assert not found["healthy"]
+    assert "not healthy within 1m" in found["reason"]
+
+
+async def test_cancelling_leaves_nothing_behind(url: str) -> None:
+    check = HealthCheck.model_validate({"command": ["sleep", "60"], "sample_timeout": "30s"})
+
+    async def watch() -> None:
+        async for _ in HealthTrigger.of([check], url).run():
+            pass
+
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() <= before
