@@ -36,6 +36,18 @@ def load_release(context: Any, task_id: str) -> tuple[Release, str]:
     return release, ref.store
 
 
+def load_build(context: Any, task_id: str) -> dict[str, Any]:
+    """
+    Return what the ``build`` task of this run left: revision, build key and workspace.
+
+    :raises ArtifactNotFoundError: it left nothing, as when a person marked it as success
+    """
+    pulled = context["ti"].xcom_pull(task_ids=task_id)
+    if not isinstance(pulled, dict) or "workspace" not in pulled:
+        raise ArtifactNotFoundError(f"task {task_id!r} of this run left no workspace; clear it to build")
+    return pulled
+
+
 def superseded_by(service: Service, release: Release, record: Record) -> Release | None:
     """
     Return the running release when it is newer than ``release``, by commit ancestry, else ``None``.

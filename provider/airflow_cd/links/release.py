@@ -1,26 +1,19 @@
-"""Links from a task to the commit, the approval and the running service."""
+"""
+Links from a task to the commit, the approval and the running service.
+
+Airflow asks for them in the task's own process when it ends, parks or defers, so they are made of what the
+operator has found out by then.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
-
-# Keys of the XComs the operators leave for the links.
-COMMIT_URL = "commit_url"
-SERVICE_URL = "service_url"
-
-
-def _pulled(ti_key: Any, key: str) -> str:
-    """Read what the task itself left under ``key``; an empty link is not shown by the UI."""
-    from airflow.sdk.execution_time.xcom import XCom
-
-    value = XCom.get_value(ti_key=ti_key, key=key)
-    return value if isinstance(value, str) else ""
 
 
 def approval_url(dag_id: str, run_id: str, task_id: str) -> str:
@@ -41,7 +34,7 @@ class CommitLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty string when there is none."""
-        return _pulled(ti_key, COMMIT_URL)
+        return getattr(operator, "commit_url", None) or ""
 
 
 class ServiceLink(BaseOperatorLink):
@@ -51,7 +44,7 @@ class ServiceLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the address, or an empty string when there is none."""
-        return _pulled(ti_key, SERVICE_URL)
+        return getattr(operator, "service_url", None) or ""
 
 
 class ApprovalLink(BaseOperatorLink):

@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import CommandError
-from airflow_cd.links.release import COMMIT_URL, CommitLink
+from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandsMixin
 from airflow_cd.operators.revision import choose_revision
 
@@ -81,7 +81,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
             sha, previous = choose_revision(context, self.service, source, self.revision)
             revision = source.revision(sha)
             commits = (source.changelog(previous, sha, limit=20) if previous else ()) or [revision]
-            self._announce(context, revision, commits)
+            self._announce(revision, commits)
             key = build_key(self.service, revision.tree)
             store = open_store(store_url(self.service))
             workspace = self._stored(store, key)
@@ -96,9 +96,8 @@ class BuildOperator(CommandsMixin, BaseOperator):
             "commits": [commit.sha for commit in commits],
         }
 
-    def _announce(self, context: Context, revision: Revision, commits: Sequence[Commit]) -> None:
-        if revision.url:
-            context["ti"].xcom_push(key=COMMIT_URL, value=revision.url)
+    def _announce(self, revision: Revision, commits: Sequence[Commit]) -> None:
+        self.commit_url = revision.url
         self.log.info("This run takes %d commit(s) of %s:", len(commits), self.service.name)
         for commit in commits:
             self.log.info(

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import ApprovalError, ArtifactCorruptError, NotReadyError, WindowClosedError
 from airflow_cd.hooks.releases import actor_of, load_release, superseded_by
-from airflow_cd.links.release import SERVICE_URL, ApprovalLink, ServiceLink
+from airflow_cd.links.release import ApprovalLink, ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -74,8 +74,7 @@ class DeployOperator(BaseOperator):
         self.log.info(
             "%s runs %s", self.environment, f"{running.version} {running.digest}" if running else "nothing"
         )
-        if url := target.url():
-            context["ti"].xcom_push(key=SERVICE_URL, value=url)
+        self.service_url = target.url()
         approval = None
         if running is None or running.digest != release.digest:
             approval = self._pass_gates(context, release, record)
@@ -86,7 +85,7 @@ class DeployOperator(BaseOperator):
             "digest": release.digest,
             "version": release.version,
             "generation": done.generation,
-            "url": url,
+            "url": self.service_url,
             "changed": changed,
         }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_cd.exceptions import SourceError, TargetError
+from airflow_cd.hooks.releases import load_build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ class PackageOperator(BaseOperator):
         from airflow_cd.model.release import ReleaseRef, Revision
 
         started = datetime.now(timezone.utc)
-        build = context["ti"].xcom_pull(task_ids=self.build_task_id)
+        build = load_build(context, self.build_task_id)
         revision = Revision.model_validate(build["revision"])
         url = store_url(self.service)
         store = open_store(url)

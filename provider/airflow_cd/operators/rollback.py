@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import NoPreviousReleaseError, NotReadyError
 from airflow_cd.hooks.releases import actor_of, load_release
-from airflow_cd.links.release import SERVICE_URL, ServiceLink
+from airflow_cd.links.release import ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -72,9 +72,8 @@ class RollbackOperator(BaseOperator):
             record = target.rollback(bad=bad, actor=actor_of(context))
         except (NoPreviousReleaseError, NotReadyError) as error:
             raise AirflowFailException(str(error)) from error
-        if url := target.url():
-            context["ti"].xcom_push(key=SERVICE_URL, value=url)
-        return self._verify(environment, record, url)
+        self.service_url = target.url()
+        return self._verify(environment, record, self.service_url)
 
     def _health_state(self, context: Context) -> str | None:
         run = context["dag_run"]

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import ArtifactError, CommandError, TestsFailedError
+from airflow_cd.hooks.releases import load_build
 from airflow_cd.operators.commands import CommandsMixin
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TestOperator(CommandsMixin, BaseOperator):
         from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
 
         suite = self.service.test[self.suite]
-        build = context["ti"].xcom_pull(task_ids=self.build_task_id)
+        build = load_build(context, self.build_task_id)
         with scratch_dir(f"test-{self.service.name}") as scratch:
             open_store(store_url(self.service)).get_file(build["workspace"], scratch / "workspace.tar.gz")
             tree = scratch / "tree"

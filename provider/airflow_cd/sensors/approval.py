@@ -13,6 +13,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
+from airflow_cd.exceptions import SourceError
 from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
@@ -120,7 +121,12 @@ class ApprovalSensor(HITLOperator):
 
         release, _ = load_release(context, self.release_task_id)
         record = open_target(self.service, self.service.environment(self.environment)).record()
-        newer = superseded_by(self.service, release, record)
+        try:
+            newer = superseded_by(self.service, release, record)
+        except SourceError as error:
+            # A person's answer must not be lost because the git host is down; deploy asks it again.
+            self.log.warning("Cannot tell whether this release is superseded: %s", error)
+            newer = None
         if newer is not None:
             reason = (
                 f"superseded: {self.environment} runs {newer.version}, which is newer than {release.version}"

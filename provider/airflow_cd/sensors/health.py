@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.hooks.releases import load_release
-from airflow_cd.links.release import SERVICE_URL, ServiceLink
+from airflow_cd.links.release import ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -77,6 +77,5 @@ class HealthCheckSensor(BaseOperator):
         if current is None or current.release.digest != release.digest:
             runs = f"{current.release.version} by {current.actor}" if current else "nothing"
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
-        if url := target.url():
-            context["ti"].xcom_push(key=SERVICE_URL, value=url)
-        return url
+        self.service_url = target.url()
+        return self.service_url

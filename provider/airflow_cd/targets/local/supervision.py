@@ -29,6 +29,7 @@ from airflow_cd.targets.local.layout import write_durably
 _BAD_NAME, _ALREADY_ADDED, _NOT_RUNNING = 10, 90, 70
 _ALIVE = {"STARTING", "RUNNING"}
 _START_SECONDS = 30.0
+_LONGEST_SOCKET = 100  # bytes; supervisord appends a process id while it starts
 
 _MAIN = """\
 [unix_http_server]
@@ -156,8 +157,10 @@ class Supervisor:
         _wait_until(lambda: not _exists(pid), "supervisord does not end")
 
     def _start(self) -> None:
+        self._check_no_other()
         config = self.root / "supervisord.conf"
-        write_durably(config, _MAIN.format(socket=str(self._socket()).replace("%", "%%")).encode())
+        socket = str(self._prepare_socket()).replace("%", "%%")
+        write_durably(config, _MAIN.format(socket=socket).encode())
         ran = subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
             env=clean_environment(),
@@ -173,13 +176,48 @@ class Supervisor:
         _wait_until(self._answers, f"supervisord does not answer; see {self.root}/supervisord.log")
 
     def _socket(self) -> Path:
-        """A socket's path may have 107 bytes, which a data folder's may exceed: hence the temp folder."""
-        folder = Path(tempfile.gettempdir(), f"airflow-cd-{os.getuid()}")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077 or folder.is_symlink():
-            raise TargetError(f"{folder} is not a private folder of this user; remove it")
-        return folder / f"{hashlib.sha256(str(self.root).encode()).hexdigest()[:16]}.sock"
+        """
+        Return the socket's path.
+
+        It may have 107 bytes at most. A longer one lies in a private folder for temporary files, and where
+        that is gets written down: not every process has the same ``TMPDIR``.
+        """
+        if len(os.fsencode(beside := self.root / "supervisord.sock")) <= _LONGEST_SOCKET:
+            return beside
+        noted = self.root / "supervisord.socket-path"
+        try:
+            return Path(noted.read_text())
+        except FileNotFoundError:
+            name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
+            return Path(tempfile.gettempdir(), f"airflow-cd-{os.getuid()}", f"{name}.sock")
+
+    def _prepare_socket(self) -> Path:
+        """
+        Return the socket's path, in a folder nobody else can get into.
+
+        :raises TargetError: somebody else could
+        """
+        path = self._socket()
+        if path.parent != self.root:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            status = path.parent.lstat()
+            if status.st_uid != os.getuid() or status.st_mode & 0o077 or path.parent.is_symlink():
+                raise TargetError(f"{path.parent} is not a private folder of this user; remove it")
+            write_durably(self.root / "supervisord.socket-path", str(path).encode())
+        return path
+
+    def _check_no_other(self) -> None:
+        """Two supervisors of one folder would run everything twice."""
+        try:
+            pid = int((self.root / "supervisord.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return
+        if os.fsencode(self.root / "supervisord.conf") in command:
+            raise TargetError(
+                f"supervisord of {self.root} runs (process {pid}) but does not answer at {self._socket()}; "
+                "end that process, then try again"
+            )
 
     def _api(self) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
