@@ -61,7 +61,10 @@ def airflow_settings(
             "execution_api_server_url": f"{url}/execution/",
             "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         },
-        "database": {"sql_alchemy_conn": sql_alchemy_conn or f"sqlite:///{home / 'airflow.db'}"},
+        # One writer at a time, so on a busy machine others wait: longer than the five seconds of the default.
+        "database": {
+            "sql_alchemy_conn": sql_alchemy_conn or f"sqlite:///{home / 'airflow.db'}?timeout=60",
+        },
         "api": {
             "host": LOOPBACK,
             "port": ports.api,

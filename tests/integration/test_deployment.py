@@ -10,7 +10,7 @@ from demo.runs import Run
 from demo.waiting import wait_until
 from tests.integration.services import TestService
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.scheduler
 
 MakeService = Callable[..., TestService]
 
