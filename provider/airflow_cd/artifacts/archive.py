@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import shutil
 import stat
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
+from airflow_cd.artifacts.bounded import BoundedReader
+from airflow_cd.artifacts.members import HEADER_BYTES, check_link, native, portable, safe_members, shown
 from airflow_cd.artifacts.patterns import Patterns
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
 
 # 1980-01-01 UTC: member times say nothing about the content, so they are all the same.
 _TIME = 315532800
+_LEVEL = 6
 _MAX_BYTES = 8 * 1024**3
 _MAX_MEMBERS = 500_000
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+# PAX: names of any length, in UTF-8 whatever the locale. Its other records (times, owners) are never needed.
+_FORMAT: dict[str, Any] = {"format": tarfile.PAX_FORMAT, "encoding": "utf-8", "errors": "surrogateescape"}
+_NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError)
 
 
 def pack(folder: Path, into: Path, *, include: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
     """
-    Write the files that match to the ``.tar.gz`` file ``into`` and return their names, sorted.
+    Write what matches to the ``.tar.gz`` file ``into`` and return the names, sorted.
 
-    The bytes depend on names, contents, executable bits and link targets, and on nothing else.
+    The bytes depend on names, contents, executable bits and link targets, and on nothing else of the files
+    or the machine; a Python whose zlib compresses otherwise (zlib-ng) writes other bytes. Folders are kept
+    when they are empty.
 
     :param include: patterns; ``**`` crosses folders, ``*`` does not, a folder stands for all below it
     :param exclude: patterns of what to leave out of that
-    :raises ArtifactError: an include pattern matches nothing
+    :raises ArtifactError: an include pattern matches nothing, or a file cannot be read or written
     :raises UnsafeArchiveError: a link leaves the folder, or a file is neither file nor link
     """
-    chosen = _chosen(folder, include, exclude)
-    with into.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name in chosen:
-                _add(archive, folder, name)
+    if folder.resolve() in into.resolve().parents:
+        raise ArtifactError(f"the archive {into} would lie in the folder it is made of, {folder}")
+    try:
+        chosen = _chosen(folder, include, exclude)
+        _write(folder, into, chosen)
+    except OSError as error:
+        raise ArtifactError(f"cannot pack {folder} to {into}: {error}") from error
     return chosen
 
 
@@ -47,24 +57,25 @@ def unpack(
     """
     Unpack a ``.tar.gz`` file to the new folder ``into``, which appears whole or not at all.
 
+    :param max_bytes: what all files together may hold
     :raises UnsafeArchiveError: a member is not what :func:`pack` writes (``..``, absolute names, devices,
         links that leave the folder, a name twice), or there is more of it than allowed
-    :raises ArtifactError: it is not an archive, or ``into`` exists
+    :raises ArtifactError: it is not an archive, ``into`` exists, or it cannot be written
     """
-    if into.exists():
+    if os.path.lexists(into):
         raise ArtifactError(f"cannot unpack to {into}: it exists")
-    into.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
     try:
-        with tarfile.open(archive, "r:gz") as opened:
-            for member in _checked(opened, max_bytes, max_members):
-                _extract(opened, member, temporary)
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, into)
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+        into.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
+        try:
+            _extract_all(archive, temporary, max_bytes, max_members)
+            os.rename(temporary, into)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except _NO_ARCHIVE as error:
         raise ArtifactError(f"{archive.name} is not a .tar.gz archive: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot unpack {archive.name} to {into}: {error}") from error
 
 
 def _chosen(folder: Path, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -82,89 +93,83 @@ def _chosen(folder: Path, include: Sequence[str], exclude: Sequence[str]) -> lis
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for path, folders, files in os.walk(folder):
+    """Yield files, links and empty folders. What cannot be listed is an error, not an absence."""
+    for path, folders, files in os.walk(folder, onerror=_raise):
         links = [name for name in folders if os.path.islink(os.path.join(path, name))]
         for name in (*files, *links):
-            yield os.path.relpath(os.path.join(path, name), folder)
+            yield portable(os.path.relpath(os.path.join(path, name), folder))
+        if not folders and not files and path != str(folder):
+            yield portable(os.path.relpath(path, folder))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _write(folder: Path, into: Path, names: Sequence[str]) -> None:
+    try:
+        with into.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as zipped:
+            with tarfile.open(fileobj=zipped, mode="w", **_FORMAT) as archive:
+                for name in names:
+                    _add(archive, folder, name)
+    except BaseException:
+        into.unlink(missing_ok=True)
+        raise
 
 
 def _add(archive: tarfile.TarFile, folder: Path, name: str) -> None:
-    path = folder / name
+    path = folder / native(name)
     status = path.lstat()
     info = tarfile.TarInfo(name)
     info.mtime = _TIME
-    if stat.S_ISLNK(status.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-        _check_link(name, info.linkname)
-        archive.addfile(info)
-        return
-    if not stat.S_ISREG(status.st_mode):
-        raise UnsafeArchiveError(f"{name!r} is neither a file nor a link; exclude it")
-    info.size = status.st_size
     info.mode = 0o755 if status.st_mode & 0o100 else 0o644
-    with path.open("rb") as content:
-        archive.addfile(info, content)
+    if stat.S_ISREG(status.st_mode):
+        info.size = status.st_size
+        with path.open("rb") as content:
+            archive.addfile(info, content)
+        return
+    if stat.S_ISLNK(status.st_mode):
+        info.type, info.linkname, info.mode = tarfile.SYMTYPE, portable(os.readlink(path)), 0o644
+        check_link(name, info.linkname)
+    elif stat.S_ISDIR(status.st_mode):
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+    else:
+        raise UnsafeArchiveError(f"{shown(name)} is neither a file nor a link; exclude it")
+    archive.addfile(info)
 
 
-def _checked(archive: tarfile.TarFile, max_bytes: int, max_members: int) -> Iterator[tarfile.TarInfo]:
-    """Yield the members, each judged before it is written."""
-    seen: set[str] = set()
-    links: set[str] = set()
-    total = 0
-    for member in archive:
-        name = str(PurePosixPath(member.name))
-        total += member.size
-        if name in seen:
-            raise UnsafeArchiveError(f"{_shown(name)} is in the archive twice")
-        if total > max_bytes or len(seen) >= max_members:
-            raise UnsafeArchiveError(
-                f"the archive holds more than {max_bytes} bytes or {max_members} members"
-            )
-        _check_name(name)
-        parents = {str(parent) for parent in PurePosixPath(name).parents}
-        if parents & links:
-            raise UnsafeArchiveError(f"{_shown(name)} would be written through a link")
-        _check_kind(member, name)
-        seen.add(name)
-        if member.issym():
-            links.add(name)
-        yield member
+def _extract_all(archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
+    links: list[tuple[Path, str]] = []
+    with gzip.open(archive, "rb") as zipped:
+        stream = BoundedReader(zipped)
+        stream.allow(HEADER_BYTES)
+        reader: Any = stream
+        with tarfile.open(fileobj=reader, mode="r:", **_FORMAT) as opened:
+            limits = {"max_bytes": max_bytes, "max_members": max_members}
+            for member in safe_members(opened, stream, folder, **limits):
+                path = folder / native(member.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if member.issym():
+                    links.append((path, native(member.linkname)))
+                else:
+                    _extract(opened, member, path)
+        if not stream.finish():
+            raise tarfile.ReadError("there is something behind its end")
+    # Last, so that no file is written through one, whatever names the file system holds to be the same.
+    for path, target in links:
+        path.symlink_to(target)
+    for path_of_folder, _, _ in os.walk(folder):
+        os.chmod(path_of_folder, 0o755)
 
 
-def _check_name(name: str) -> None:
-    if name.startswith("/") or ".." in PurePosixPath(name).parts or "\\" in name:
-        raise UnsafeArchiveError(f"{_shown(name)} would be written outside the folder")
-
-
-def _check_kind(member: tarfile.TarInfo, name: str) -> None:
-    if member.issym():
-        _check_link(name, member.linkname)
-    elif not (member.isreg() or member.isdir()):
-        raise UnsafeArchiveError(f"{_shown(name)} is neither a file, a folder nor a symbolic link")
-
-
-def _check_link(name: str, target: str) -> None:
-    landing = os.path.normpath(os.path.join(os.path.dirname(name), target))
-    if os.path.isabs(target) or landing == ".." or landing.startswith("../"):
-        raise UnsafeArchiveError(f"the link {_shown(name)} points outside the folder, to {_shown(target)}")
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    path = folder / member.name
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     if member.isdir():
         path.mkdir(exist_ok=True)
-    elif member.issym():
-        path.symlink_to(member.linkname)
-    else:
-        content = archive.extractfile(member)
-        assert content is not None
-        with content, path.open("xb") as target:
-            shutil.copyfileobj(content, target)
-        # Neither owner nor setuid bits are taken over, only whether it can be run.
-        os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
-        os.utime(path, (_TIME, _TIME))
-
-
-def _shown(name: str) -> str:
-    return repr(_UNPRINTABLE.sub("?", name)[:200])
+        return
+    content = archive.extractfile(member)
+    assert content is not None
+    with content, path.open("xb") as target:
+        shutil.copyfileobj(content, target)
+    # Neither owner nor setuid bits are taken over, only whether it can be run.
+    os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
+    os.utime(path, (_TIME, _TIME))

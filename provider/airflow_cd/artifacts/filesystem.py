@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,7 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 _CHUNK = 1024 * 1024
 _ABANDONED_SECONDS = 24 * 3600
+_INCOMING = "incoming"
 
 
 class FilesystemStore:
@@ -34,15 +35,26 @@ class FilesystemStore:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme != "file" or parts.netloc or not parts.path.startswith("/"):
-            raise ArtifactError(f"{url!r} names no folder on this machine; write file:///absolute/folder")
+        path = unquote(parts.path)
+        # A `#` or `?` that was not escaped would silently name another folder.
+        odd = parts.netloc or parts.query or parts.fragment or "\0" in path
+        if parts.scheme != "file" or odd or not path.startswith("/"):
+            raise ArtifactError(
+                f"{url!r} names no folder on this machine; write file:///absolute/folder, "
+                "with %23 for # and %3F for ? in it"
+            )
         self.url = url
-        self.root = Path(unquote(parts.path))
+        self.root = Path(path)
 
     def put_file(self, path: Path) -> str:
         """Store the file's bytes and return their digest."""
-        with path.open("rb") as source:
-            return self._put(iter(lambda: source.read(_CHUNK), b""), path.stat().st_size)
+        try:
+            source = path.open("rb")
+        except OSError as error:
+            raise ArtifactError(f"cannot store {path} in {self.url}: {error}") from error
+        with source:
+            size = os.fstat(source.fileno()).st_size
+            return self._put(iter(lambda: source.read(_CHUNK), b""), size)
 
     def put_bytes(self, content: bytes) -> str:
         """Store the bytes and return their digest."""
@@ -55,17 +67,21 @@ class FilesystemStore:
     def get_file(self, digest: str, into: Path) -> None:
         """Write the blob to the file ``into``, verified; see the protocol for the errors."""
         hasher = hashlib.sha256()
-        with self._open(digest) as source, _written(into.parent) as (target, name):
-            for chunk in iter(lambda: source.read(_CHUNK), b""):
-                hasher.update(chunk)
-                target.write(chunk)
-            self._verify(digest, hasher.hexdigest())
-            target.flush()
-            os.replace(name, into)
+        with self._open(digest) as source:
+            size = os.fstat(source.fileno()).st_size
+            what = f"cannot copy {digest} from artifact store {self.url} to {into}"
+            with _explained(what, size), _written(into.parent) as (target, name):
+                for chunk in iter(lambda: source.read(_CHUNK), b""):
+                    hasher.update(chunk)
+                    target.write(chunk)
+                self._verify(digest, hasher.hexdigest())
+                target.flush()
+                os.chmod(name, 0o644)
+                os.replace(name, into)
 
     def get_bytes(self, digest: str) -> bytes:
         """Return the blob, verified."""
-        with self._open(digest) as source:
+        with self._open(digest) as source, _explained(f"cannot read artifact store {self.url}"):
             content = source.read()
         self._verify(digest, hashlib.sha256(content).hexdigest())
         return content
@@ -74,23 +90,28 @@ class FilesystemStore:
         """Set the reference, replacing it atomically."""
         path = self._ref(name)
         content = json.dumps(value, sort_keys=True).encode()
-        with self._writing(len(content)), _written(path.parent) as (target, temporary):
+        with self._writing(len(content)), _written(self.root / _INCOMING) as (target, temporary):
             target.write(content)
             _publish(target, temporary, path)
 
     def get_ref(self, name: str) -> dict[str, Any] | None:
         """Return the reference, or ``None`` when it was never set."""
+        path = self._ref(name)
         try:
-            value: dict[str, Any] = json.loads(self._ref(name).read_bytes())
-        except FileNotFoundError:
+            value = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise ArtifactError(f"cannot read reference {name!r} in {self.url}: {error}") from error
         except ValueError as error:
-            raise ArtifactCorruptError(f"reference {name!r} in {self.url} is not JSON: {error}") from error
+            raise self._corrupt_ref(name, str(error)) from error
+        if not isinstance(value, dict):
+            raise self._corrupt_ref(name, "it is something else")
         return value
 
     def _put(self, chunks: Iterator[bytes], size: int) -> str:
         hasher = hashlib.sha256()
-        incoming = self.root / "incoming"
+        incoming = self.root / _INCOMING
         with self._writing(size), _written(incoming) as (target, temporary):
             for chunk in chunks:
                 hasher.update(chunk)
@@ -102,20 +123,19 @@ class FilesystemStore:
         _sweep(incoming)
         return digest
 
-    @contextmanager
-    def _writing(self, size: int) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = f"the disk is full: {size} bytes are needed" if full else str(error)
-            raise ArtifactError(f"cannot write to artifact store {self.url}: {what}") from error
+    def _writing(self, size: int) -> AbstractContextManager[None]:
+        return _explained(f"cannot write to artifact store {self.url}", size)
 
     def _open(self, digest: str) -> IO[bytes]:
         try:
             return self._blob(digest).open("rb")
         except FileNotFoundError as error:
             raise ArtifactNotFoundError(f"artifact store {self.url} has no {digest}") from error
+        except OSError as error:
+            raise ArtifactError(f"cannot read {digest} in artifact store {self.url}: {error}") from error
+
+    def _corrupt_ref(self, name: str, problem: str) -> ArtifactCorruptError:
+        return ArtifactCorruptError(f"reference {name!r} in {self.url} is not a JSON object: {problem}")
 
     def _verify(self, digest: str, found: str) -> None:
         if digest != f"sha256:{found}":
@@ -137,9 +157,20 @@ class FilesystemStore:
 
 
 @contextmanager
+def _explained(what: str, size: int = 0) -> Iterator[None]:
+    """Turn what the system says into our error; ``size`` is how many bytes were to be written."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = f"the disk is full: {size} bytes are needed" if full else str(error)
+        raise ArtifactError(f"{what}: {why}") from error
+
+
+@contextmanager
 def _written(folder: Path) -> Iterator[tuple[IO[bytes], str]]:
     """Open a new file in the folder; it is removed unless it was renamed meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".incoming-", delete=False) as target:
         try:
             yield target, target.name
@@ -151,14 +182,27 @@ def _publish(target: IO[bytes], temporary: str, path: Path) -> None:
     """Make the written file appear under its name, surviving a power cut."""
     target.flush()
     os.fsync(target.fileno())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create it with its parents, each synced: a power cut must not lose the folder of a synced file."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _sweep(folder: Path) -> None:
@@ -167,5 +211,5 @@ def _sweep(folder: Path) -> None:
         try:
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 left.unlink()
-        except FileNotFoundError:
+        except OSError:  # somebody else swept it, or it is not ours to remove
             continue

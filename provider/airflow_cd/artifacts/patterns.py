@@ -6,16 +6,17 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-_WILD = re.compile(r"\*\*/|/\*\*$|\*\*|\*|\?")
-_MEANING = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_WILD = re.compile(r"(?:\*\*/)+|/\*\*$|\*\*|\*|\?")
+_MEANING = {"/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 class Patterns:
     """
     Several patterns, any of which may match.
 
-    ``*`` and ``?`` stay within a folder, ``**`` crosses folders; a pattern that matches a folder matches
-    everything below it. Names are relative, with ``/``.
+    ``*`` and ``?`` stay within a folder, ``**`` crosses folders. A pattern whose last part has no wildcard
+    (``src``, ``**/node_modules``) also stands for everything below such a folder, and ``.`` for everything.
+    Names are relative, with ``/``.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -29,9 +30,11 @@ class Patterns:
 @lru_cache(maxsize=256)
 def _expression(pattern: str) -> re.Pattern[str]:
     parts, end = [], 0
-    pattern = pattern.removeprefix("./").rstrip("/")
+    pattern = "**" if pattern in (".", "./") else pattern.removeprefix("./").rstrip("/")
     for found in _WILD.finditer(pattern):
-        parts += [re.escape(pattern[end : found.start()]), _MEANING[found.group()]]
+        # Several `**/` in a row mean one, which also keeps hostile patterns from taking for ever.
+        parts += [re.escape(pattern[end : found.start()]), _MEANING.get(found.group(), "(?:.*/)?")]
         end = found.end()
     parts.append(re.escape(pattern[end:]))
-    return re.compile("".join(parts) + "(?:/.*)?", re.DOTALL)
+    below = "" if re.search(r"[*?]", pattern.rpartition("/")[2]) else "(?:/.*)?"
+    return re.compile("".join(parts) + below, re.DOTALL)

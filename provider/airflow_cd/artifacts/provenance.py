@@ -8,9 +8,14 @@ The statement follows https://in-toto.io/Statement/v1 with the predicate https:/
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
+
+# git's short form of an ssh URL: user@host:path
+_SHORT_SSH = re.compile(r"(?:[^/:@]+@)?([^/:@]+):(?!//)/*(.+)")
 
 BUILD_TYPE = "https://pypi.org/project/airflow-provider-cd/#build-v1"
 
@@ -36,10 +41,11 @@ def provenance(
     :param digest: ``sha256:`` digest of the archive
     :param repository: where the source came from; user names and tokens in it are left out
     :param tree: git hash of the service's folder at that revision
+    :param started_on: with its time zone, as ``finished_on``
     :param invocation_id: what started the build, as a person can find it in Airflow
     """
     algorithm, _, value = digest.partition(":")
-    source = f"git+{_public(repository)}@{revision}"
+    source = f"git+{_public_url(repository)}@{revision}"
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": release_name, "digest": {algorithm: value}}],
@@ -68,12 +74,18 @@ def provenance(
     return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _public(repository: str) -> str:
+def _public_url(repository: str) -> str:
+    """Return the URL without what may be a secret in it: user, password, query."""
     parts = urlsplit(repository)
-    if not parts.netloc:
-        return repository
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if parts.scheme and parts.netloc:
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    short = _SHORT_SSH.fullmatch(repository)
+    if short:
+        return f"ssh://{short[1]}/{quote(short[2])}"
+    return "file://" + quote(os.path.abspath(parts.path if parts.scheme == "file" else repository))
 
 
 def _timestamp(time: datetime) -> str:
+    if time.tzinfo is None:
+        raise ValueError(f"{time!r} has no time zone")
     return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_cd.artifacts.lockfiles import Dependency, read_lockfiles
+from airflow_cd.artifacts.dependency import Dependency
+from airflow_cd.artifacts.lockfiles import read_lockfiles
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
