@@ -193,6 +193,24 @@ class RunningAirflow:
                 explain=self._tails,
             )
 
+    def wait_until_noted(self, run_id: str, task_id: str, times: int = 1, timeout: float = 30) -> None:
+        """
+        Wait until the scheduler has noticed that a parked or deferred task's process ended.
+
+        Airflow 3.3.2 takes a task that is resumed before that for lost, and retries it. Nobody is that fast
+        but a program; what the scheduler has noticed shows in its log alone.
+
+        :param times: how often the task's process must have ended, over all its tries
+        :raises NotInTimeError: it was not noticed before the deadline
+        """
+        log, place = self.components["scheduler"].log, f"task_id='{task_id}', run_id='{run_id}'"
+
+        def is_noted() -> bool:
+            lines = log.read_text(errors="replace").splitlines()
+            return sum("Received executor event" in line and place in line for line in lines) >= times
+
+        wait_until(is_noted, f"the end of {task_id} is noted by the scheduler", timeout=timeout)
+
     def left_listening(self) -> list[int]:
         """Return the ports of this Airflow that something still listens on."""
         ports = self.ports

@@ -26,12 +26,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """
-    Keep the tests that need a running Airflow in one process, so that a single one is started.
-
-    This is what pytest-xdist's mark ``xdist_group`` writes into the node id, which version 3.8 does not do
-    with pytest 9.2.
-    """
+    """Keep the tests that need a running Airflow in one process, so that a single one is started."""
     for item in items:
-        if item.get_closest_marker("scheduler") and "PYTEST_XDIST_WORKER" in os.environ:
-            item._nodeid = f"{item.nodeid}@airflow"
+        if item.get_closest_marker("scheduler"):
+            item.add_marker(pytest.mark.xdist_group("airflow"))

@@ -70,6 +70,7 @@ def parked(airflow: RunningAirflow, tmp_path: Path) -> Iterator[Run]:
     hello = TestService(airflow, "hello", "delivery", tmp_path / "hello", approval={"approvers": ["bob"]})
     run = hello.run()
     run.wait_for_task("production.approve", "awaiting_input", timeout=120)
+    airflow.wait_until_noted(run.run_id, "production.approve")
     yield run
     hello.remove()
 

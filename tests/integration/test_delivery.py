@@ -18,7 +18,7 @@ APPROVE = "production.approve"
 
 
 def parked(run: Run) -> Run:
-    run.wait_for_task(APPROVE, "awaiting_input")
+    run.wait_for_task(APPROVE, "awaiting_input", timeout=120)
     return run
 
 
@@ -104,6 +104,7 @@ def test_the_author_is_asked_in_vain(service: MakeService, airflow: RunningAirfl
     hello = service()
     hello.commit("by alice", author="Alice", email="alice@example.org")
     run = parked(hello.run())
+    airflow.wait_until_noted(run.run_id, APPROVE)
     run.answer(APPROVE, "Approve", airflow.as_user("alice"))
     # The answer is taken, found wanting, and the question is asked again.
     wait_until_asked_again(run)

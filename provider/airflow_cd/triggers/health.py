@@ -33,23 +33,36 @@ class HealthTrigger(BaseTrigger):
     :param checks: health checks as JSON
     :param base_url: where the service answers
     :param started_at: when the watch began, in seconds since the epoch
+    :param settle: seconds from then until the event is fired at the earliest, see :meth:`of`
     """
 
-    def __init__(self, checks: Sequence[dict[str, Any]], base_url: str, started_at: float) -> None:
+    def __init__(
+        self, checks: Sequence[dict[str, Any]], base_url: str, started_at: float, settle: float = 0.0
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's triggers are untyped
         self.checks = list(checks)
         self.base_url = base_url
         self.started_at = started_at
+        self.settle = settle
 
     @classmethod
     def of(cls, checks: Sequence[HealthCheck], base_url: str) -> HealthTrigger:
-        """Return a watch of these checks that begins now."""
-        return cls([check.model_dump(mode="json") for check in checks], base_url, time.time())
+        """
+        Return a watch of these checks that begins now.
+
+        Its event waits until Airflow has noticed that the task deferred. The supervisor of a task's process
+        may report its end only a heartbeat interval later, and the scheduler of Airflow 3.3.2 takes a task
+        that is resumed before that for lost: it would fail a healthy release for want of retries.
+        """
+        from airflow.configuration import conf
+
+        settle = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + 1.0
+        return cls([check.model_dump(mode="json") for check in checks], base_url, time.time(), settle)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, from which the triggerer makes this trigger."""
-        arguments = {"checks": self.checks, "base_url": self.base_url, "started_at": self.started_at}
-        return f"{__name__}.HealthTrigger", arguments
+        names = ("checks", "base_url", "started_at", "settle")
+        return f"{__name__}.HealthTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch until there is a verdict."""
@@ -67,6 +80,8 @@ class HealthTrigger(BaseTrigger):
                 for watch in watches:
                     watch.cancel()
                 await asyncio.gather(*watches, return_exceptions=True)
+        # Measured against the clock, but never longer than meant, should that have been set back.
+        await asyncio.sleep(min(max(self.started_at + self.settle - time.time(), 0.0), self.settle))
         yield TriggerEvent(_summary(checks, verdicts))
 
     async def _watch(self, check: HealthCheck, client: httpx.AsyncClient | None, already: float) -> Verdict:

@@ -66,12 +66,16 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
-async def verdict(url: str, *checks: dict[str, Any], started_at: float | None = None) -> dict[str, Any]:
+async def verdict(
+    url: str, *checks: dict[str, Any], started_at: float | None = None, settle: float = 0
+) -> dict[str, Any]:
     fast = {"interval": "20ms", "sample_timeout": "200ms", "timeout": "10s", "failures": 2}
     made = [HealthCheck.model_validate({**fast, **check}) for check in checks]
     trigger = HealthTrigger.of(made, url)
     classpath, kwargs = trigger.serialize()
     assert classpath == "airflow_cd.triggers.health.HealthTrigger"
+    assert kwargs["settle"] == 6.0
+    kwargs["settle"] = settle
     if started_at is not None:
         kwargs["started_at"] = started_at
     # As the triggerer does it: made anew from what was stored.
@@ -135,6 +139,12 @@ async def test_a_restarted_triggerer_does_not_start_the_time_anew(url: str) -> N
     found = await verdict(url, {"http": "/", "timeout": "60s"}, started_at=time.time() - 61)
     assert not found["healthy"]
     assert "not healthy within 1m" in found["reason"]
+
+
+async def test_the_event_waits_until_airflow_has_noticed_that_the_task_deferred(url: str) -> None:
+    began = time.time()
+    assert (await verdict(url, {"http": "/"}, settle=1.5))["healthy"]
+    assert time.time() - began >= 1.5
 
 
 async def test_cancelling_leaves_nothing_behind(url: str) -> None:
