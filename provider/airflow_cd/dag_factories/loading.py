@@ -62,6 +62,10 @@ def _no_garbage_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        if gc.get_freeze_count() == 0:
+            # Lets what was made count as old at once, where the collector would first go through all of it.
+            gc.freeze()
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
 
