@@ -90,6 +90,9 @@ def portable(name: str | bytes) -> str:
 
 def _next(archive: tarfile.TarFile, stream: BoundedReader) -> tarfile.TarInfo | None:
     stream.allow(HEADER_BYTES)
+    # Python 3.10 goes on reading before the begin of an archive that has no members at all.
+    if archive.firstmember is None and archive.offset == 0:  # type: ignore[attr-defined]
+        return None
     # The first one was read when the archive was opened; next() then hands it out again.
     return archive.next()
 
