@@ -90,7 +90,7 @@ def test_secrets_are_in_no_file_but_the_key_and_files_are_private(monkeypatch: p
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
         assert modes == {"askpass": 0o700, "identity": 0o600, "known_hosts": 0o600}
-        assert (folder / "identity").read_text() == KEY.replace("\r\n", "\n") + "\n"
+        assert (folder / "identity").read_bytes() == KEY.replace("\r\n", "\n").encode() + b"\n"
         assert "s3cret" not in (folder / "askpass").read_text()
     assert not folder.exists()
 
@@ -111,7 +111,7 @@ def test_ssh_knows_only_the_listed_hosts(monkeypatch: pytest.MonkeyPatch) -> Non
         said = subprocess.run([*argv, "-G", "host.example"], capture_output=True, text=True, check=True)
         options = dict(line.split(" ", 1) for line in said.stdout.splitlines() if " " in line)
         folder = Path(options["identityfile"]).parent
-        assert (folder / "known_hosts").read_text() == "host.example ssh-ed25519 AAAA\n"
+        assert (folder / "known_hosts").read_bytes() == b"host.example ssh-ed25519 AAAA\n"
         assert options["userknownhostsfile"] == str(folder / "known_hosts")
     assert options["globalknownhostsfile"] == "/dev/null"
     assert options["stricthostkeychecking"] in ("true", "yes")

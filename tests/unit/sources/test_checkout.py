@@ -127,6 +127,15 @@ def test_a_link_out_of_the_tree_is_refused(
     assert names(into) == []
 
 
+def test_an_absolute_link_is_refused_wherever_it_points(
+    repository: GitRepository, cache: Path, into: Path
+) -> None:
+    link(repository, "here", str(into / "a"))
+    sha = repository.commit({"a": "1"})
+    with pytest.raises(SourceError, match="'here' points outside the source"):
+        GitSource(repository.url, cache_dir=cache).checkout(sha, into)
+
+
 def test_a_link_out_of_the_service_is_refused(repository: GitRepository, cache: Path, into: Path) -> None:
     link(repository, "svc/shared", "../shared")
     sha = repository.commit({"shared/a": "1"})

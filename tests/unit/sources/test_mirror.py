@@ -105,9 +105,11 @@ def test_what_a_killed_fetch_left_does_not_count(repository: GitRepository, cach
     # The commit has arrived, its files have not, and no ref leads to it.
     raw = repository.git("cat-file", "commit", second).encode()
     run("-C", str(mirror_of(cache)), "hash-object", "-t", "commit", "-w", "--stdin", stdin=raw)
+    before = mirror_of(cache).stat().st_ino
     assert source.revision(second).subject == "second"
     assert source.find_tree(second)
     run("-C", str(mirror_of(cache)), "rev-list", "--objects", second)
+    assert mirror_of(cache).stat().st_ino == before, "the mirror was thrown away"
 
 
 def test_a_branch_may_become_a_folder_of_branches(repository: GitRepository, cache: Path) -> None:
