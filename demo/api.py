@@ -96,6 +96,15 @@ class AirflowApi:
         """Return the asset events a run was started by."""
         return list(self.get(f"{_run(dag_id, run_id)}/upstreamAssetEvents")["asset_events"])
 
+    def asset_events(self, name: str) -> list[Json]:
+        """Return the ``extra`` of all events of the asset with this name, oldest first."""
+        assets = self.get("/assets", name_pattern=name, only_active=False)["assets"]
+        ids = [asset["id"] for asset in assets if asset["name"] == name]
+        if not ids:
+            return []
+        events = self.get("/assets/events", asset_id=ids[0], order_by="timestamp", limit=100)["asset_events"]
+        return [event["extra"] for event in events]
+
     def task_instances(self, dag_id: str, run_id: str) -> dict[str, Json]:
         """Return the (unmapped) tasks of a run by their ids."""
         found = self.get(f"{_run(dag_id, run_id)}/taskInstances", limit=1000)["task_instances"]
@@ -165,5 +174,5 @@ def _line(line: Any) -> str:
     """Return one log line as text: Airflow sends objects, or plain strings for what is not structured."""
     if not isinstance(line, dict):
         return str(line)
-    details = [f"{name}={line[name]}" for name in ("error_detail", "exc_info") if line.get(name)]
+    details = [f"{name}={line[name]}" for name in ("reason", "error_detail", "exc_info") if line.get(name)]
     return " ".join([f"{line.get('timestamp') or ''} {line.get('event', '')}".strip(), *details])

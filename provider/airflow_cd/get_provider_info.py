@@ -27,10 +27,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "operators": _modules("operators", "build", "test", "package", "deploy", "rollback"),
+        "operators": _modules("operators", "build", "test", "package", "deploy", "rollback", "restore"),
         "sensors": _modules("sensors", "approval", "health"),
         "hooks": _modules("hooks", "git"),
-        "triggers": _modules("triggers", "git_heads", "health"),
+        "triggers": _modules("triggers", "git_heads", "health", "monitor"),
         "extra-links": [
             "airflow_cd.links.release.CommitLink",
             "airflow_cd.links.release.ApprovalLink",

@@ -31,7 +31,9 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        sick = self.path == "/healthz" and os.environ["CD_ENVIRONMENT"] == SICK_IN
+        sick = self.path == "/healthz" and (
+            os.environ["CD_ENVIRONMENT"] == SICK_IN or os.path.exists(os.environ["SICK"] + TEXT)
+        )
         body = TEXT.encode()
         self.send_response(503 if sick else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -62,7 +64,8 @@ class TestService:
     """
     A service in a running Airflow.
 
-    :param changes: merged into its definition: ``approval`` of production, anything else at the top
+    :param changes: merged into its definition: ``approval`` and ``monitor`` of production, anything else at
+        the top
     """
 
     __test__ = False
@@ -74,6 +77,7 @@ class TestService:
         self.dag_id = f"{name}_{pipeline}"
         folder.mkdir(parents=True)
         self.repository = GitRepository(folder)
+        self._sick = folder / "sick"
         self.ports = dict(zip(("staging", "production"), any_free(2), strict=True))
         self.definition = self._define(**changes)
         self.head = self.commit("first")
@@ -87,6 +91,10 @@ class TestService:
         }
         self.head = self.repository.commit(files, f"say {text}", **author)
         return self.head
+
+    def fall_ill(self, text: str, environment: str = "production") -> None:
+        """Make the running version that answers ``text`` unhealthy from now on."""
+        Path(f"{self._sick}-{environment}-{text}").touch()
 
     def watch(self, poll_interval: str) -> None:
         """Let Airflow watch the repository this often."""
@@ -110,6 +118,10 @@ class TestService:
         service = Service.model_validate(self.definition)
         data = self.airflow.home / "cd"
         return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack).record()
+
+    def history(self, environment: str = "production") -> list[dict[str, Any]]:
+        """Return the asset events about the environment, oldest first."""
+        return self.airflow.api.asset_events(f"cd/{self.name}/{environment}")
 
     def remove(self) -> None:
         """Take the service out of Airflow and end its processes."""
@@ -138,9 +150,14 @@ class TestService:
         content = yaml.safe_dump({"services": [self.definition, *more]})
         (self.airflow.dags_folder / f"{self.name}.yaml").write_text(content)
 
-    def _define(self, approval: Any = None, **changes: Any) -> dict[str, Any]:
+    def _define(self, approval: Any = None, monitor: Any = None, **changes: Any) -> dict[str, Any]:
         def environment(name: str) -> dict[str, Any]:
-            local = {"command": ["python", "src/app.py"], "port": self.ports[name], "drain": "1s"}
+            local = {
+                "command": ["python", "src/app.py"],
+                "port": self.ports[name],
+                "drain": "1s",
+                "env": {"SICK": f"{self._sick}-{name}-"},
+            }
             check = {"http": "/healthz", "interval": "100ms", "healthy_after": 2, "failures": 2}
             return {"name": name, "target": {"local": local}, "health": [check]}
 
@@ -157,4 +174,6 @@ class TestService:
         definition.update(copy.deepcopy(changes))
         if approval is not None:
             definition["environments"][-1]["approval"] = approval
+        if monitor is not None:
+            definition["environments"][-1]["monitor"] = monitor
         return definition

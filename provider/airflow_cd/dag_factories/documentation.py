@@ -43,6 +43,29 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
     return "\n".join(lines)
 
 
+def rollback_doc(service: Service) -> str:
+    """Return Markdown that explains the service's rollback DAG."""
+    lines = [
+        f"### {service.name}: rollback",
+        "",
+        "**Trigger** it to bring an earlier release back: `previous` does so at once, `choose` asks you to "
+        "pick one under *Required Actions*; a version, a commit or a digest names one. Nothing is rebuilt or "
+        "downloaded. Afterwards the environment is held: only a deployment that a person triggers or "
+        "approves goes there.",
+        "",
+        f"The same: `airflow cd rollback {service.name}`.",
+    ]
+    for environment in service.environments:
+        monitor = environment.monitor
+        if monitor is not None and monitor.rollback:
+            lines += [
+                "",
+                f"**{environment.name}** is watched for {format_duration(monitor.bake_time)} after each "
+                "deployment; when its health checks fail, this DAG runs by itself.",
+            ]
+    return "\n".join(lines)
+
+
 def _commands(title: str, commands: Collection[Collection[str]]) -> list[str]:
     shown = ", then ".join(f"`{' '.join(argv)}`" for argv in commands)
     return [f"- {title}: {shown or 'nothing to run'}"]

@@ -13,6 +13,7 @@ from airflow.sdk import get_parsing_context
 from airflow_cd.dag_factories.broken import BrokenServicesDag
 from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
+from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.loading import load_services
 from airflow_cd.model.service import Service
@@ -45,13 +46,17 @@ def _add_dags(
     services: Iterable[Service], namespace: MutableMapping[str, Any], wanted: str | None
 ) -> Iterator[DefinitionError]:
     for service in services:
-        dag_id = dag_id_of(service)
-        if wanted is not None and dag_id != wanted:
-            continue
-        try:
-            namespace[dag_id] = _FACTORIES[service.pipeline](service)
-        except DefinitionError as error:
-            yield error
+        factories = {
+            dag_id_of(service): _FACTORIES[service.pipeline],
+            rollback_dag_id(service): rollback_dag,
+        }
+        for dag_id, factory in factories.items():
+            if wanted is not None and dag_id != wanted:
+                continue
+            try:
+                namespace[dag_id] = factory(service)
+            except DefinitionError as error:
+                yield error
 
 
 @contextmanager
@@ -76,8 +81,8 @@ def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
 
 
 def _service_of(dag_id: str | None) -> str | None:
-    """Return the service a pipeline's DAG id belongs to, so that only it need be validated."""
+    """Return the service a DAG id belongs to, so that only it need be validated."""
     if dag_id is None:
         return None
-    name, _, pipeline = dag_id.rpartition("_")
-    return name if pipeline in _FACTORIES else None
+    name, _, kind = dag_id.rpartition("_")
+    return name if kind == "rollback" or kind in _FACTORIES else None

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
 from airflow_cd.dag_factories.documentation import pipeline_doc
 from airflow_cd.dag_factories.params import set_revision_param
+from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.service import Environment, Service
 from airflow_cd.operators.build import BuildOperator
@@ -167,7 +168,8 @@ def _stage(
     if asks:
         dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})
     if environment is service.production:
-        rollback = RollbackOperator(task_id="rollback", health_task_id=health.task_id, **common)
+        patient = {**common, "retries": ROLLBACK_RETRIES, "retry_delay": ROLLBACK_RETRY_DELAY}
+        rollback = RollbackOperator(task_id="rollback", health_task_id=health.task_id, **patient)
         health >> rollback
         dag.set_edge_info(health.task_id, rollback.task_id, {"label": "unhealthy"})
         # A teardown whose own failure fails the run would be the only task that decides about the run, and a

@@ -71,10 +71,15 @@ def open_repository(repository: str, path: str, conn_id: str | None) -> Iterator
 
 def open_target(service: Service, environment: Environment) -> Target:
     """Return where the service runs in this environment."""
+    return open_environment(service.name, environment)
+
+
+def open_environment(service: str, environment: Environment) -> Target:
+    """Return where the service of this name runs in this environment."""
     from airflow_cd.artifacts.archive import unpack
     from airflow_cd.targets import registry
 
-    return registry.open_target(service.name, environment, data_dir=data_dir(), unpack=unpack)
+    return registry.open_target(service, environment, data_dir=data_dir(), unpack=unpack)
 
 
 @contextmanager

@@ -84,6 +84,26 @@ class Release(Frozen):
         return self.digest.removeprefix("sha256:")[:12]
 
 
+class ReleaseName(Frozen):
+    """A release, as far as a record or a history names it."""
+
+    version: str
+    digest: Digest
+    revision: Sha
+    subject: str
+
+    @classmethod
+    def of(cls, release: Release) -> ReleaseName:
+        """Return the name of this release. A long subject is cut: every event of the history holds it."""
+        revision = release.revision
+        return cls(
+            version=release.version,
+            digest=release.digest,
+            revision=revision.sha,
+            subject=revision.subject[:200],
+        )
+
+
 class ReleaseRef(Frozen):
     """
     What tasks hand to each other through XCom: which release, and where its manifest lies.

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.monitor import Monitor
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.window import Window
 
@@ -118,14 +119,30 @@ class TargetChoice(Frozen):
 
 
 class Environment(Frozen):
-    """One stage on the way to production; the last one of a service is its production."""
+    """
+    One stage on the way to production; the last one of a service is its production.
+
+    :param monitor: how its health checks go on after the pipeline ended; ``None`` means that they end
+    """
 
     name: Name
     target: TargetChoice
     health: tuple[HealthCheck, ...] = ()
+    monitor: Monitor | None = None
     strategy: Strategy | None = None
     approval: Approval | None = None
     windows: tuple[Window, ...] = ()
+
+    @model_validator(mode="after")
+    def _something_to_monitor(self) -> Environment:
+        if self.monitored and not self.health:
+            raise ValueError("has `monitor` but no `health` checks to go on with; list some, or remove it")
+        return self
+
+    @property
+    def monitored(self) -> bool:
+        """Return whether its releases are watched after their pipeline ended."""
+        return self.monitor is not None and self.monitor.rollback
 
 
 class Service(Frozen):

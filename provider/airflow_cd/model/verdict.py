@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from airflow_cd.model.base import Frozen, format_duration
 from airflow_cd.model.health import HealthCheck
@@ -36,6 +36,25 @@ class Verdict(Frozen):
     samples: tuple[Sample, ...]
 
 
+class FailureWindow:
+    """Counts the bad samples of the last ``window``. Times are seconds since the watch began."""
+
+    def __init__(self, window: timedelta) -> None:
+        self._seconds = window.total_seconds()
+        self._bad_at: deque[float] = deque()
+
+    def add(self, elapsed: float) -> int:
+        """Take a bad sample and return how many there are."""
+        self._bad_at.append(elapsed)
+        return self.count(elapsed)
+
+    def count(self, elapsed: float) -> int:
+        """Return how many there are now."""
+        while self._bad_at and self._bad_at[0] <= elapsed - self._seconds:
+            self._bad_at.popleft()
+        return len(self._bad_at)
+
+
 class Judge:
     """
     Judges the samples of one check; the first verdict stays.
@@ -47,7 +66,7 @@ class Judge:
     def __init__(self, check: HealthCheck) -> None:
         self._check = check
         self._samples: deque[Sample] = deque(maxlen=_KEPT_SAMPLES)
-        self._bad_at: deque[float] = deque()
+        self._failures = FailureWindow(check.window)
         self._row = self._good = self._bad = 0
         self.verdict: Verdict | None = None
 
@@ -60,10 +79,10 @@ class Judge:
             self._good, self._row = self._good + 1, self._row + 1
         else:
             self._bad, self._row = self._bad + 1, 0
-            self._bad_at.append(elapsed)
+            self._failures.add(elapsed)
         if sample.ok and self._row >= self._check.healthy_after:
             return self._decide(True, f"{self._row} good samples in a row")
-        bad = self._recent_bad(elapsed)
+        bad = self._failures.count(elapsed)
         if bad > self._check.failures:
             return self._decide(
                 False,
@@ -85,11 +104,6 @@ class Judge:
     def progress(self) -> str:
         """Return where the judging stands, for a log line."""
         return f"{self._row} of {self._check.healthy_after} good in a row, {self._bad} bad so far"
-
-    def _recent_bad(self, elapsed: float) -> int:
-        while self._bad_at and self._bad_at[0] <= elapsed - self._check.window.total_seconds():
-            self._bad_at.popleft()
-        return len(self._bad_at)
 
     def _last_bad(self) -> str:
         return next((sample.detail for sample in reversed(self._samples) if not sample.ok), "none")

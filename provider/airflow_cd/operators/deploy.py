@@ -10,12 +10,14 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import ApprovalError, ArtifactCorruptError, NotReadyError, WindowClosedError
+from airflow_cd.hooks.history import change_of, changes_alias, emit
 from airflow_cd.hooks.releases import actor_of, load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record, Target
@@ -26,9 +28,10 @@ class DeployOperator(BaseOperator):
     Deploys the run's release, if it may be deployed.
 
     In this order: the release that runs already is left alone; an older one than what runs is skipped as
-    superseded; one that was rolled back is not deployed again by itself; a closed window and a missing or
-    foreign approval fail the task; the target then compares and sets, so that of two deployments based on
-    the same record one wins and the other is told (and, retried by Airflow, decides anew).
+    superseded; one that was rolled back is not deployed again by itself, nor is any while the environment is
+    held; a closed window and a missing or foreign approval fail the task; the target then compares and
+    sets, so that of two deployments based on the same record one wins and the other is told (and, retried
+    by Airflow, decides anew).
 
     The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url`` and ``changed``.
 
@@ -51,7 +54,7 @@ class DeployOperator(BaseOperator):
         approval_task_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(outlets=[changes_alias(service.name, environment)], **kwargs)
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
@@ -79,6 +82,7 @@ class DeployOperator(BaseOperator):
         if running is None or running.digest != release.digest:
             approval = self._pass_gates(context, release, record)
         done = self._deploy(target, release, store_url, record, context, approval)
+        emit(context, change_of(context, self.service.name, self.environment, done))
         changed = done.generation != record.generation
         self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
         return {
@@ -97,6 +101,7 @@ class DeployOperator(BaseOperator):
                 f"which is newer than {release.version} ({release.revision.short})"
             )
         self._refuse_rolled_back(context, release, record)
+        self._respect_hold(context, record)
         try:
             self._check_windows()
             return self._check_approval(context, release)
@@ -111,6 +116,20 @@ class DeployOperator(BaseOperator):
                 f"{release.version} was rolled back in {self.environment}; "
                 "trigger the DAG by hand to try it again"
             )
+
+    def _respect_hold(self, context: Context, record: Record) -> None:
+        """After a person went back to an older release, only a person's later decision goes on."""
+        hold = record.hold
+        if hold is None or context["dag_run"].run_type == "manual":
+            return
+        decision = self._decision(context)
+        if decision is not None and decision.at is not None and decision.at > hold.since:
+            return
+        raise AirflowSkipException(
+            f"{self.environment} is held since {hold.by} rolled it back at "
+            f"{hold.since.isoformat(timespec='seconds')} ({hold.reason or 'no reason given'}); "
+            "trigger the DAG by hand to deploy and lift the hold"
+        )
 
     def _check_windows(self) -> None:
         from airflow_cd.model.window import closed_because
@@ -127,16 +146,23 @@ class DeployOperator(BaseOperator):
             )
 
     def _check_approval(self, context: Context, release: Release) -> str | None:
-        from airflow_cd.model.approval import Approval, Decision
+        from airflow_cd.model.approval import Approval
 
         if self.approval_task_id is None:
             return None
         policy = self.service.environment(self.environment).approval or Approval()
-        pulled = context["ti"].xcom_pull(task_ids=self.approval_task_id)
-        decision = Decision.model_validate(pulled) if pulled else None
-        allowed = policy.check(decision, release.digest, release.revision.author_email)
+        allowed = policy.check(self._decision(context), release.digest, release.revision.author_email)
         self.log.info("Approval: %s", allowed)
         return allowed
+
+    def _decision(self, context: Context) -> Decision | None:
+        """Return the recorded answer of the approval task, if there is one."""
+        from airflow_cd.model.approval import Decision
+
+        if self.approval_task_id is None:
+            return None
+        pulled = context["ti"].xcom_pull(task_ids=self.approval_task_id)
+        return Decision.model_validate(pulled) if pulled else None
 
     def _deploy(
         self,

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_cd.exceptions import NoPreviousReleaseError, NotReadyError
+from airflow_cd.hooks.history import changes_alias
 from airflow_cd.hooks.releases import actor_of, load_release
 from airflow_cd.links.release import ServiceLink
+from airflow_cd.operators.restoring import RestoringMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record
 
 
-class RollbackOperator(BaseOperator):
+class RollbackOperator(RestoringMixin, BaseOperator):
     """
     The teardown of ``deploy``: skips itself when the release is healthy, else rolls back and verifies.
 
@@ -46,7 +47,7 @@ class RollbackOperator(BaseOperator):
         release_task_id: str = "package",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(outlets=[changes_alias(service.name, environment)], **kwargs)
         self.service = service
         self.environment = environment
         self.health_task_id = health_task_id
@@ -64,16 +65,12 @@ class RollbackOperator(BaseOperator):
         state = self._health_state(context)
         if state in ("success", "skipped"):
             raise AirflowSkipException(f"{self.health_task_id} ended as {state}: nothing to roll back")
-        environment = self.service.environment(self.environment)
-        target = open_target(self.service, environment)
+        target = open_target(self.service, self.service.environment(self.environment))
         bad = self._bad_digest(context, target.record())
-        self.log.warning("%s ended as %s: rolling back %s", self.health_task_id, state, bad)
-        try:
-            record = target.rollback(bad=bad, actor=actor_of(context))
-        except (NoPreviousReleaseError, NotReadyError) as error:
-            raise AirflowFailException(str(error)) from error
-        self.service_url = target.url()
-        return self._verify(environment, record, self.service_url)
+        verdict = context["ti"].xcom_pull(task_ids=self.health_task_id) or {}
+        reason = f"{self.health_task_id} ended as {state}: {verdict.get('reason', 'no verdict')}"
+        self.log.warning("%s: rolling back %s", reason, bad)
+        return self._restore(context, target, bad=bad, reason=reason)
 
     def _health_state(self, context: Context) -> str | None:
         run = context["dag_run"]
@@ -99,32 +96,3 @@ class RollbackOperator(BaseOperator):
                 f"{self.environment} does not run {release.digest}: nothing to roll back"
             )
         return release.digest
-
-    def _verify(self, environment: Environment, record: Record, url: str | None) -> dict[str, Any]:
-        current = record.current
-        restored = {
-            "digest": current.release.digest if current else None,
-            "version": current.release.version if current else None,
-            "generation": record.generation,
-        }
-        self.log.info("%s runs %s again", self.environment, restored["version"])
-        if not environment.health or url is None:
-            return restored
-        from airflow_cd.triggers.health import HealthTrigger
-
-        self.defer(
-            trigger=HealthTrigger.of(environment.health, url),
-            method_name="verified",
-            kwargs={"restored": restored},
-        )
-        return restored
-
-    def verified(self, context: Context, event: dict[str, Any], restored: dict[str, Any]) -> dict[str, Any]:
-        """Take the verdict on the restored release. :raises AirflowFailException: it is unhealthy too"""
-        if not event["healthy"]:
-            raise AirflowFailException(
-                f"rolled back to {restored['version']}, but it is unhealthy too: {event['reason']}. "
-                "A person is needed."
-            )
-        self.log.info("Rolled back and verified: %s is healthy (%s)", restored["version"], event["reason"])
-        return {**restored, "verified": True}

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.release import Release
+from airflow_cd.model.release import Release, ReleaseName
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
@@ -19,7 +19,17 @@ class Deployed(Frozen):
     deployed_at: datetime
     actor: str  # who did it: "<dag_id>/<run_id>", or a person
     approval: str | None = None  # "approved by bob", "override"; None where nobody is asked
+    replaced: ReleaseName | None = None  # what ran before
     rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
+    reason: str | None = None  # why it was rolled back to
+
+
+class Hold(Frozen):
+    """Automatic promotion is held off since a person went back to an older release."""
+
+    by: str
+    since: datetime
+    reason: str | None = None
 
 
 class Record(Frozen):
@@ -30,11 +40,13 @@ class Record(Frozen):
         expected value of the compare-and-set and the fencing token.
     :param current: what runs now
     :param previous: what ran before, newest first, still restorable without an artifact store
+    :param hold: set by a rollback that a person asked for; the next deployment lifts it
     """
 
     generation: int = 0
     current: Deployed | None = None
     previous: tuple[Deployed, ...] = ()
+    hold: Hold | None = None
 
 
 class Target(Protocol):
@@ -73,12 +85,23 @@ class Target(Protocol):
         :raises ArtifactCorruptError: the archive is not the release's; nothing was changed
         """
 
-    def rollback(self, *, bad: str, actor: str, to: str | None = None) -> Record:
+    def rollback(
+        self,
+        *,
+        bad: str,
+        actor: str,
+        to: str | None = None,
+        reason: str | None = None,
+        hold: Hold | None = None,
+    ) -> Record:
         """
         Put the release that ran before ``bad`` back (or the digest ``to``), if ``bad`` is what runs.
 
         Needs neither artifact store nor source. When something else than ``bad`` runs, nothing is changed
         and the record is returned.
+
+        :param reason: why; kept in the record
+        :param hold: keeps automatic promotion off until it is lifted
 
         :raises NoPreviousReleaseError: there is nothing to go back to
         :raises DeployConflictError: the lease is held by another

@@ -71,7 +71,9 @@ class HealthTrigger(BaseTrigger):
         already = max(time.time() - self.started_at, 0.0)
         async with AsyncExitStack() as stack:
             client = (
-                await stack.enter_async_context(_client()) if any(check.http for check in checks) else None
+                await stack.enter_async_context(http_client())
+                if any(check.http for check in checks)
+                else None
             )
             watches = [asyncio.create_task(self._watch(check, client, already)) for check in checks]
             try:
@@ -103,7 +105,8 @@ class HealthTrigger(BaseTrigger):
         raise AssertionError("a watch ends by its timeout")
 
 
-def _client() -> httpx.AsyncClient:
+def http_client() -> httpx.AsyncClient:
+    """Return the client of one watch."""
     import httpx
 
     return httpx.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=None)

@@ -51,7 +51,7 @@ def bag(folder: Path, services: str) -> DagBag:
 def test_every_service_gets_its_dag(tmp_path: Path) -> None:
     found = bag(tmp_path, SERVICES)
     assert found.import_errors == {}
-    assert set(found.dags) == {"hello_delivery", "shout_deployment"}
+    assert set(found.dags) == {"hello_delivery", "hello_rollback", "shout_deployment", "shout_rollback"}
     assert set(found.dags["hello_delivery"].task_ids) == {
         *("build", "test.unit", "test.slow", "package", "staging.deploy", "staging.health"),
         *("production.approve", "production.deploy", "production.health", "production.rollback"),
@@ -78,7 +78,7 @@ def test_the_order_of_the_tasks(tmp_path: Path) -> None:
 
 def test_a_broken_service_leaves_the_others(tmp_path: Path) -> None:
     found = bag(tmp_path, SERVICES + BROKEN)
-    assert set(found.dags) == {"hello_delivery", "shout_deployment"}
+    assert set(found.dags) == {"hello_delivery", "hello_rollback", "shout_deployment", "shout_rollback"}
     (error,) = found.import_errors.values()
     assert "services.yaml:" in error and "'broken'" in error and "'buld'" in error
 

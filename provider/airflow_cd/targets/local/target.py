@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
-from airflow_cd.targets.base import Deployed, Record
+from airflow_cd.model.release import ReleaseName
+from airflow_cd.targets.base import Deployed, Hold, Record
 from airflow_cd.targets.local.front import Front
 from airflow_cd.targets.local.instances import Instances
 from airflow_cd.targets.local.layout import Layout, write_json
@@ -96,17 +97,30 @@ class LocalTarget:
             before = [one for one in _history(record) if one.release.digest != release.digest]
             return self._switch(record, deployed, before)
 
-    def rollback(self, *, bad: str, actor: str, to: str | None = None) -> Record:
+    def rollback(
+        self,
+        *,
+        bad: str,
+        actor: str,
+        to: str | None = None,
+        reason: str | None = None,
+        hold: Hold | None = None,
+    ) -> Record:
         """Put the release that ran before ``bad`` back."""
         with self._leased(actor, "a rollback"):
             record = self.record()
             if record.current is None or record.current.release.digest != bad:
                 return record
             position = self._destination(record, to)
-            restored = record.previous[position].model_copy(
-                update={"deployed_at": datetime.now(timezone.utc), "actor": actor, "rolled_back_from": bad}
+            restored = Deployed(
+                release=record.previous[position].release,
+                deployed_at=datetime.now(timezone.utc),
+                actor=actor,
+                approval=record.previous[position].approval,
+                rolled_back_from=bad,
+                reason=reason,
             )
-            return self._switch(record, restored, list(record.previous[position + 1 :]))
+            return self._switch(record, restored, list(record.previous[position + 1 :]), hold)
 
     def remove(self) -> None:
         """End the service in this environment and its front; files stay."""
@@ -114,12 +128,16 @@ class LocalTarget:
             for name in self._supervisor.names(self._instances.prefix):
                 self._supervisor.remove(name)
 
-    def _switch(self, record: Record, deployed: Deployed, before: list[Deployed]) -> Record:
+    def _switch(
+        self, record: Record, deployed: Deployed, before: list[Deployed], hold: Hold | None = None
+    ) -> Record:
         """Start beside, wait until ready, switch record and traffic at once, drain and end the old one."""
+        replaced = ReleaseName.of(record.current.release) if record.current else None
         new = Record(
             generation=record.generation + 1,
-            current=deployed,
+            current=deployed.model_copy(update={"replaced": replaced}),
             previous=tuple(before[: self._settings.keep]),
+            hold=hold,
         )
         # What an attempt that was killed left running would be in the way; what serves is not touched.
         self._instances.end_others(record.generation, self._settings.drain)

@@ -1,0 +1,75 @@
+"""Watching a release after its pipeline has ended, and when that watch raises an alarm."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import timedelta
+
+from pydantic import Field
+
+from airflow_cd.model.base import Duration, Frozen, format_duration
+from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.verdict import FailureWindow, Sample, Verdict
+
+_KEPT_SAMPLES = 20
+
+
+class Monitor(Frozen):
+    """
+    How an environment is watched after a release was deployed to it.
+
+    :param rollback: whether an alarm rolls back; ``false`` switches the watch off
+    :param bake_time: how long after a deployment its release is watched. Later trouble has other causes
+        than the release, as a rule, and a rollback would not help.
+    :param interval: time between two samples of a check; ``None`` is the check's own
+    :param failures: bad samples within ``window`` that are tolerated; ``None`` is the check's own number
+    :param window: over how much time failures are counted; ``None`` is the check's own
+    """
+
+    rollback: bool = True
+    bake_time: Duration = timedelta(hours=1)
+    interval: Duration | None = None
+    failures: int | None = Field(None, ge=0)
+    window: Duration | None = None
+
+    def check(self, check: HealthCheck) -> HealthCheck:
+        """Return the health check as this watch takes it."""
+        own = {"interval": self.interval, "failures": self.failures, "window": self.window}
+        return check.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+class Alarm:
+    """
+    Judges the samples of one check for as long as its release runs; it can only turn out bad.
+
+    It counts nothing until the release was healthy once (``healthy_after`` good samples in a row), or until
+    it is armed by its owner: whether a new release becomes healthy at all is for its pipeline to judge.
+    """
+
+    def __init__(self, check: HealthCheck) -> None:
+        self._check = check
+        self._samples: deque[Sample] = deque(maxlen=_KEPT_SAMPLES)
+        self._failures = FailureWindow(check.window)
+        self._row = self._good = self._bad = 0
+        self.armed = False
+
+    def add(self, sample: Sample, elapsed: float) -> Verdict | None:
+        """Take a sample that was complete after ``elapsed`` seconds; return the verdict if it is bad."""
+        self._samples.append(sample)
+        self._row = self._row + 1 if sample.ok else 0
+        self.armed = self.armed or self._row >= self._check.healthy_after
+        if not self.armed:
+            return None
+        if sample.ok:
+            self._good += 1
+            return None
+        self._bad += 1
+        bad = self._failures.add(elapsed)
+        if bad <= self._check.failures:
+            return None
+        reason = (
+            f"{bad} bad samples within {format_duration(self._check.window)}, "
+            f"{self._check.failures} are tolerated; the last: {sample.detail}"
+        )
+        samples = tuple(self._samples)
+        return Verdict(healthy=False, reason=reason, good=self._good, bad=self._bad, samples=samples)

@@ -1,0 +1,88 @@
+"""What every way of rolling back has in common: going back, verifying, and telling."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cd.exceptions import NoPreviousReleaseError, NotReadyError
+from airflow_cd.hooks.history import change_of, emit
+from airflow_cd.hooks.releases import actor_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cd.model.service import Service
+    from airflow_cd.targets.base import Hold, Target
+
+
+class RestoringMixin:
+    """
+    Brings a release that ran before back, and lets the environment's health checks verify it.
+
+    Going back is done at once, on the worker; the checks are watched in the triggerer.
+    """
+
+    log: Any
+    defer: Any
+    service: Service
+    environment: str
+    service_url: str | None = None
+
+    def _restore(
+        self,
+        context: Context,
+        target: Target,
+        *,
+        bad: str,
+        to: str | None = None,
+        reason: str,
+        hold: Hold | None = None,
+    ) -> dict[str, Any]:
+        """Put a release back; return what runs then, or defer until that is verified."""
+        try:
+            record = target.rollback(bad=bad, actor=actor_of(context), to=to, reason=reason, hold=hold)
+        except (NoPreviousReleaseError, NotReadyError) as error:
+            raise AirflowFailException(str(error)) from error
+        current = record.current
+        restored = {
+            "digest": current.release.digest if current else None,
+            "version": current.release.version if current else None,
+            "generation": record.generation,
+        }
+        self.log.info("%s runs %s again", self.environment, restored["version"])
+        change = change_of(context, self.service.name, self.environment, record)
+        self.service_url = url = target.url()
+        checks = self.service.environment(self.environment).health
+        if not checks or url is None:
+            emit(context, change)
+            return restored
+        from airflow_cd.triggers.health import HealthTrigger
+
+        told = change.model_dump(mode="json") if change else None
+        self.defer(
+            trigger=HealthTrigger.of(checks, url),
+            method_name="verified",
+            kwargs={"restored": restored, "change": told},
+        )
+        return restored
+
+    def verified(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        restored: dict[str, Any],
+        change: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Take the verdict on the restored release. :raises AirflowFailException: it is unhealthy too"""
+        from airflow_cd.model.change import Change
+
+        if not event["healthy"]:
+            raise AirflowFailException(
+                f"rolled back to {restored['version']}, but it is unhealthy too: {event['reason']}. "
+                "A person is needed."
+            )
+        self.log.info("Rolled back and verified: %s is healthy (%s)", restored["version"], event["reason"])
+        emit(context, Change.model_validate(change) if change else None)
+        return {**restored, "verified": True}

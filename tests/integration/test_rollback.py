@@ -1,0 +1,137 @@
+"""Going back, on a running Airflow: by an alarm after the pipeline has ended, and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from demo.airflow import RunningAirflow
+from demo.runs import Run
+from demo.waiting import wait_until
+from tests.integration.services import TestService
+
+pytestmark = pytest.mark.scheduler
+
+MakeService = Callable[..., TestService]
+MONITOR = {"interval": "200ms", "failures": 2, "window": "10s", "bake_time": "1h"}
+ROLLBACK = "production.rollback"
+
+
+def release(service: TestService, text: str) -> str:
+    """Take a commit that answers ``text`` through the whole pipeline, and return its SHA."""
+    sha = service.commit(text)
+    service.run().wait_for("success")
+    assert service.served() == text
+    return sha
+
+
+def roll_back(service: TestService, **params: str) -> Run:
+    return Run.triggered(service.airflow.api, f"{service.name}_rollback", params)
+
+
+def alarm_run(service: TestService, number: int = 1) -> Run:
+    """Wait for the run that the monitor's alarm starts."""
+    dag_id, api = f"{service.name}_rollback", service.airflow.api
+    runs = wait_until(
+        lambda: found if len(found := api.dag_runs(dag_id)) >= number else None,
+        f"{number} runs of {dag_id}",
+        timeout=90,
+    )
+    return Run(api, dag_id, runs[0]["dag_run_id"])
+
+
+def test_a_release_that_goes_bad_after_its_pipeline_is_rolled_back(service: MakeService) -> None:
+    hello = service("deployment", monitor=MONITOR)
+    first = release(hello, "first")
+    second = release(hello, "second")
+    hello.fall_ill("second")
+    run = alarm_run(hello)
+    run.wait_for("success")
+
+    assert hello.served() == "first"
+    record = hello.record()
+    assert record.current is not None and record.hold is None
+    assert record.current.release.revision.sha == first
+    assert "bad samples within 10s, 2 are tolerated" in str(record.current.reason)
+    assert "Rolled back and verified" in run.log(ROLLBACK)
+    assert run.states() == {"staging.rollback": "skipped", ROLLBACK: "success"}
+
+    deployed, again, back = hello.history()
+    assert (deployed["kind"], again["kind"], back["kind"]) == ("deployed", "deployed", "rolled back")
+    assert deployed["replaced"] is None
+    assert (again["release"]["revision"], again["replaced"]["revision"]) == (second, first)
+    assert again["lead_time"] > 0 and back["lead_time"] is None
+    assert (back["release"]["revision"], back["replaced"]["revision"]) == (first, second)
+    assert back["actor"] == f"{hello.name}_rollback/{run.run_id}"
+    assert back["reason"] == record.current.reason
+
+    # What was gone back to is not gone back from by itself: that would walk through all of history.
+    hello.fall_ill("first")
+    helpless = alarm_run(hello, 2)
+    helpless.wait_for("failed")
+    assert "A person is needed" in helpless.log(ROLLBACK)
+    assert hello.served() == "first"
+
+
+def test_going_back_by_hand_holds_automatic_promotion(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service("deployment")
+    shas = [release(hello, text) for text in ("first", "second", "third")]
+
+    roll_back(hello, release=shas[0][:10], reason="prices are wrong").wait_for("success")
+    assert hello.served() == "first"
+    record = hello.record()
+    assert record.hold is not None and (record.hold.by, record.hold.reason) == ("admin", "prices are wrong")
+    assert hello.history()[-1]["reason"] == "by admin: prices are wrong"
+
+    # A push is no person's decision about production.
+    hello.watch("1s")
+    sha = hello.commit("fourth")
+    pushed = Run.of_commit(airflow.api, hello.dag_id, sha)
+    pushed.wait_for("success")
+    assert pushed.states()["production.deploy"] == "skipped"
+    assert "held since admin rolled it back" in pushed.log("production.deploy")
+    assert (hello.served("staging"), hello.served()) == ("fourth", "first")
+
+    hello.run(sha).wait_for("success")
+    assert hello.served() == "fourth"
+    assert hello.record().hold is None
+
+
+def test_the_release_to_go_back_to_is_picked_from_a_list(
+    service: MakeService, airflow: RunningAirflow
+) -> None:
+    hello = service("deployment")
+    shas = [release(hello, text) for text in ("first", "second", "third")]
+    run = roll_back(hello, release="choose")
+    run.wait_for_task(ROLLBACK, "awaiting_input")
+    question = run.question(ROLLBACK)
+    assert [option.rpartition("(")[2].rstrip(")") for option in question["options"]] == [
+        *(shas[1][:8], shas[0][:8]),
+        "Cancel",
+    ]
+    assert "say third" in question["body"]
+    airflow.wait_until_noted(run.run_id, ROLLBACK)
+    run.answer(ROLLBACK, question["options"][1], airflow.as_user("bob"))
+    run.wait_for("success")
+    assert hello.served() == "first"
+    hold = hello.record().hold
+    assert hold is not None and hold.by == "bob"
+
+
+def test_nothing_is_rolled_back_that_was_not_meant(service: MakeService, airflow: RunningAirflow) -> None:
+    hello = service("deployment")
+    for text in ("first", "second"):
+        release(hello, text)
+    unknown = roll_back(hello, release="v9.9.9")
+    unknown.wait_for("failed")
+    assert "'v9.9.9' names no release" in unknown.log(ROLLBACK)
+
+    waiting = roll_back(hello, release="choose")
+    waiting.wait_for_task(ROLLBACK, "awaiting_input")
+    release(hello, "third")
+    airflow.wait_until_noted(waiting.run_id, ROLLBACK)
+    waiting.answer(ROLLBACK, waiting.question(ROLLBACK)["options"][0])
+    waiting.wait_for("success")
+    assert waiting.states()[ROLLBACK] == "skipped"
+    assert "by now, not sha256:" in waiting.log(ROLLBACK)
+    assert hello.served() == "third"
