@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -135,3 +136,50 @@ def test_nothing_is_rolled_back_that_was_not_meant(service: MakeService, airflow
     assert waiting.states()[ROLLBACK] == "skipped"
     assert "by now, not sha256:" in waiting.log(ROLLBACK)
     assert hello.served() == "third"
+
+
+def test_the_command_line_tells_what_runs_and_goes_back(
+    service: MakeService, airflow: RunningAirflow
+) -> None:
+    hello = service(approval={"approvers": ["bob"]})
+    login = ("--user", "bob", "--api-url", airflow.url)
+    password = {"AIRFLOW_CD_PASSWORD": airflow.password("bob")}
+    file = ("--file", str(airflow.dags_folder / f"{hello.name}.yaml"))
+
+    def cd(*argv: str) -> str:
+        done = airflow.run("cd", *argv, COLUMNS="200", **password)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    nothing = airflow.run("cd", "history", hello.name, *login, **password)
+    assert nothing.returncode != 0 and "No deployment" in nothing.stderr
+    for text in ("first", "second"):
+        hello.commit(text)
+        run = hello.run()
+        run.wait_for_task("production.approve", "awaiting_input", timeout=120)
+        airflow.wait_until_noted(run.run_id, "production.approve")
+        waiting = row(cd("status", hello.name, *file, *login), "production")
+        assert waiting[-1] == "1", waiting
+        run.answer("production.approve", "Approve", airflow.as_user("bob"))
+        run.wait_for("success")
+    assert row(cd("status", *file), "production")[3] == hello.head[:8]
+
+    said = cd("rollback", hello.name, "--reason", "prices", *login)
+    assert "runs" in said and "again, and is healthy" in said
+    assert hello.served() == "first"
+    assert "held by bob: prices" in cd("status", *file)
+
+    told = [json.loads(line) for line in cd("history", hello.name, "--json", *login).splitlines()]
+    production = [change for change in told if change["environment"] == "production"]
+    assert [change["kind"] for change in production] == ["rolled back", "deployed", "deployed"]
+    assert [change["approval"] for change in production] == ["approved by bob"] * 3
+    assert (production[0]["user"], production[0]["reason"]) == ("bob", "by bob: prices")
+    assert "rolled back" in cd("history", hello.name, "--environment", "production", *login)
+
+    refused = airflow.run("cd", "rollback", hello.name, "--to", "v9", *login, **password)
+    assert refused.returncode != 0 and "'v9' names no release" in refused.stderr
+
+
+def row(table: str, environment: str) -> list[str]:
+    """Return the words of an environment's row."""
+    return next(line.split() for line in table.splitlines() if f" {environment} " in line)

@@ -14,6 +14,33 @@ _USER = Arg(
     help="Airflow user who decides; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
 )
 _API = Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url")
+_LOGIN = (
+    Arg(
+        ("--user",),
+        help="Airflow user; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
+    ),
+    _API,
+)
+_STATUS = (
+    Arg(("service",), help="names of services; default: all", nargs="*"),
+    Arg(("--file",), help="the services file; default: services.yaml in the DAG folder"),
+    *_LOGIN,
+)
+_HISTORY = (
+    _SERVICE,
+    Arg(("--environment",), help="only this environment"),
+    Arg(("--limit",), help="how many changes at most (100 per environment)", type=int, default=20),
+    Arg(("--json",), help="one JSON object per line", action="store_true"),
+    *_LOGIN,
+)
+_ROLLBACK = (
+    _SERVICE,
+    Arg(("--environment",), help="default: production, the last one of the service"),
+    Arg(("--to",), help="version, commit or digest; default: what ran before", default="previous"),
+    _REASON,
+    Arg(("--no-wait",), help="do not wait until it is done", action="store_true"),
+    *_LOGIN,
+)
 _DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, _USER, _API)
 
 
@@ -22,13 +49,31 @@ def get_cd_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="cd",
-            help="Continuous delivery: validate services, decide on approvals",
+            help="Continuous delivery: what runs where, approvals, rollbacks",
             subcommands=(
                 ActionCommand(
                     name="validate",
                     help="Check a services file; every problem with its line and remedy",
                     func=lazy_load_command("airflow_cd.cli.validate.validate"),
                     args=(_FILE,),
+                ),
+                ActionCommand(
+                    name="status",
+                    help="What runs where, how old it is, and what waits for an approval",
+                    func=lazy_load_command("airflow_cd.cli.status.status"),
+                    args=_STATUS,
+                ),
+                ActionCommand(
+                    name="history",
+                    help="What was deployed and rolled back, by whom and why",
+                    func=lazy_load_command("airflow_cd.cli.history.history"),
+                    args=_HISTORY,
+                ),
+                ActionCommand(
+                    name="rollback",
+                    help="Go back to an earlier release",
+                    func=lazy_load_command("airflow_cd.cli.rollback.rollback"),
+                    args=_ROLLBACK,
                 ),
                 ActionCommand(
                     name="approve",

@@ -47,6 +47,17 @@ def format_duration(value: timedelta) -> str:
     return f"{seconds:g}s"
 
 
+def format_age(value: timedelta) -> str:
+    """Write how long something took or is ago, in its two largest units: ``40s``, ``3m 20s``, ``2d 5h``."""
+    left = max(int(value.total_seconds()), 0)
+    counts: list[str] = []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_UNITS[unit]))
+        if count or counts:
+            counts.append(f"{count}{unit}" if count else "")
+    return " ".join(filter(None, counts[:2])) or "0s"
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.release import ReleaseName
@@ -37,3 +40,19 @@ class Change(Frozen):
     reason: str | None = None
     at: datetime
     lead_time: float | None = None
+
+
+def changes_of(extras: Iterable[Any]) -> list[Change]:
+    """
+    Return the changes that these asset events carry, in their order, without those told twice.
+
+    Whoever may create asset events may create any; what is no change is left out.
+    """
+    found: dict[tuple[str, str, int], Change] = {}
+    for extra in extras:
+        try:
+            change = Change.model_validate(extra)
+        except ValidationError:
+            continue
+        found.setdefault((change.service, change.environment, change.generation), change)
+    return list(found.values())

@@ -174,6 +174,8 @@ class Service(Frozen):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"environment {name!r} is listed twice; names are unique within a service")
+            if name == "commits":
+                raise ValueError("no environment can be called 'commits': that asset stands for the source")
         return environments
 
     @property

@@ -66,7 +66,7 @@ class MonitorTrigger(BaseEventTrigger):
         while True:
             record = await watch.next_release(after=fired)
             verdict = await watch.until_bad(record)
-            if verdict is None:
+            if verdict is None or not await watch.still_runs(record):
                 continue
             fired = record.generation
             yield TriggerEvent(self._payload(record, verdict))
@@ -136,6 +136,11 @@ class _Watch:
                 if _age(record) < self._bake_time:
                     return record
             await asyncio.sleep(backoff(self._interval, self._failures))
+
+    async def still_runs(self, record: Record) -> bool:
+        """Return whether nothing was deployed or rolled back since; an alarm about the past helps nobody."""
+        now = await self._record()
+        return now is None or now.generation == record.generation
 
     async def until_bad(self, record: Record) -> Verdict | None:
         """Watch until the verdict is bad; ``None`` when the bake time is over, or something else runs."""

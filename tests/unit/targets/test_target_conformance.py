@@ -30,7 +30,7 @@ from airflow_cd.exceptions import (
 )
 from airflow_cd.model.release import Release, Revision
 from airflow_cd.model.service import Environment
-from airflow_cd.targets.base import Target
+from airflow_cd.targets.base import Hold, Target
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.registry import TARGETS as REGISTERED
 from airflow_cd.targets.registry import open_target
@@ -236,6 +236,24 @@ def test_a_rollback_needs_neither_store_nor_source(place: Place) -> None:
     # The bad release is nowhere to go back to, and doing it again changes nothing.
     assert record.previous == ()
     assert place.target.rollback(bad=two.digest, actor="test") == record
+
+
+def test_a_rollback_is_told_as_it_was(place: Place) -> None:
+    one, two = place.release("one"), place.release("two")
+    place.deploy(one)
+    place.deploy(two)
+    current = place.target.record().current
+    assert current is not None and current.replaced is not None
+    assert current.replaced.digest == one.digest
+    hold = Hold(by="ada", since=datetime.now(timezone.utc), reason="prices")
+    place.target.rollback(bad=two.digest, actor="run", reason="prices are wrong", hold=hold)
+    record = place.target.record()
+    assert record.current is not None and record.current.replaced is not None
+    assert (record.current.reason, record.current.rolled_back_from) == ("prices are wrong", two.digest)
+    assert record.current.replaced.digest == two.digest
+    assert record.hold == hold
+    place.deploy(two)
+    assert place.target.record().hold is None, "a deployment lifts the hold"
 
 
 def test_a_rollback_undoes_only_what_it_was_told(place: Place) -> None:

@@ -1,0 +1,115 @@
+"""``airflow cd status``: what runs where, by the targets' own records."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from airflow_cd.cli.api import TOKEN_VARIABLE, Api, has_login, logged_in
+from airflow_cd.model.base import format_age
+from airflow_cd.model.loading import load_services
+
+if TYPE_CHECKING:
+    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.targets.base import Record
+
+_UNKNOWN = "?"
+
+
+def status(args: Namespace) -> None:
+    """
+    Print services by environments: the running release, its commit and its age, and waiting approvals.
+
+    Targets are asked from this machine; approvals need a login.
+
+    :raises DefinitionError: the services file cannot be used
+    """
+    definitions = load_services(services_file(args))
+    services = [one for one in definitions.services if not args.service or one.name in args.service]
+    if unknown := set(args.service or ()) - {service.name for service in services}:
+        raise SystemExit(f"No such service in {services_file(args)}: {', '.join(sorted(unknown))}")
+    waiting = None
+    if has_login(args):
+        with logged_in(args) as api:
+            waiting = waiting_approvals(api)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(_table(services, waiting))
+    for problem in definitions.errors:
+        console.print(f"error  {problem}", markup=False)
+    if waiting is None:
+        console.print(
+            f"Waiting approvals are shown with --user, or a token in {TOKEN_VARIABLE}.", markup=False
+        )
+
+
+def services_file(args: Namespace) -> Path:
+    """Return the services file that is meant: ``--file``, else the one in the DAG folder."""
+    from airflow.configuration import conf
+
+    return Path(args.file or Path(conf.get("core", "dags_folder")) / "services.yaml")
+
+
+def waiting_approvals(api: Api) -> Counter[tuple[str, str]]:
+    """Return how many releases wait, by DAG id and environment."""
+    found: Counter[tuple[str, str]] = Counter()
+    path, size = "/dags/~/dagRuns/~/hitlDetails", 100
+    while True:
+        page = api.get(
+            path, response_received=False, state="awaiting_input", limit=size, offset=sum(found.values())
+        )
+        details = page["hitl_details"]
+        for detail in details:
+            ti = detail["task_instance"]
+            found[ti["dag_id"], ti["task_id"].rpartition(".")[0]] += 1
+        if len(details) < size:
+            return found
+
+
+def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("SERVICE", "ENVIRONMENT", "RELEASE", "COMMIT", "COMMIT AGE", "DEPLOYED", "WAITING", "NOTE"):
+        table.add_column(title, overflow="fold")
+    for service in services:
+        for environment in service.environments:
+            cells = _cells(service, environment)
+            asked = _UNKNOWN
+            if waiting is not None:
+                asked = str(waiting[f"{service.name}_{service.pipeline}", environment.name] or "-")
+            table.add_row(service.name, environment.name, *cells[:-1], asked, cells[-1])
+    return table
+
+
+def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
+    """Return release, commit, its age, the deployment's age, and what else is to be known."""
+    from airflow_cd.exceptions import CdError
+    from airflow_cd.hooks.adapters import open_target
+
+    try:
+        record = open_target(service, environment).record()
+    except (CdError, OSError, ValueError) as error:
+        return _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN, f"cannot be asked: {error}"
+    if record.current is None:
+        return "-", "-", "-", "-", ""
+    now, revision = datetime.now(timezone.utc), record.current.release.revision
+    return (
+        record.current.release.version,
+        f"{revision.short} {revision.subject[:40]}",
+        format_age(now - revision.committed_at),
+        format_age(now - record.current.deployed_at),
+        _note(record),
+    )
+
+
+def _note(record: Record) -> str:
+    notes = []
+    if record.hold is not None:
+        notes.append(f"held by {record.hold.by}: {record.hold.reason or 'no reason given'}")
+    if record.current is not None and record.current.rolled_back_from is not None:
+        notes.append(f"rolled back {record.current.reason or ''}".strip())
+    return "; ".join(notes)

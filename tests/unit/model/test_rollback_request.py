@@ -1,0 +1,75 @@
+"""Which release is meant."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from airflow_cd.model.release import Release, Revision
+from airflow_cd.model.rollback_request import body, choices, find
+
+
+def release(version: str, sha: str, digest: str, subject: str = "fix") -> Release:
+    revision = Revision(
+        sha=sha * 40,
+        subject=subject,
+        author_name="Ada",
+        author_email="ada@example.org",
+        committed_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
+        tree="f" * 40,
+        version=version,
+    )
+    return Release(
+        service="hello",
+        digest=f"sha256:{digest * 64}",
+        size=1,
+        revision=revision,
+        version=version,
+        build="b",
+        created_at=revision.committed_at,
+    )
+
+
+NEW, OLD = release("1.2", "a", "1"), release("1.1", "b", "2")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ("previous", None),
+        (" 1.1 ", OLD.digest),
+        ("a" * 7, NEW.digest),
+        ("a" * 40, NEW.digest),
+        ("2" * 12, OLD.digest),
+        (OLD.digest, OLD.digest),
+        ("sha256:2222222", OLD.digest),
+    ],
+)
+def test_a_release_is_named_by_version_commit_or_digest(wanted: str, meant: str | None) -> None:
+    assert find(wanted, [NEW, OLD]) == meant
+
+
+@pytest.mark.parametrize("wanted", ["1.0", "1", "aaaaaa", "sha256:" + "a" * 40, "", "../1.1", "2.1\n"])
+def test_anything_else_names_what_there_is(wanted: str) -> None:
+    with pytest.raises(ValueError, match=r"names no release .* 1\.2 \(aaaaaaaa\)"):
+        find(wanted, [NEW, OLD])
+
+
+def test_two_releases_that_fit_are_never_guessed() -> None:
+    with pytest.raises(ValueError, match="names 2 releases"):
+        find("a" * 40, [NEW, release("1.2", "a", "3")])
+
+
+def test_buttons_are_told_apart() -> None:
+    twin = release("1.2", "a", "3")
+    assert choices([NEW, OLD]) == {"1.2 (aaaaaaaa)": NEW.digest, "1.1 (bbbbbbbb)": OLD.digest}
+    assert choices([NEW, twin]) == {
+        "1.2 (aaaaaaaa) 111111111111": NEW.digest,
+        "1.2 (aaaaaaaa) 333333333333": twin.digest,
+    }
+
+
+def test_words_of_commits_are_shown_as_they_are() -> None:
+    shown = body("production", NEW, [release("1.1", "b", "2", subject="<b>**all**</b>\n# yes")])
+    assert r"\<b\>\*\*all\*\*\</b\> \# yes" in shown
