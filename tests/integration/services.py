@@ -96,6 +96,11 @@ class TestService:
         """Make the running version that answers ``text`` unhealthy from now on."""
         Path(f"{self._sick}-{environment}-{text}").touch()
 
+    def change_health(self, **check: Any) -> None:
+        """Change production's health check for the tasks that start from now on."""
+        self.definition["environments"][-1]["health"][0].update(check)
+        self._write_file()
+
     def watch(self, poll_interval: str) -> None:
         """Let Airflow watch the repository this often."""
         self.definition["source"].update(poll_interval=poll_interval, branch="main")

@@ -138,6 +138,23 @@ def test_nothing_is_rolled_back_that_was_not_meant(service: MakeService, airflow
     assert hello.served() == "third"
 
 
+def test_a_release_rolled_back_while_it_is_watched_fails_its_run(service: MakeService) -> None:
+    hello = service("deployment")
+    release(hello, "first")
+    # More good samples than there is time for: the pipeline watches until it is told otherwise.
+    hello.change_health(healthy_after=100_000)
+    hello.commit("second")
+    watched = hello.run()
+    watched.wait_for_task("production.health", "deferred", timeout=120)
+    hello.change_health(healthy_after=2)
+    roll_back(hello).wait_for("success")
+    hello.fall_ill("first")
+    watched.wait_for("failed")
+    assert "was rolled back in production by" in watched.log("production.health")
+    assert "this run has nothing to roll back" in watched.log(ROLLBACK)
+    assert hello.served() == "first"
+
+
 def test_the_command_line_tells_what_runs_and_goes_back(
     service: MakeService, airflow: RunningAirflow
 ) -> None:

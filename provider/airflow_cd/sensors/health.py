@@ -22,7 +22,8 @@ class HealthCheckSensor(BaseOperator):
     Waits in the triggerer, on no worker slot, until the environment's health checks agree.
 
     The verdict is about this run's release alone: when another one is deployed meanwhile, the task is
-    skipped as superseded. The XCom is the verdict with its samples, also when it is unhealthy.
+    skipped as superseded; when it was rolled back meanwhile, the task fails. The XCom is the verdict with
+    its samples, also when it is unhealthy.
 
     :param service: whose health
     :param environment: name of the environment
@@ -74,6 +75,10 @@ class HealthCheckSensor(BaseOperator):
         release, _ = load_release(context, self.release_task_id)
         target = open_target(self.service, self.service.environment(self.environment))
         current = target.record().current
+        if current is not None and current.rolled_back_from == release.digest:
+            raise AirflowFailException(
+                f"{release.version} was rolled back in {self.environment} by {current.actor}: {current.reason}"
+            )
         if current is None or current.release.digest != release.digest:
             runs = f"{current.release.version} by {current.actor}" if current else "nothing"
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
