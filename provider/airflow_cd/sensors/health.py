@@ -77,7 +77,8 @@ class HealthCheckSensor(BaseOperator):
         current = target.record().current
         if current is not None and current.rolled_back_from == release.digest:
             raise AirflowFailException(
-                f"{release.version} was rolled back in {self.environment} by {current.actor}: {current.reason}"
+                f"{release.version} was rolled back in {self.environment} by {current.actor}: "
+                f"{current.reason or 'no reason given'}"
             )
         if current is None or current.release.digest != release.digest:
             runs = f"{current.release.version} by {current.actor}" if current else "nothing"
