@@ -1,4 +1,4 @@
-"""What is shown: one service released by an approval, one by itself, one rolled back."""
+"""What is shown: one service released by an approval, one by itself, and two ways of being rolled back."""
 
 from __future__ import annotations
 
@@ -74,6 +74,22 @@ class Story:
             self._expect_rollback(run)
             seen = self._observe(SHOUT, "production", f"g{good[:8]}")
             step.seen = f"HTTP 500 by g{bad[:8]}; now {seen}"
+
+        self._leak(good)
+
+    def _leak(self, good: str) -> None:
+        """A release whose pipeline succeeds goes bad afterwards, and is taken back all the same."""
+        leak = self._workshop.push_leak()
+        with self._board.step(SHOUT, "leaking commit pushed: in production, healthy") as step:
+            self._run(SHOUT, "deployment", leak).wait_for("success", timeout=_STEP_SECONDS)
+            step.seen = f"commit {leak[:8]}"
+        with self._board.step(SHOUT, "it goes bad after its pipeline: rolled back") as step:
+            api, dag_id = self._airflow.api, f"{SHOUT}_rollback"
+            (found,) = wait_until(
+                lambda: api.dag_runs(dag_id), f"a run of {dag_id}", timeout=_STEP_SECONDS, stop=self._stop
+            )
+            Run(api, dag_id, found["dag_run_id"], self._stop).wait_for("success", timeout=_STEP_SECONDS)
+            step.seen = self._observe(SHOUT, "production", f"g{good[:8]}")
 
     def _run(self, service: str, pipeline: str, sha: str) -> Run:
         return Run.of_commit(

@@ -54,6 +54,12 @@ class Workshop:
         self._git(SHOUT, "apply", str(ROOT / "demo" / "shout_suffix.patch"))
         return self._push(SHOUT, "Shout with the environment's suffix")
 
+    def push_leak(self) -> str:
+        """Take that back, and push a commit to `shout` that is healthy for its first sixty answers."""
+        self._git(SHOUT, "apply", "--reverse", str(ROOT / "demo" / "shout_suffix.patch"))
+        self._git(SHOUT, "apply", str(ROOT / "demo" / "shout_leak.patch"))
+        return self._push(SHOUT, "Remember what was shouted")
+
     def url(self, service: str, environment: str) -> str:
         """Return where the service answers."""
         return f"http://127.0.0.1:{self.ports[service, environment]}/"
