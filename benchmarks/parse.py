@@ -1,23 +1,32 @@
 """
-Building N delivery DAGs with load_dags against N raw DAGs of as many bare BaseOperators and edges.
+Building the DAGs of N services with load_dags against building as many raw DAGs, and with dag-factory.
 
-Both are built in one process each, after ``airflow.sdk`` was imported, alternating; the ratio is that of
-the medians. Reading and validating the YAML counts.
+The raw DAGs, and dag-factory's, have the same tasks and edges as bare ``BaseOperator``: per service a
+delivery pipeline and a rollback DAG. Each is built in a process of its own, after ``airflow.sdk`` was imported,
+alternating; the ratio is that of the medians of CPU seconds. Reading and validating YAML counts. ``first
+parse`` is that of a file that was edited, whose content is not remembered yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from benchmarks.report import Result, report
 
-LIMIT = 1.5
+LIMIT, FIRST_LIMIT, DAG_FACTORY_LIMIT, LINEAR_LIMIT = 1.5, 3.0, 0.5, 1.3
 ROUNDS = 5
+SIZES = (100, 5000)
+_DAG_FACTORY = Path(__file__).parents[1] / ".bench" / "dag-factory"
 
 SERVICE = """
   - name: svc{i}
@@ -38,49 +47,91 @@ SERVICE = """
 """
 
 OURS = """
-import sys, time, gc
+import json, time
 import airflow.sdk
 from airflow_cd.dag_factories import load_dags
 start = time.process_time()
 namespace = {{}}
 load_dags({file!r}, namespace)
 seconds = time.process_time() - start
-dag = namespace["svc0_delivery"]
-edges = sum(len(task.downstream_task_ids) for task in dag.tasks)
-print("RESULT", seconds, len(namespace), len(dag.tasks), edges)
+shapes = []
+for dag in (namespace["svc0_delivery"], namespace["svc0_rollback"]):
+    ids = [task.task_id for task in dag.tasks]
+    edges = [(ids.index(one.task_id), ids.index(two)) for one in dag.tasks for two in one.downstream_task_ids]
+    shapes.append((len(ids), edges))
+print("RESULT", json.dumps([seconds, len(namespace), shapes]))
 """
 
 RAW = """
-import time
-from datetime import timedelta
+import json, time
 from airflow.sdk import DAG, BaseOperator
-n, tasks, edges = {n}, {tasks}, {edges}
+shapes = {shapes!r}
 start = time.process_time()
-for i in range(n):
-    with DAG(f"raw{{i}}", schedule=None, catchup=False):
-        made = [BaseOperator(task_id=f"t{{j}}") for j in range(tasks)]
-        pairs = ((a, b) for gap in range(1, tasks) for a, b in zip(made, made[gap:]))
-        for (upstream, downstream), _ in zip(pairs, range(edges)):
-            upstream >> downstream
-print("RESULT", time.process_time() - start, n, tasks, edges)
+for i in range({n}):
+    for kind, (tasks, edges) in enumerate(shapes):
+        with DAG(f"raw{{i}}_{{kind}}", schedule=None, catchup=False):
+            made = [BaseOperator(task_id=f"t{{j}}") for j in range(tasks)]
+            for before, after in edges:
+                made[before] >> made[after]
+print("RESULT", json.dumps([time.process_time() - start]))
+"""
+
+DAG_FACTORY = """
+import json, sys, time
+sys.path.append({path!r})
+import airflow.sdk
+from dagfactory import load_yaml_dags
+start = time.process_time()
+namespace = {{}}
+load_yaml_dags(namespace, config_filepath={file!r}, defaults_config_path={folder!r})
+seconds = time.process_time() - start
+print("RESULT", json.dumps([seconds, len([name for name in namespace if name.startswith("raw")])]))
 """
 
 
-def run(code: str) -> list[float]:
-    """Run the code in a new interpreter and return the numbers it printed."""
+def run(code: str) -> list[Any]:
+    """Run the code in a new interpreter and return what it printed."""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if ran.returncode:
         raise SystemExit(ran.stderr)
     line = next(line for line in ran.stdout.splitlines() if line.startswith("RESULT"))
-    return [float(number) for number in line.split()[1:]]
+    result: list[Any] = json.loads(line.removeprefix("RESULT"))
+    return result
 
 
 def services_file(folder: Path, n: int) -> Path:
+    """Write a services file of ``n`` services."""
     file = folder / f"services{n}.yaml"
-    # Ports repeat beyond the range; hosts differ, so that no two services claim the same address.
     entries = [SERVICE.format(i=i, staging=10000 + i, production=30000 + i) for i in range(n)]
     file.write_text("services:" + "".join(entries))
     return file
+
+
+def dag_factory_file(folder: Path, n: int, shapes: list[Any]) -> Path:
+    """Write the same DAGs of bare operators for dag-factory, installing that where it is missing."""
+    if not (_DAG_FACTORY / "dagfactory").exists():
+        uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*uv, "--target", str(_DAG_FACTORY), "dag-factory==1.1.0"], check=True)
+    dags: dict[str, Any] = {}
+    for i in range(n):
+        for kind, (tasks, edges) in enumerate(shapes):
+            made: list[dict[str, Any]] = [
+                {"task_id": f"t{j}", "operator": "airflow.sdk.BaseOperator", "dependencies": []}
+                for j in range(tasks)
+            ]
+            for before, after in edges:
+                made[after]["dependencies"].append(f"t{before}")
+            dags[f"raw{i}_{kind}"] = {"schedule": None, "start_date": "2026-01-01", "tasks": made}
+    file = folder / "dag_factory.yml"
+    file.write_text(yaml.safe_dump(dags))
+    return file
+
+
+def first_parse(folder: Path, n: int, number: int) -> float:
+    """Return the seconds for a file whose content was never seen."""
+    file = services_file(folder, n)
+    file.write_text(f"# edited: {number} {time.time()}\n{file.read_text()}")
+    return float(run(OURS.format(file=str(file)))[0])
 
 
 def main() -> None:
@@ -88,17 +139,45 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    ours, raw = [], []
     with tempfile.TemporaryDirectory() as folder:
-        file = services_file(Path(folder), args.services)
-        for _ in range(ROUNDS):
-            seconds, n, tasks, edges = run(OURS.format(file=str(file)))
-            assert n == args.services, f"{n} DAGs instead of {args.services}"
-            ours.append(seconds)
-            raw.append(run(RAW.format(n=int(n), tasks=int(tasks), edges=int(edges)))[0])
-    mine, theirs = statistics.median(ours), statistics.median(raw)
-    what = f"{args.services} services by load_dags / raw DAGs of {int(tasks)} tasks and {int(edges)} edges"
-    report([Result("parse", what, mine, theirs, "s", LIMIT)], args.json)
+        report(measure(Path(folder), args.services), args.json)
+
+
+def measure(folder: Path, n: int) -> list[Result]:
+    """Return the results for ``n`` services."""
+    file = services_file(folder, n)
+    _, found, shapes = run(OURS.format(file=str(file)))
+    assert found == n * len(shapes), f"{found} DAGs of {n} services"
+    peer = dag_factory_file(folder, n, shapes)
+    ours, first, raw, factory = [], [], [], []
+    for number in range(ROUNDS):
+        ours.append(run(OURS.format(file=str(file)))[0])
+        raw.append(run(RAW.format(n=n, shapes=shapes))[0])
+        first.append(first_parse(folder, n, number))
+        file = services_file(folder, n)
+    for _ in range(2):
+        code = DAG_FACTORY.format(path=str(_DAG_FACTORY), file=str(peer), folder=str(folder))
+        seconds, found = run(code)
+        assert found == n * len(shapes), f"dag-factory made {found} DAGs"
+        factory.append(seconds)
+    mine, theirs, factory_seconds = (statistics.median(one) for one in (ours, raw, factory))
+    tasks = " and ".join(str(tasks) for tasks, _ in shapes)
+    each = [min(run(OURS.format(file=str(services_file(folder, m))))[0] / m for _ in "123") for m in SIZES]
+    return [
+        Result("parse", f"{n} services by load_dags / raw DAGs of {tasks} tasks", mine, theirs, "s", LIMIT),
+        Result(
+            "first parse", "the same, of an edited file", statistics.median(first), theirs, "s", FIRST_LIMIT
+        ),
+        Result("dag-factory", "load_dags / dag-factory 1.1", mine, factory_seconds, "s", DAG_FACTORY_LIMIT),
+        Result(
+            "linear",
+            f"per service: {SIZES[1]} services / {SIZES[0]} services",
+            each[1] * 1000,
+            each[0] * 1000,
+            "ms",
+            LINEAR_LIMIT,
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ class HealthCheck(Frozen):
     window: Duration = timedelta(seconds=60)
     timeout: Duration = timedelta(seconds=120)
 
+    @property
+    def shortest(self) -> timedelta:
+        """Return how long a healthy service is watched at least."""
+        return self.interval * (self.healthy_after - 1)
+
     @model_validator(mode="before")
     @classmethod
     def _one_kind(cls, data: Any) -> Any:

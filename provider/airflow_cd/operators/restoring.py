@@ -21,7 +21,7 @@ class RestoringMixin:
     """
     Brings a release that ran before back, and lets the environment's health checks verify it.
 
-    Going back is done at once, on the worker; the checks are watched in the triggerer.
+    Going back is done at once, on the worker; checks that take long are watched in the triggerer.
     """
 
     log: Any
@@ -61,11 +61,10 @@ class RestoringMixin:
         from airflow_cd.triggers.health import HealthTrigger
 
         told = change.model_dump(mode="json") if change else None
-        self.defer(
-            trigger=HealthTrigger.of(checks, url),
-            method_name="verified",
-            kwargs={"restored": restored, "change": told},
-        )
+        trigger = HealthTrigger.of(checks, url)
+        if verdict := trigger.judge_now():
+            return self.verified(context, verdict, restored, told)
+        self.defer(trigger=trigger, method_name="verified", kwargs={"restored": restored, "change": told})
         return restored
 
     def verified(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class HealthCheckSensor(BaseOperator):
     """
-    Waits in the triggerer, on no worker slot, until the environment's health checks agree.
+    Waits until the environment's health checks agree: in the triggerer, on no worker slot, but for a wait
+    that would be over before the slot was given back (3 s).
 
     The verdict is about this run's release alone: when another one is deployed meanwhile, the task is
     skipped as superseded; when it was rolled back meanwhile, the task fails. The XCom is the verdict with
@@ -51,7 +52,10 @@ class HealthCheckSensor(BaseOperator):
         if not checks or url is None:
             return {"healthy": True, "reason": "no health checks are declared", "verdicts": {}}
         self.log.info("Watching %s: %s", url, ", ".join(check.name for check in checks))
-        self.defer(trigger=HealthTrigger.of(checks, url), method_name="execute_complete")
+        trigger = HealthTrigger.of(checks, url)
+        if verdict := trigger.judge_now():
+            return self.execute_complete(context, verdict)
+        self.defer(trigger=trigger, method_name="execute_complete")
         return {}
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import httpx
 
 _PROGRESS_SECONDS = 10.0
+# To defer costs the start of another process, a round of the triggerer and one of the scheduler, and with
+# Airflow 3.3.2 a pause besides (see HealthTrigger.of): 3 s and more, in which a slot is held for a good part.
+_ON_WORKER_SECONDS = 3.0
 
 
 class HealthTrigger(BaseTrigger):
@@ -59,6 +62,24 @@ class HealthTrigger(BaseTrigger):
         settle = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + 1.0
         return cls([check.model_dump(mode="json") for check in checks], base_url, time.time(), settle)
 
+    def judge_now(self) -> dict[str, Any] | None:
+        """
+        Judge on the worker, if that takes no longer than giving its slot back and getting one again would.
+
+        :return: what the event would say; ``None`` when it takes longer, and the task should defer
+        """
+        checks = [HealthCheck.model_validate(check) for check in self.checks]
+        if max(check.shortest.total_seconds() for check in checks) > _ON_WORKER_SECONDS:
+            return None
+
+        async def judge() -> dict[str, Any]:
+            return await asyncio.wait_for(self.judge(), _ON_WORKER_SECONDS)
+
+        try:
+            return asyncio.run(judge())
+        except (asyncio.TimeoutError, TimeoutError):
+            return None
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments, from which the triggerer makes this trigger."""
         names = ("checks", "base_url", "started_at", "settle")
@@ -66,6 +87,13 @@ class HealthTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch until there is a verdict."""
+        summary = await self.judge()
+        # Measured against the clock, but never longer than meant, should that have been set back.
+        await asyncio.sleep(min(max(self.started_at + self.settle - time.time(), 0.0), self.settle))
+        yield TriggerEvent(summary)
+
+    async def judge(self) -> dict[str, Any]:
+        """Watch until there is a verdict, and return what the event says of it."""
         checks = [HealthCheck.model_validate(check) for check in self.checks]
         # A clock that was set back must not make the watch last longer than it was meant to.
         already = max(time.time() - self.started_at, 0.0)
@@ -82,9 +110,7 @@ class HealthTrigger(BaseTrigger):
                 for watch in watches:
                     watch.cancel()
                 await asyncio.gather(*watches, return_exceptions=True)
-        # Measured against the clock, but never longer than meant, should that have been set back.
-        await asyncio.sleep(min(max(self.started_at + self.settle - time.time(), 0.0), self.settle))
-        yield TriggerEvent(_summary(checks, verdicts))
+        return _summary(checks, verdicts)
 
     async def _watch(self, check: HealthCheck, client: httpx.AsyncClient | None, already: float) -> Verdict:
         judge = Judge(check)
