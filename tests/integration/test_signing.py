@@ -52,14 +52,14 @@ def approved(run: Run) -> Run:
     return run
 
 
-def again(run: Run, task_id: str = DEPLOY, downstream: bool = False) -> None:
-    """Clear a task and wait until it has started over."""
+def again(run: Run, task_id: str = DEPLOY) -> None:
+    """Clear a task with what follows it, and wait until it has started over."""
 
     def tries() -> int:
         return int(run.api.task_instances(run.dag_id, run.run_id)[task_id]["try_number"])
 
     before = tries()
-    run.api.clear(run.dag_id, run.run_id, task_id, downstream=downstream)
+    run.api.clear(run.dag_id, run.run_id, task_id, downstream=True)
     wait_until(lambda: tries() > before, f"{task_id} starts again", timeout=60, explain=run.explain)
 
 
@@ -99,7 +99,7 @@ def test_an_unsigned_release_stays_out_until_it_is_signed(service: MakeService, 
     assert "is not signed, and production takes signed releases only" in refused(approved(run))
     assert hello.served() == "first"
 
-    again(run, "package", downstream=True)
+    again(run, "package")
     approved(run).wait_for("success")
     assert hello.served() == "second"
     assert run.xcom(DEPLOY)["verified_by"] == key_id(key)
