@@ -41,6 +41,10 @@ def test_packaging_again_gives_the_same_references(run: LocalRun) -> None:
     service, sha = run.service("ours"), run.commit("one")
     first = run.package(service, sha)
     assert run.package(service) == first
+    # However much later: the statement says when the run began, not when its task did.
+    release = json.loads(run.store.get_bytes(first["manifest"]))
+    metadata = json.loads(run.store.get_bytes(release["provenance"]))["predicate"]["runDetails"]["metadata"]
+    assert metadata["startedOn"] == "2026-01-02T00:00:00Z"
 
 
 def test_signing_that_is_switched_on_later_signs_what_is_packaged_again(run: LocalRun) -> None:
