@@ -66,8 +66,8 @@ class TestService:
     """
     A service in a running Airflow.
 
-    :param changes: merged into its definition: ``approval``, ``monitor`` and ``verify`` of production, anything
-        else at the top
+    :param changes: merged into its definition: ``approval``, ``monitor`` and ``verify`` of production,
+        anything else at the top
     """
 
     __test__ = False
