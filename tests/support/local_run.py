@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from demo.ports import any_free
 from tests.support.git_repository import GitRepository
 
@@ -110,10 +111,14 @@ class LocalRun:
     @property
     def context(self) -> Any:
         run = SimpleNamespace(
-            dag_id="hello_deployment", run_id=self.run_id, run_type="manual", start_date=self.started
+            dag_id="hello_deployment",
+            run_id=self.run_id,
+            run_type="manual",
+            start_date=self.started,
+            triggering_user_name="admin",
         )
         ti = SimpleNamespace(xcom_pull=lambda task_ids: self.xcoms.get(task_ids))
-        return {"ti": ti, "dag_run": run}
+        return {"ti": ti, "dag_run": run, "outlet_events": OutletEventAccessors()}
 
 
 @contextmanager
