@@ -15,6 +15,11 @@ The errors this package raises. Each message says what failed, which value, and 
     │   ├── ArtifactNotFoundError
     │   ├── ArtifactCorruptError   the bytes are not those of the digest
     │   └── UnsafeArchiveError     an archive member would land outside its folder
+    ├── SigningKeyError            a connection holds no usable signing key
+    ├── VerificationError          a release is not what the environment demands signatures for
+    │   ├── NotSignedError
+    │   ├── UntrustedKeyError      signed, but by a key that is not listed
+    │   └── InvalidSignatureError  the signature is not one of this content
     ├── ApprovalError              a person's decision does not allow the deployment
     └── TargetError                the place releases run refused or failed
         ├── DeployConflictError    someone else deploys, or deployed meanwhile
@@ -128,6 +133,30 @@ class ArtifactCorruptError(ArtifactError):
 
 class UnsafeArchiveError(ArtifactError):
     """Raised when an archive member would be written outside the folder it is unpacked to."""
+
+
+class SigningKeyError(CdError):
+    """Raised when a connection holds no usable signing key. The message never holds key material."""
+
+
+class VerificationError(CdError):
+    """Raised when a release is not what an environment demands a signature for."""
+
+
+class NotSignedError(VerificationError):
+    """Raised when there is no signature."""
+
+
+class UntrustedKeyError(VerificationError):
+    """Raised when only keys that are not listed signed; ``key_ids`` holds their ids."""
+
+    def __init__(self, message: str, key_ids: Sequence[str]) -> None:
+        self.key_ids = tuple(key_ids)
+        super().__init__(message)
+
+
+class InvalidSignatureError(VerificationError):
+    """Raised when a signature by a listed key is not a signature of this content."""
 
 
 class ApprovalError(CdError):

@@ -29,14 +29,14 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "operators": _modules("operators", "build", "test", "package", "deploy", "rollback", "restore"),
         "sensors": _modules("sensors", "approval", "health"),
-        "hooks": _modules("hooks", "git"),
+        "hooks": _modules("hooks", "git", "signing"),
         "triggers": _modules("triggers", "git_heads", "health", "monitor"),
         "extra-links": [
             "airflow_cd.links.release.CommitLink",
             "airflow_cd.links.release.ApprovalLink",
             "airflow_cd.links.release.ServiceLink",
         ],
-        "connection-types": [_git_connection()],
+        "connection-types": [_git_connection(), _signing_key_connection()],
         "config": {"cd": _config()},
         "cli": ["airflow_cd.cli.commands.get_cd_commands"],
     }
@@ -61,6 +61,31 @@ def _git_connection() -> dict[str, Any]:
             "known_hosts": {
                 "label": "SSH known hosts",
                 "description": "Lines of a known_hosts file; a host that is not listed is refused.",
+                "schema": {"type": ["string", "null"], "format": "multiline"},
+            },
+        },
+    }
+
+
+def _signing_key_connection() -> dict[str, Any]:
+    return {
+        "connection-type": "cd_signing_key",
+        "hook-class-name": "airflow_cd.hooks.signing.SigningKeyHook",
+        "hook-name": "Signing key (CD)",
+        "ui-field-behaviour": {
+            "hidden-fields": ["host", "port", "schema", "login", "password", "extra"],
+            "relabeling": {},
+        },
+        "conn-fields": {
+            "private_key": {
+                "label": "Private key",
+                "description": "Ed25519 or ECDSA P-256, PEM (PKCS#8), without a passphrase. "
+                "Leave it empty where signatures are only verified.",
+                "schema": {"type": ["string", "null"], "format": "password"},
+            },
+            "public_key": {
+                "label": "Public key",
+                "description": "PEM. Needed only without the private key.",
                 "schema": {"type": ["string", "null"], "format": "multiline"},
             },
         },

@@ -22,6 +22,7 @@ HEAVY = (
     "botocore",
     "cyclonedx",
     "junitparser",
+    "securesystemslib",
     "supervisor",
     "airflow.providers.docker",
     "airflow.providers.cncf",

@@ -55,6 +55,8 @@ shutil.copy("tests.xml", "report.xml")
 sys.exit("failure" in open("report.xml").read())
 """
 
+_OF_PRODUCTION = ("approval", "monitor", "verify")
+
 DAG_FILE = """from airflow_cd.dag_factories import load_dags
 load_dags("{name}.yaml", globals())
 """
@@ -64,8 +66,8 @@ class TestService:
     """
     A service in a running Airflow.
 
-    :param changes: merged into its definition: ``approval`` and ``monitor`` of production, anything else at
-        the top
+    :param changes: merged into its definition: ``approval``, ``monitor`` and ``verify`` of production,
+        anything else at the top
     """
 
     __test__ = False
@@ -104,6 +106,11 @@ class TestService:
     def watch(self, poll_interval: str) -> None:
         """Let Airflow watch the repository this often."""
         self.definition["source"].update(poll_interval=poll_interval, branch="main")
+        self._write_file()
+
+    def change(self, **changes: Any) -> None:
+        """Change the definition as an edit of the file would; tasks that start later see it."""
+        self._merge(self.definition, changes)
         self._write_file()
 
     def add_broken_neighbour(self) -> None:
@@ -155,7 +162,7 @@ class TestService:
         content = yaml.safe_dump({"services": [self.definition, *more]})
         (self.airflow.dags_folder / f"{self.name}.yaml").write_text(content)
 
-    def _define(self, approval: Any = None, monitor: Any = None, **changes: Any) -> dict[str, Any]:
+    def _define(self, **changes: Any) -> dict[str, Any]:
         def environment(name: str) -> dict[str, Any]:
             local = {
                 "command": ["python", "src/app.py"],
@@ -176,9 +183,10 @@ class TestService:
             "package": {"archive": {"include": ["src/**"]}},
             "environments": [environment("staging"), environment("production")],
         }
-        definition.update(copy.deepcopy(changes))
-        if approval is not None:
-            definition["environments"][-1]["approval"] = approval
-        if monitor is not None:
-            definition["environments"][-1]["monitor"] = monitor
+        self._merge(definition, changes)
         return definition
+
+    @staticmethod
+    def _merge(definition: dict[str, Any], changes: dict[str, Any]) -> None:
+        for key, value in copy.deepcopy(changes).items():
+            (definition["environments"][-1] if key in _OF_PRODUCTION else definition)[key] = value

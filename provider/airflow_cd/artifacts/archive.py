@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,6 @@ def unpack(
             os.rename(temporary, into)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except _NO_ARCHIVE as error:
-        raise ArtifactError(f"{archive.name} is not a .tar.gz archive: {error}") from error
     except OSError as error:
         raise ArtifactError(f"cannot unpack {archive.name} to {into}: {error}") from error
 
@@ -138,23 +137,40 @@ def _add(archive: tarfile.TarFile, folder: Path, name: str) -> None:
     archive.addfile(info)
 
 
+@contextmanager
+def opened(
+    archive: Path, folder: Path, *, max_bytes: int = _MAX_BYTES, max_members: int = _MAX_MEMBERS
+) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
+    """
+    Open a ``.tar.gz`` file to go through its members once, each checked before it is given.
+
+    :param folder: where they are to be written, or would be
+    :raises UnsafeArchiveError: as :func:`unpack`
+    :raises ArtifactError: it is not an archive, or cannot be read
+    """
+    try:
+        with gzip.open(archive, "rb") as zipped:
+            stream = BoundedReader(zipped)
+            stream.allow(HEADER_BYTES)
+            reader: Any = stream
+            with tarfile.open(fileobj=reader, mode="r:", **_FORMAT) as tar:
+                yield tar, safe_members(tar, stream, folder, max_bytes=max_bytes, max_members=max_members)
+            if not stream.finish():
+                raise tarfile.ReadError("there is something behind its end")
+    except _NO_ARCHIVE as error:
+        raise ArtifactError(f"{archive.name} is not a .tar.gz archive: {error}") from error
+
+
 def _extract_all(archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
     links: list[tuple[Path, str]] = []
-    with gzip.open(archive, "rb") as zipped:
-        stream = BoundedReader(zipped)
-        stream.allow(HEADER_BYTES)
-        reader: Any = stream
-        with tarfile.open(fileobj=reader, mode="r:", **_FORMAT) as opened:
-            limits = {"max_bytes": max_bytes, "max_members": max_members}
-            for member in safe_members(opened, stream, folder, **limits):
-                path = folder / native(member.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if member.issym():
-                    links.append((path, native(member.linkname)))
-                else:
-                    _extract(opened, member, path)
-        if not stream.finish():
-            raise tarfile.ReadError("there is something behind its end")
+    with opened(archive, folder, max_bytes=max_bytes, max_members=max_members) as (tar, members):
+        for member in members:
+            path = folder / native(member.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if member.issym():
+                links.append((path, native(member.linkname)))
+            else:
+                _extract(tar, member, path)
     # Last, so that no file is written through one, whatever names the file system holds to be the same.
     for path, target in links:
         path.symlink_to(target)

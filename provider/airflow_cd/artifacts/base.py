@@ -32,6 +32,13 @@ class ArtifactStore(Protocol):
         :raises ArtifactCorruptError: the stored bytes have another digest; ``into`` is not written
         """
 
+    def get_unverified(self, digest: str, into: Path) -> None:
+        """
+        Write the blob to the file ``into`` as it is stored: for saying what is wrong with it, nothing else.
+
+        :raises ArtifactNotFoundError: no such blob
+        """
+
     def get_bytes(self, digest: str) -> bytes:
         """Return the blob, verified. Raises as :meth:`get_file`."""
 

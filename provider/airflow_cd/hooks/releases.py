@@ -8,7 +8,8 @@ from airflow_cd.exceptions import ArtifactCorruptError, ArtifactNotFoundError, R
 from airflow_cd.hooks.adapters import open_source, open_store
 
 if TYPE_CHECKING:
-    from airflow_cd.model.release import Release
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record
 
@@ -17,23 +18,58 @@ def load_release(context: Any, task_id: str) -> tuple[Release, str]:
     """
     Return the release that the ``package`` task of this run made, and the URL of the store it lies in.
 
-    :param task_id: the task whose XCom is the :class:`~airflow_cd.model.release.ReleaseRef`
-    :raises ArtifactNotFoundError: the task left no release, or its manifest is gone
-    :raises ArtifactCorruptError: the manifest is not the one the task stored, or is about another digest
+    Raises as :func:`load_ref` and :func:`read_release`.
     """
-    from airflow_cd.model.release import Release, ReleaseRef
+    ref = load_ref(context, task_id)
+    return read_release(ref), ref.store
+
+
+def load_ref(context: Any, task_id: str) -> ReleaseRef:
+    """
+    Return what the ``package`` task of this run left, without asking the artifact store.
+
+    :param task_id: the task whose XCom it is
+    :raises ArtifactNotFoundError: the task left no release
+    """
+    from airflow_cd.model.release import ReleaseRef
 
     pulled = context["ti"].xcom_pull(task_ids=task_id)
     if not pulled:
         raise ArtifactNotFoundError(f"task {task_id!r} of this run left no release; clear it to make one")
-    ref = ReleaseRef.model_validate(pulled)
-    release = Release.model_validate_json(open_store(ref.store).get_bytes(ref.manifest))
+    return ReleaseRef.model_validate(pulled)
+
+
+def read_release(ref: ReleaseRef) -> Release:
+    """
+    Return the release from its manifest.
+
+    :raises ArtifactNotFoundError: the manifest is gone
+    :raises ArtifactCorruptError: the manifest is not the one that was stored, or is about another digest
+    """
+    from airflow_cd.model.release import Release
+
+    what = f"the manifest of {ref.service} {ref.version}"
+    release = Release.model_validate_json(read_document(open_store(ref.store), what, ref.manifest))
     if (release.digest, release.service) != (ref.digest, ref.service):
         raise ArtifactCorruptError(
             f"manifest {ref.manifest} is about {release.service} {release.digest}, "
             f"not {ref.service} {ref.digest}"
         )
-    return release, ref.store
+    return release
+
+
+def read_document(store: ArtifactStore, what: str, digest: str) -> bytes:
+    """
+    Return a document of a release.
+
+    :param what: how an error names it
+    :raises ArtifactNotFoundError: it is gone
+    :raises ArtifactCorruptError: its bytes were changed
+    """
+    try:
+        return store.get_bytes(digest)
+    except (ArtifactCorruptError, ArtifactNotFoundError) as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 def load_build(context: Any, task_id: str) -> dict[str, Any]:

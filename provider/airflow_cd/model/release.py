@@ -64,6 +64,7 @@ class Release(Frozen):
     :param created_at: time of the commit, so that the same commit gives the same manifest
     :param provenance: digest of the SLSA v1 statement
     :param sbom: digest of the CycloneDX document, when the source declares dependencies
+    :param contents: digest of the list of the archive's members, each with its own digest
     """
 
     service: str
@@ -78,6 +79,7 @@ class Release(Frozen):
     created_at: datetime
     provenance: Digest | None = None
     sbom: Digest | None = None
+    contents: Digest | None = None
 
     @property
     def short(self) -> str:
@@ -104,6 +106,13 @@ class ReleaseName(Frozen):
         )
 
 
+class Envelopes(Frozen):
+    """Digests of the DSSE envelopes of a signed release's documents, in its artifact store."""
+
+    manifest: Digest
+    provenance: Digest
+
+
 class ReleaseRef(Frozen):
     """
     What tasks hand to each other through XCom: which release, and where its manifest lies.
@@ -111,6 +120,8 @@ class ReleaseRef(Frozen):
     :param digest: the release
     :param manifest: digest of the manifest in the artifact store
     :param store: URL of the artifact store
+    :param envelopes: where the signatures lie; ``None`` for an unsigned release. The manifest cannot say it:
+        it would have to hold the digest of its own signature.
     """
 
     service: str
@@ -119,3 +130,4 @@ class ReleaseRef(Frozen):
     store: str
     version: str
     revision: Sha
+    envelopes: Envelopes | None = None

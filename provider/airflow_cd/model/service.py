@@ -5,12 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
+from airflow_cd.model.signing import Signing, Verification
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.window import Window
 
@@ -132,6 +140,7 @@ class Environment(Frozen):
     strategy: Strategy | None = None
     approval: Approval | None = None
     windows: tuple[Window, ...] = ()
+    verify: Verification | None = None
 
     @model_validator(mode="after")
     def _something_to_monitor(self) -> Environment:
@@ -150,6 +159,7 @@ class Service(Frozen):
     A service: how it is built, tested and packaged, and the environments its releases go through.
 
     :param pipeline: ``delivery`` stops for a person before production, ``deployment`` promotes by itself
+    :param signing: who signs the releases; ``None`` leaves them unsigned
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
     """
@@ -161,6 +171,7 @@ class Service(Frozen):
     build: Build = Build()
     test: dict[Name, TestSuite] = Field(default_factory=dict)
     package: Package = Package()
+    signing: Signing | None = None
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     artifacts: str | None = None
     train: Name | None = None
@@ -177,6 +188,29 @@ class Service(Frozen):
             if name == "commits":
                 raise ValueError("no environment can be called 'commits': that asset stands for the source")
         return environments
+
+    @model_validator(mode="after")
+    def _signed_where_demanded(self) -> Service:
+        demanding = [n for n, environment in enumerate(self.environments) if environment.verify]
+        if self.signing is None and demanding:
+            problem = ValueError(
+                "demands signed releases, but nobody signs the releases of this service; "
+                "add `signing: {conn_id: ...}` to it (or to `defaults`), or remove `verify`"
+            )
+            # With the place in it, so that a services file's line can be named.
+            raise ValidationError.from_exception_data(
+                type(self).__name__,
+                [
+                    {
+                        "type": "value_error",
+                        "loc": ("environments", n, "verify"),
+                        "input": self.environments[n].model_dump(mode="json")["verify"],
+                        "ctx": {"error": problem},
+                    }
+                    for n in demanding
+                ],
+            )
+        return self
 
     @property
     def production(self) -> Environment:

@@ -16,11 +16,13 @@ from airflow_cd.exceptions import CommandError
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandsMixin
 from airflow_cd.operators.revision import choose_revision
+from airflow_cd.operators.signing import signer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
+    from securesystemslib.signer import CryptoSigner
 
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Commit, Revision
@@ -73,10 +75,11 @@ class BuildOperator(CommandsMixin, BaseOperator):
         Build the commit, or find that it was built before.
 
         :raises SourceError: the repository is unusable
-        :raises AirflowFailException: a command failed
+        :raises AirflowFailException: a command failed, or there is no usable signing key
         """
         from airflow_cd.hooks.adapters import open_source, open_store, store_url
 
+        signer = signer_of(self.service)
         with open_source(self.service) as source:
             sha, previous = choose_revision(context, self.service, source, self.revision)
             revision = source.revision(sha)
@@ -84,10 +87,10 @@ class BuildOperator(CommandsMixin, BaseOperator):
             self._announce(revision, commits)
             key = build_key(self.service, revision.tree)
             store = open_store(store_url(self.service))
-            workspace = self._stored(store, key)
+            workspace = self._stored(store, key, signer)
             reused = workspace is not None
             if workspace is None:
-                workspace = self._build(source, revision, store, key)
+                workspace = self._build(source, revision, store, key, signer)
         return {
             "revision": revision.model_dump(mode="json"),
             "build": key,
@@ -104,18 +107,31 @@ class BuildOperator(CommandsMixin, BaseOperator):
                 "  %s %s (%s) %s", commit.short, commit.subject, commit.author_name, commit.url or ""
             )
 
-    def _stored(self, store: ArtifactStore, key: str) -> str | None:
+    def _stored(self, store: ArtifactStore, key: str, signer: CryptoSigner | None) -> str | None:
+        from airflow_cd.hooks.verification import is_signed_build
+
         found = store.get_ref(f"builds/{key}")
         if found is None or not store.has(found["workspace"]):
+            return None
+        if not is_signed_build(signer, key, found):
+            self.log.warning("Built before, but not signed by this service's key: building again")
             return None
         self.log.info(
             "Built before with the same tree and definition; using workspace %s", found["workspace"]
         )
         return str(found["workspace"])
 
-    def _build(self, source: Source, revision: Revision, store: ArtifactStore, key: str) -> str:
+    def _build(
+        self,
+        source: Source,
+        revision: Revision,
+        store: ArtifactStore,
+        key: str,
+        signer: CryptoSigner | None,
+    ) -> str:
         from airflow_cd.artifacts.archive import pack
         from airflow_cd.hooks.adapters import scratch_dir
+        from airflow_cd.hooks.verification import sign_build
 
         with scratch_dir(f"build-{self.service.name}") as scratch:
             tree: Path = scratch / "tree"
@@ -132,8 +148,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
                 raise AirflowFailException(str(error)) from error
             pack(tree, scratch / "workspace.tar.gz", include=["**"])
             workspace = store.put_file(scratch / "workspace.tar.gz")
-        store.put_ref(
-            f"builds/{key}", {"workspace": workspace, "revision": revision.sha, "tree": revision.tree}
-        )
+        reference = {"workspace": workspace, "revision": revision.sha, "tree": revision.tree}
+        store.put_ref(f"builds/{key}", {**reference, **sign_build(signer, key, workspace)})
         self.log.info("Kept the workspace as %s", workspace)
         return workspace

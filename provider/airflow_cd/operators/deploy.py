@@ -9,16 +9,24 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_cd.exceptions import ApprovalError, ArtifactCorruptError, NotReadyError, WindowClosedError
+from airflow_cd.exceptions import (
+    ApprovalError,
+    ArtifactCorruptError,
+    ArtifactNotFoundError,
+    NotReadyError,
+    SigningKeyError,
+    VerificationError,
+    WindowClosedError,
+)
 from airflow_cd.hooks.history import change_of, changes_alias, emit
-from airflow_cd.hooks.releases import actor_of, load_release, superseded_by
+from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.approval import Decision
-    from airflow_cd.model.release import Release
+    from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record, Target
 
@@ -27,13 +35,15 @@ class DeployOperator(BaseOperator):
     """
     Deploys the run's release, if it may be deployed.
 
-    In this order: the release that runs already is left alone; an older one than what runs is skipped as
-    superseded; one that was rolled back is not deployed again by itself, nor is any while the environment is
-    held; a closed window and a missing or foreign approval fail the task; the target then compares and
-    sets, so that of two deployments based on the same record one wins and the other is told (and, retried
-    by Airflow, decides anew).
+    In this order: where the environment demands signatures, a release that is not the one that was signed
+    fails the task before the target is asked anything; the release that runs already is left alone; an older
+    one than what runs is skipped as superseded; one that was rolled back is not deployed again by itself, nor
+    is any while the environment is held; a closed window and a missing or foreign approval fail the task; the
+    target then compares and sets, so that of two deployments based on the same record one wins and the other
+    is told (and, retried by Airflow, decides anew).
 
-    The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url`` and ``changed``.
+    The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url``, ``changed`` and
+    ``verified_by`` (id of the key whose signature let the release in, ``None`` where none is demanded).
 
     :param service: what to deploy
     :param environment: name of the environment
@@ -66,11 +76,13 @@ class DeployOperator(BaseOperator):
 
         :raises DeployConflictError: someone else deploys here; Airflow's retry decides again
         :raises AirflowSkipException: superseded
-        :raises AirflowFailException: not approved, outside the windows, or the release did not become ready
+        :raises AirflowFailException: not signed as demanded, changed in the store, not approved, outside the
+            windows, or the release did not become ready
         """
         from airflow_cd.hooks.adapters import open_target
 
-        release, store_url = load_release(context, self.release_task_id)
+        ref = load_ref(context, self.release_task_id)
+        release, verified_by = self._verified(ref)
         target = open_target(self.service, self.service.environment(self.environment))
         record = target.record()
         running = record.current.release if record.current else None
@@ -81,7 +93,7 @@ class DeployOperator(BaseOperator):
         approval = None
         if running is None or running.digest != release.digest:
             approval = self._pass_gates(context, release, record)
-        done = self._deploy(target, release, store_url, record, context, approval)
+        done = self._deploy(target, release, ref.store, record, context, approval)
         emit(context, change_of(context, self.service.name, self.environment, done))
         changed = done.generation != record.generation
         self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
@@ -91,7 +103,21 @@ class DeployOperator(BaseOperator):
             "generation": done.generation,
             "url": self.service_url,
             "changed": changed,
+            "verified_by": verified_by,
         }
+
+    def _verified(self, ref: ReleaseRef) -> tuple[Release, str | None]:
+        """Return the release, and the id of the key whose signature lets it in here."""
+        from airflow_cd.hooks.verification import verify_release
+
+        try:
+            release = read_release(ref)
+            key_id = verify_release(self.service, self.service.environment(self.environment), ref, release)
+        except (ArtifactCorruptError, ArtifactNotFoundError, SigningKeyError, VerificationError) as error:
+            raise AirflowFailException(f"{self.environment} was not touched: {error}") from error
+        if key_id is not None:
+            self.log.info("Manifest and provenance are signed by key %s", key_id)
+        return release, key_id
 
     def _pass_gates(self, context: Context, release: Release, record: Record) -> str | None:
         """Return how the deployment was allowed; raise when it is not."""
@@ -174,14 +200,18 @@ class DeployOperator(BaseOperator):
         approval: str | None,
     ) -> Record:
         from airflow_cd.hooks.adapters import open_store
+        from airflow_cd.hooks.verification import explain_archive
 
+        store = open_store(store_url)
         try:
             return target.deploy(
                 release,
-                open_store(store_url),
+                store,
                 expected=record.generation,
                 actor=actor_of(context),
                 approval=approval,
             )
-        except (NotReadyError, ArtifactCorruptError) as error:
+        except ArtifactCorruptError as error:
+            raise AirflowFailException(f"{error} {explain_archive(store, release)}") from error
+        except NotReadyError as error:
             raise AirflowFailException(str(error)) from error

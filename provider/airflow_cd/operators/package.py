@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from airflow_cd.exceptions import SourceError, TargetError
 from airflow_cd.hooks.releases import load_build
+from airflow_cd.operators.signing import signer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,8 @@ class PackageOperator(BaseOperator):
     Packs the archive, gathers its evidence, and stores both with the release manifest.
 
     The archive depends on the workspace alone: packing a revision again gives the same digest. The XCom is
-    a :class:`~airflow_cd.model.release.ReleaseRef` as JSON; contents stay in the artifact store.
+    a :class:`~airflow_cd.model.release.ReleaseRef` as JSON; contents stay in the artifact store. Where the
+    service has a signing key, manifest and provenance are signed, and the XCom says where the envelopes lie.
 
     :param service: what to package
     :param build_task_id: the task whose XCom names revision and workspace
@@ -53,12 +54,19 @@ class PackageOperator(BaseOperator):
         self.test_task_ids = dict(test_task_ids or {})
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Make the release. :raises ArtifactError: the store is unusable, or a pattern matches nothing"""
+        """
+        Make the release.
+
+        :raises ArtifactError: the store is unusable, or a pattern matches nothing
+        :raises AirflowFailException: there is no usable signing key
+        """
         from airflow_cd.artifacts.archive import pack, unpack
+        from airflow_cd.artifacts.contents import list_of
         from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
+        from airflow_cd.hooks.verification import sign_release
         from airflow_cd.model.release import ReleaseRef, Revision
 
-        started = datetime.now(timezone.utc)
+        signer = signer_of(self.service)
         build = load_build(context, self.build_task_id)
         revision = Revision.model_validate(build["revision"])
         url = store_url(self.service)
@@ -71,26 +79,31 @@ class PackageOperator(BaseOperator):
             names = pack(tree, archive, include=chosen.include, exclude=chosen.exclude)
             digest, size = store.put_file(archive), archive.stat().st_size
             self.log.info("Packed %d files, %d bytes: %s", len(names), size, digest)
+            contents = store.put_bytes(list_of(archive))
             sbom = self._sbom(store, tree, revision)
-        provenance = self._provenance(context, store, revision, digest, started)
+        statement = self._provenance(context, revision, digest)
         release = self._manifest(
             context,
             revision,
             digest=digest,
             size=size,
             build=build["build"],
-            provenance=provenance,
+            provenance=store.put_bytes(statement),
             sbom=sbom,
+            contents=contents,
         )
-        manifest = store.put_bytes(_canonical(release))
+        manifest = _canonical(release)
+        if signer is not None:
+            self.log.info("Signing manifest and provenance with key %s", signer.public_key.keyid)
         self._report(release)
         return ReleaseRef(
             service=release.service,
             digest=digest,
-            manifest=manifest,
+            manifest=store.put_bytes(manifest),
             store=url,
             version=release.version,
             revision=revision.sha,
+            envelopes=sign_release(store, signer, manifest, statement) if signer else None,
         ).model_dump(mode="json")
 
     def _sbom(self, store: ArtifactStore, tree: Path, revision: Revision) -> str | None:
@@ -101,12 +114,12 @@ class PackageOperator(BaseOperator):
         )
         return None if document is None else store.put_bytes(document)
 
-    def _provenance(
-        self, context: Context, store: ArtifactStore, revision: Revision, digest: str, started: datetime
-    ) -> str:
+    def _provenance(self, context: Context, revision: Revision, digest: str) -> bytes:
         from airflow_cd.artifacts.provenance import provenance
 
-        statement = provenance(
+        run = context["dag_run"]
+        assert run.start_date is not None  # since this task runs
+        return provenance(
             release_name=f"{self.service.name}-{revision.version}.tar.gz",
             digest=digest,
             repository=self.service.source.repository,
@@ -115,11 +128,10 @@ class PackageOperator(BaseOperator):
             commands=self.service.build.commands,
             suites={name: suite.commands for name, suite in self.service.test.items()},
             builder_id=BUILDER_ID,
-            invocation_id=f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}",
-            started_on=started,
-            finished_on=datetime.now(timezone.utc),
+            invocation_id=f"{run.dag_id}/{run.run_id}",
+            # Of the run, not of this task: a retry then gives the same statement, and the same signature.
+            started_on=run.start_date,
         )
-        return store.put_bytes(statement)
 
     def _manifest(self, context: Context, revision: Revision, **evidence: Any) -> Release:
         from airflow_cd.model.release import Release

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.hooks.history import changes_alias
-from airflow_cd.hooks.releases import actor_of, load_release
+from airflow_cd.hooks.releases import actor_of, load_ref
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.operators.restoring import RestoringMixin
 
@@ -81,7 +81,7 @@ class RollbackOperator(RestoringMixin, BaseOperator):
         return None if state is None else str(getattr(state, "value", state))
 
     def _bad_digest(self, context: Context, record: Record) -> str:
-        release, _ = load_release(context, self.release_task_id)
+        release = load_ref(context, self.release_task_id)
         current = record.current
         if current is None or current.actor != actor_of(context):
             by = f"{current.release.version}, deployed by {current.actor}" if current else "nothing"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_cd.artifacts.provenance import provenance
+from airflow_cd.artifacts.provenance import claim, provenance
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone(timedelta(hours=2)))
 RFC3339_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -34,7 +34,6 @@ def statement(**changes: Any) -> bytes:
             "builder_id": "https://builder.example",
             "invocation_id": "hello_delivery/run",
             "started_on": AT,
-            "finished_on": AT + timedelta(seconds=3),
             **changes,
         }
     )
@@ -74,13 +73,13 @@ def test_the_predicate_has_its_required_fields() -> None:
     assert dependency["digest"] == {"gitCommit": "c" * 40, "gitTree": "d" * 40}
     assert set(details) <= {"builder", "metadata", "byproducts"}
     assert is_uri(details["builder"]["id"])
-    assert set(details["metadata"]) == {"invocationId", "startedOn", "finishedOn"}
+    assert set(details["metadata"]) == {"invocationId", "startedOn"}
 
 
 def test_times_are_utc() -> None:
     metadata = json.loads(statement())["predicate"]["runDetails"]["metadata"]
-    assert (metadata["startedOn"], metadata["finishedOn"]) == ("2026-01-02T01:04:05Z", "2026-01-02T01:04:08Z")
-    assert all(RFC3339_UTC.fullmatch(metadata[name]) for name in ("startedOn", "finishedOn"))
+    assert metadata["startedOn"] == "2026-01-02T01:04:05Z"
+    assert RFC3339_UTC.fullmatch(metadata["startedOn"])
     with pytest.raises(ValueError, match="no time zone"):
         statement(started_on=datetime(2026, 1, 2))
 
@@ -110,3 +109,17 @@ def test_the_bytes_are_canonical() -> None:
 )
 def test_repositories_are_uris_without_secrets(repository: str, uri: str) -> None:
     assert source(repository) == f"git+{uri}@{'c' * 40}"
+
+
+def test_a_statement_says_what_it_is_about() -> None:
+    assert claim(statement()) == ([f"sha256:{'a' * 64}"], ["c" * 40])
+
+
+@pytest.mark.parametrize(
+    "change", [{"_type": "x"}, {"predicateType": "x"}, {"subject": 1}, {"predicate": []}]
+)
+def test_what_is_no_provenance_claims_nothing(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="https://slsa.dev/provenance/v1|not SLSA v1"):
+        claim(json.dumps({**json.loads(statement()), **change}).encode())
+    with pytest.raises(ValueError, match="not SLSA v1|Expecting"):
+        claim(b"[]")

@@ -62,8 +62,9 @@ def test_large_files_pass_through_little_memory(store: ArtifactStore, tmp_path: 
 def test_what_is_not_there_is_an_error(store: ArtifactStore, tmp_path: Path) -> None:
     with pytest.raises(ArtifactNotFoundError, match=digest_of(b"nothing")):
         store.get_bytes(digest_of(b"nothing"))
-    with pytest.raises(ArtifactNotFoundError):
-        store.get_file(digest_of(b"nothing"), tmp_path / "out")
+    for get in (store.get_file, store.get_unverified):
+        with pytest.raises(ArtifactNotFoundError):
+            get(digest_of(b"nothing"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(ArtifactError, match="nowhere"):
         store.put_file(tmp_path / "nowhere")
@@ -78,6 +79,8 @@ def test_changed_bytes_are_refused(store: ArtifactStore, row: Any, tmp_path: Pat
         with pytest.raises(ArtifactCorruptError, match=digest_of(content)):
             read(digest)
     assert (tmp_path / "out").read_text() == "before"
+    store.get_unverified(digest, tmp_path / "as it is")
+    assert (tmp_path / "as it is").read_bytes() == content
     # Building the same thing again mends it.
     store.put_bytes(b"good")
     assert store.get_bytes(digest) == b"good"

@@ -88,6 +88,8 @@ def test_a_broken_service_is_reported_and_the_others_load(
         ('windows: [{deny: "0 18 * * 5", duration: 1h, timezone: Mars/Base}]', ["'Mars/Base'", "IANA"]),
         ("windows: [{duration: 1h}]", ["exactly one of allow and deny"]),
         ("approval: {override: maybe}", ["'maybe'", "'allow' or 'deny'"]),
+        ("verify: {conn_ids: []}", ["verify.conn_ids", "at least 1"]),
+        ("verify: {conn_ids: [a]}", ["demands signed releases", "add `signing: {conn_id: ...}`", "defaults"]),
     ],
 )
 def test_environments_are_checked_too(tmp_path: Path, entry: str, says: list[str]) -> None:
@@ -106,6 +108,14 @@ def test_environments_are_checked_too(tmp_path: Path, entry: str, says: list[str
     assert f"services.yaml:{7 if target == '' else 8}: " in problems
     for part in says:
         assert part in problems
+
+
+def test_signing_may_come_from_the_defaults(tmp_path: Path) -> None:
+    demanding = GOOD.rstrip() + "\n      verify: {conn_ids: [release_signing]}\n"
+    text = "defaults:\n  signing: {conn_id: release_signing}\nservices:" + indent(demanding, "  ")
+    (one,) = load(tmp_path, text).services
+    assert one.signing is not None and one.production.verify is not None
+    assert (one.signing.conn_id, one.production.verify.conn_ids) == ("release_signing", ("release_signing",))
 
 
 def test_everything_wrong_with_a_service_is_said_at_once(tmp_path: Path) -> None:

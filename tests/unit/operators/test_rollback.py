@@ -1,0 +1,28 @@
+"""A rollback works from the target alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.support.local_run import local_run
+
+from airflow_cd.operators.rollback import RollbackOperator
+
+
+def test_a_rollback_does_not_need_the_artifact_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can delete or change a manifest must not be able to keep a bad release in production."""
+    with local_run(tmp_path, monkeypatch) as run:
+        service = run.service()
+        for text in ("one", "two"):
+            run.package(service, run.commit(text))
+            run.deploy(service)
+        shutil.rmtree(run.store.root)
+        context = run.context
+        context["ti"].get_task_states = lambda **_: {run.run_id: {"health": "failed"}}
+        rollback = RollbackOperator(
+            task_id="rollback", service=service, environment="production", health_task_id="health"
+        )
+        rollback.execute(context)
+        assert run.served() == "one"
