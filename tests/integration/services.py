@@ -69,6 +69,7 @@ class TestService:
     """
 
     __test__ = False
+    app, dag_file = APP, DAG_FILE
 
     def __init__(
         self, airflow: RunningAirflow, name: str, pipeline: str, folder: Path, **changes: Any
@@ -86,7 +87,7 @@ class TestService:
     def commit(self, text: str, *, sick_in: str = "", tests_pass: bool = True, **author: str) -> str:
         """Push a version of the service that answers ``text``, and return its SHA."""
         files = {
-            "src/app.py": APP.format(text=text, sick_in=sick_in),
+            "src/app.py": self.app.format(text=text, sick_in=sick_in),
             "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
         }
         self.head = self.repository.commit(files, f"say {text}", **author)
@@ -141,7 +142,7 @@ class TestService:
     def _write(self) -> None:
         self._write_file()
         dag_file = self.airflow.dags_folder / f"{self.name}.py"
-        dag_file.write_text(DAG_FILE.format(name=self.name))
+        dag_file.write_text(self.dag_file.format(name=self.name))
         api = self.airflow.api
         wait_until(
             lambda: self.dag_id in api.dag_ids(),
