@@ -70,16 +70,17 @@ class TestService:
 
     __test__ = False
     app, dag_file = APP, DAG_FILE
+    environments: tuple[str, ...] = ("staging", "production")
 
     def __init__(
         self, airflow: RunningAirflow, name: str, pipeline: str, folder: Path, **changes: Any
     ) -> None:
         self.airflow, self.name, self.pipeline = airflow, name, pipeline
         self.dag_id = f"{name}_{pipeline}"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.repository = GitRepository(folder)
         self._sick = folder / "sick"
-        self.ports = dict(zip(("staging", "production"), any_free(2), strict=True))
+        self.ports = dict(zip(self.environments, any_free(len(self.environments)), strict=True))
         self.definition = self._define(**changes)
         self.head = self.commit("first")
         self._write()
@@ -175,7 +176,7 @@ class TestService:
             "build": [["python", "-m", "compileall", "-q", "src"]],
             "test": {"unit": {"commands": [["python", "-c", WRITE_REPORT]], "junit": "report.xml"}},
             "package": {"archive": {"include": ["src/**"]}},
-            "environments": [environment("staging"), environment("production")],
+            "environments": [environment(name) for name in self.environments],
         }
         definition.update(copy.deepcopy(changes))
         if approval is not None:

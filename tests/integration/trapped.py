@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from demo.airflow import RunningAirflow
 from demo.runs import Run
+from demo.waiting import wait_until
 from filelock import FileLock
 from tests.integration.services import APP, DAG_FILE, WRITE_REPORT, TestService
 from tests.support.trap import Trap
@@ -65,6 +70,8 @@ class TrappedService(TestService):
     before it listens), and ``<task_id>.<method>.begins`` or ``.ended`` with the methods ``execute`` and
     ``resume_execution`` (after a deferral or an answer).
 
+    :param environments: their names; the last one is production
+    :param asks: whether every environment has an approval
     :param retry_delay: seconds between a task's tries
     """
 
@@ -75,10 +82,14 @@ class TrappedService(TestService):
         pipeline: str,
         folder: Path,
         *,
+        environments: tuple[str, ...] = TestService.environments,
+        asks: bool = False,
         retry_delay: float = 0.2,
         **changes: Any,
     ) -> None:
+        self.environments, self._asks = environments, asks
         self.traps = folder / "traps"
+        self.traps.mkdir(parents=True)
         self.app = _HELD_APP + APP
         held = _HELD_TASKS.format(traps=self.traps, retry_delay=retry_delay)
         self.dag_file = DAG_FILE + held.replace("{", "{{").replace("}", "}}")
@@ -90,8 +101,50 @@ class TrappedService(TestService):
 
     def kill_worker_in(self, trap: Trap, run: Run) -> None:
         """Kill the worker of the task that runs into this trap, once."""
-        self.airflow.kill_worker(trap.caught(explain=run.explain).pid)
+        (victim,) = trap.caught(explain=run.explain)
+        self.airflow.kill_worker(victim.pid)
         trap.remove()
+
+    def kill_worker_starting(self, environment: str, run: Run) -> None:
+        """Kill the worker whose task waits for a release to become ready, once."""
+        trap = self.trap(f"app.{environment}")
+        trap.caught(explain=run.explain)
+        self.kill_deployer(environment)
+        trap.remove()
+
+    def kill_worker_draining(self, environment: str, run: Run) -> None:
+        """Kill the worker whose task switched to another release and waits for the old one's last request."""
+        layout = self.layout(environment)
+        before, old = layout.record().generation, layout.upstream()
+        assert old is not None
+        with socket.create_connection(old):
+            wait_until(
+                lambda: layout.record().generation > before, "it is switched", timeout=90, explain=run.explain
+            )
+            self.kill_deployer(environment)
+
+    def kill_deployer(self, environment: str) -> None:
+        """Kill the worker whose task changes this environment right now."""
+        holder = json.loads(self.layout(environment).holder.read_bytes())
+        self.airflow.kill_worker(holder["pid"])
+
+    def move(self, port: int, environment: str = "production") -> None:
+        """Let the service answer on another port there from its next deployment on."""
+        for definition in self.definition["environments"]:
+            if definition["name"] == environment:
+                definition["target"]["local"]["port"] = port
+        self._write_file()
+
+    def layout(self, environment: str) -> Layout:
+        """Return where the target keeps what runs there."""
+        return Layout(root_of(self.airflow.home / "cd"), self.name, environment)
+
+    @contextmanager
+    def undecided(self) -> Iterator[None]:
+        """Let the health checks come to no verdict until the end of the block."""
+        (self.traps / "undecided").touch()
+        yield
+        (self.traps / "undecided").unlink()
 
     def expect_one_deployment(
         self, run: Run, text: str, environment: str = "production", *, generation: int = 1
@@ -113,7 +166,7 @@ class TrappedService(TestService):
         running = f"{self.name}.{environment}.{record.generation}"
         assert self.programs(environment) == {running, f"{self.name}.{environment}.front"}
         assert len(self.processes(environment)) == 1
-        layout = Layout(root_of(data), self.name, environment)
+        layout = self.layout(environment)
         with FileLock(layout.lease, timeout=0):
             pass
         deployed = [record.current, *record.previous]
@@ -145,6 +198,12 @@ class TrappedService(TestService):
         definition["build"].append(["python", "-c", _HELD_COMMAND, str(self.traps / "build")])
         unit = [["python", "-c", _HELD_COMMAND, str(self.traps / "test")], ["python", "-c", WRITE_REPORT]]
         definition["test"]["unit"]["commands"] = unit
+        check = ["test", "!", "-e", str(self.traps / "undecided")]
         for environment in definition["environments"]:
-            environment["target"]["local"]["env"] = {"TRAPS": str(self.traps)}
+            environment["target"]["local"].update(env={"TRAPS": str(self.traps)}, drain="60s")
+            environment["health"].append(
+                {"command": check, "interval": "200ms", "healthy_after": 1, "failures": 100_000}
+            )
+            if self._asks:
+                environment["approval"] = {}
         return definition

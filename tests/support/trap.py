@@ -30,23 +30,26 @@ class Trap:
         os.mkfifo(self.path)
         return self
 
-    def caught(self, timeout: float = 60, explain: Callable[[], str] | None = None) -> psutil.Process:
+    def caught(
+        self, number: int = 1, *, timeout: float = 90, explain: Callable[[], str] | None = None
+    ) -> list[psutil.Process]:
         """
-        Wait for somebody and return the process.
+        Wait until so many are held, and return their processes.
 
-        :param explain: returns what is known about why nobody came
-        :raises NotInTimeError: nobody came
+        :param explain: returns what is known about why they did not come
+        :raises NotInTimeError: they did not come
         """
 
-        def find() -> psutil.Process | None:
+        def find() -> list[psutil.Process]:
             if self._writing is None:
                 try:
                     self._writing = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
                 except OSError:  # nobody reads
-                    return None
-            return next((process for process in psutil.process_iter() if self._holds(process)), None)
+                    return []
+            held = [process for process in psutil.process_iter() if self._holds(process)]
+            return held if len(held) >= number else []
 
-        what = f"somebody runs into {self.path.name}"
+        what = f"{number} process(es) run into {self.path.name}"
         return wait_until(find, what, timeout=timeout, every=0.05, explain=explain)
 
     def remove(self) -> None:
