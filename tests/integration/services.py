@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +188,22 @@ class TestService:
         if monitor is not None:
             definition["environments"][-1]["monitor"] = monitor
         return definition
+
+
+@contextmanager
+def made(
+    kind: type[TestService], airflow: RunningAirflow, folder: Path, test: str
+) -> Iterator[Callable[..., Any]]:
+    """Make services, in any thread; they are gone at the end of the block. :param test: who uses them"""
+    all_made: list[TestService] = []
+    numbers = itertools.count()
+
+    def make(pipeline: str = "delivery", **changes: Any) -> TestService:
+        name = f"s{zlib.crc32(test.encode())}x{next(numbers)}"
+        one = kind(airflow, name, pipeline, folder / name, **changes)
+        all_made.append(one)
+        return one
+
+    yield make
+    for one in all_made:
+        one.remove()

@@ -156,6 +156,12 @@ class TrappedService(TestService):
         assert record.current.release.digest == run.xcom("package")["digest"]
         assert record.current.actor == f"{run.dag_id}/{run.run_id}"
         assert self.served(environment) == text
+        told = [
+            event["extra"]["generation"]
+            for event in run.api.get("/assets/events", source_run_id=run.run_id)["asset_events"]
+            if event["source_dag_id"] == run.dag_id and event["extra"].get("environment") == environment
+        ]
+        assert told == [generation]
         self.expect_nothing_left(environment)
 
     def expect_nothing_left(self, environment: str = "production") -> None:
@@ -179,7 +185,9 @@ class TrappedService(TestService):
     def programs(self, environment: str) -> set[str]:
         """Return what supervisord runs for this environment, whatever is written down about it."""
         supervisor = Supervisor(root_of(self.airflow.home / "cd"))
-        return {name for name in supervisor.names(f"{self.name}.{environment}.")}
+        known = {program["name"] for program in supervisor._api().getAllProcessInfo()}
+        prefix = f"{self.name}.{environment}."
+        return {name for name in known | set(supervisor.names(prefix)) if name.startswith(prefix)}
 
     def processes(self, environment: str) -> list[psutil.Process]:
         """Return the processes of this machine that a release of this service is."""
@@ -200,7 +208,8 @@ class TrappedService(TestService):
         definition["test"]["unit"]["commands"] = unit
         check = ["test", "!", "-e", str(self.traps / "undecided")]
         for environment in definition["environments"]:
-            environment["target"]["local"].update(env={"TRAPS": str(self.traps)}, drain="60s")
+            environment["target"]["local"]["drain"] = "60s"
+            environment["target"]["local"]["env"]["TRAPS"] = str(self.traps)
             environment["health"].append(
                 {"command": check, "interval": "200ms", "healthy_after": 1, "failures": 100_000}
             )
