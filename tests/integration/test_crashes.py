@@ -53,6 +53,8 @@ def when_their_work_is_done_but_nobody_knows(make: MakeService) -> None:
     for trap in before:
         hello.kill_worker_in(trap, run)
     traps = [hello.trap(f"production.{place}.ended") for place in after]
+    # The killed try, and the one that parked.
+    hello.airflow.wait_until_noted(run.run_id, APPROVE, 2, timeout=90)
     answer(run, "Approve", bob)
     for trap in traps:
         hello.kill_worker_in(trap, run)
@@ -70,6 +72,7 @@ def when_they_take_an_answer(make: MakeService) -> None:
     hello.airflow.wait_until_noted(run.run_id, APPROVE)
     run.answer(APPROVE, "Approve", bob)
     hello.kill_worker_in(trap, run)
+    hello.airflow.wait_until_noted(run.run_id, APPROVE, 3, timeout=90)
     answer(run, "Approve", alice)
     run.wait_for("success")
     hello.expect_one_deployment(run, "first")

@@ -32,6 +32,7 @@ def test_every_component_is_killed_while_it_is_waited(trapped: MakeService, airf
     for component in COMPONENTS:
         approve, health = f"{component}.approve", f"{component}.health"
         run.wait_for_task(approve, "awaiting_input", timeout=90)
+        airflow.wait_until_noted(run.run_id, approve)
         crash(airflow, component)
         assert run.states()[approve] == "awaiting_input"
         assert hello.record(component).current is None
