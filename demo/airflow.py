@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import psutil
 from filelock import FileLock
 
 from demo.api import AirflowApi
-from demo.component import Component
+from demo.component import Component, kill_tree
 from demo.configuration import Ports, airflow_settings, clean_environment, passwords_file
 from demo.ports import is_listening
 from demo.waiting import wait_until
@@ -173,6 +174,23 @@ class RunningAirflow:
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a component and everything it started; start it again with :meth:`restart`."""
         self.components[name].send(number)
+
+    def kill_worker(self, pid: int) -> None:
+        """
+        Kill the worker that executes a task, the task and all it started, as at the death of their machine.
+
+        The scheduler is told nothing: it finds out by the task's missing heartbeat.
+
+        :param pid: the task's process, or one that it started
+        :raises ValueError: this process is none of a worker's
+        """
+        process = psutil.Process(pid)
+        scheduler = self.components["scheduler"].pid
+        for member in [process, *process.parents()]:
+            if member.ppid() == scheduler:
+                kill_tree(member)
+                return
+        raise ValueError(f"process {pid} ({process.name()}) belongs to no worker of this Airflow")
 
     def wait_until_healthy(
         self, *, since: datetime | None = None, only: str | None = None, timeout: float = 120

@@ -119,6 +119,21 @@ class Component:
                 return
 
 
+def kill_tree(root: psutil.Process) -> None:
+    """
+    Kill a process and all that descend from it, as at the death of their machine.
+
+    All of them are stopped first, so that none sees another one die and reports it.
+    """
+    root.suspend()
+    tree = [root, *root.children(recursive=True)]
+    for end in (psutil.Process.suspend, psutil.Process.kill):
+        for process in tree:
+            with suppress(psutil.NoSuchProcess):
+                end(process)
+    psutil.wait_procs(tree, timeout=10)
+
+
 def _session(pid: int) -> int | None:
     try:
         return os.getsid(pid)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo.airflow import RunningAirflow
-from tests.integration.services import TestService
+from tests.integration.services import TestService, made
+
+pytest.register_assert_rewrite("tests.integration.trapped")
+from tests.integration.trapped import TrappedService  # noqa: E402
 
 
 @pytest.fixture
 def service(airflow: RunningAirflow, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Make services: ``service("name", pipeline="delivery", ...)`` is in Airflow when it returns."""
-    made: list[TestService] = []
+    """Make services: ``service("delivery", ...)`` is in Airflow when it returns."""
+    with made(TestService, airflow, tmp_path, request.node.name) as make:
+        yield make
 
-    def make(pipeline: str = "delivery", **changes: Any) -> TestService:
-        name = f"s{zlib.crc32(request.node.name.encode())}x{len(made)}"
-        one = TestService(airflow, name, pipeline, tmp_path / name, **changes)
-        made.append(one)
-        return one
 
-    yield make
-    for one in made:
-        one.remove()
+@pytest.fixture
+def trapped(airflow: RunningAirflow, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Make services, as ``service`` does, whose tasks and processes can be held and killed."""
+    with made(TrappedService, airflow, tmp_path, request.node.name) as make:
+        yield make

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +75,18 @@ class TestService:
     """
 
     __test__ = False
+    app, dag_file = APP, DAG_FILE
+    environments: tuple[str, ...] = ("staging", "production")
 
     def __init__(
         self, airflow: RunningAirflow, name: str, pipeline: str, folder: Path, **changes: Any
     ) -> None:
         self.airflow, self.name, self.pipeline = airflow, name, pipeline
         self.dag_id = f"{name}_{pipeline}"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.repository = GitRepository(folder)
         self._sick = folder / "sick"
-        self.ports = dict(zip(("staging", "production"), any_free(2), strict=True))
+        self.ports = dict(zip(self.environments, any_free(len(self.environments)), strict=True))
         self.definition = self._define(**changes)
         self.head = self.commit("first")
         self._write()
@@ -88,7 +94,7 @@ class TestService:
     def commit(self, text: str, *, sick_in: str = "", tests_pass: bool = True, **author: str) -> str:
         """Push a version of the service that answers ``text``, and return its SHA."""
         files = {
-            "src/app.py": APP.format(text=text, sick_in=sick_in),
+            "src/app.py": self.app.format(text=text, sick_in=sick_in),
             "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
         }
         self.head = self.repository.commit(files, f"say {text}", **author)
@@ -148,7 +154,7 @@ class TestService:
     def _write(self) -> None:
         self._write_file()
         dag_file = self.airflow.dags_folder / f"{self.name}.py"
-        dag_file.write_text(DAG_FILE.format(name=self.name))
+        dag_file.write_text(self.dag_file.format(name=self.name))
         api = self.airflow.api
         wait_until(
             lambda: self.dag_id in api.dag_ids(),
@@ -181,7 +187,7 @@ class TestService:
             "build": [["python", "-m", "compileall", "-q", "src"]],
             "test": {"unit": {"commands": [["python", "-c", WRITE_REPORT]], "junit": "report.xml"}},
             "package": {"archive": {"include": ["src/**"]}},
-            "environments": [environment("staging"), environment("production")],
+            "environments": [environment(name) for name in self.environments],
         }
         self._merge(definition, changes)
         return definition
@@ -190,3 +196,22 @@ class TestService:
     def _merge(definition: dict[str, Any], changes: dict[str, Any]) -> None:
         for key, value in copy.deepcopy(changes).items():
             (definition["environments"][-1] if key in _OF_PRODUCTION else definition)[key] = value
+
+
+@contextmanager
+def made(
+    kind: type[TestService], airflow: RunningAirflow, folder: Path, test: str
+) -> Iterator[Callable[..., Any]]:
+    """Make services, in any thread; they are gone at the end of the block. :param test: who uses them"""
+    all_made: list[TestService] = []
+    numbers = itertools.count()
+
+    def make(pipeline: str = "delivery", **changes: Any) -> TestService:
+        name = f"s{zlib.crc32(test.encode())}x{next(numbers)}"
+        one = kind(airflow, name, pipeline, folder / name, **changes)
+        all_made.append(one)
+        return one
+
+    yield make
+    for one in all_made:
+        one.remove()

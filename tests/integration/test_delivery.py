@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from demo.airflow import RunningAirflow
-from demo.api import AirflowApi, ApiError
+from demo.api import ApiError
 from demo.runs import Run
-from demo.waiting import wait_until
+from tests.integration.answers import APPROVE, answer, wait_until_asked_again
 from tests.integration.services import TestService
 
 pytestmark = pytest.mark.scheduler
 
 MakeService = Callable[..., TestService]
-APPROVE = "production.approve"
 
 
 def parked(run: Run) -> Run:
@@ -168,29 +167,3 @@ def test_waiting_takes_no_slot(service: MakeService) -> None:
     other = service("deployment")
     other.run().wait_for("success")
     assert other.served() == "first"
-
-
-def answer(run: Run, option: str, api: AirflowApi, **inputs: str) -> None:
-    """
-    Answer until the answer is taken.
-
-    Airflow 3.3.2 loses one that arrives before its scheduler has noticed that the task parked, and retries
-    the task, which asks again. People are never that fast; a test is.
-    """
-
-    def taken() -> bool:
-        if run.states()[APPROVE] in ("success", "failed", "skipped"):
-            return True
-        if is_asking(run):
-            run.answer(APPROVE, option, api, **inputs)
-        return False
-
-    wait_until(taken, f"the answer {option} is taken", timeout=90, every=1, explain=run.explain)
-
-
-def is_asking(run: Run) -> bool:
-    return run.states()[APPROVE] == "awaiting_input" and not run.question(APPROVE)["response_received"]
-
-
-def wait_until_asked_again(run: Run) -> None:
-    wait_until(lambda: is_asking(run), "the question is asked again", timeout=60, explain=run.explain)

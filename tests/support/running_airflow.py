@@ -10,6 +10,18 @@ from demo.airflow import RunningAirflow
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
+_SETTINGS = {
+    # Fewer slots than there are waiting tasks in any test: waiting must not take one.
+    "AIRFLOW__CORE__PARALLELISM": "4",
+    # What was killed is missed within seconds. (Supervisors of tasks report every second.)
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "8",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+}
 _USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user"}
 
 
@@ -21,10 +33,8 @@ def airflow(
     home = tmp_path_factory.mktemp("airflow")
     # An empty database of this Airflow version, made once per checkout.
     template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
-    # Fewer slots than there are waiting tasks in any test: waiting must not take one.
-    settings = {"AIRFLOW__CORE__PARALLELISM": "4"}
     try:
-        with RunningAirflow(home, users=_USERS, template=template, extra_config=settings) as running:
+        with RunningAirflow(home, users=_USERS, template=template, extra_config=_SETTINGS) as running:
             yield running
     finally:
         shutdown(root_of(home / "cd"))

@@ -21,8 +21,8 @@ from airflow_cd.sensors.approval import ApprovalSensor
 from airflow_cd.sensors.health import HealthCheckSensor
 from airflow_cd.triggers.git_heads import GitHeadTrigger
 
-# Every effect of these tasks is idempotent, so a lost worker or a conflict with another run costs a retry,
-# not a release. What would fail again the same way fails at once (AirflowFailException).
+# Every effect of these tasks is idempotent, so a lost worker costs a retry, not a release. What would fail
+# again the same way fails at once (AirflowFailException).
 _RETRIES = 3
 _RETRY_DELAY = timedelta(seconds=5)
 # A candidate that waits for its approval keeps its DAG run active; newer commits must not wait behind it.

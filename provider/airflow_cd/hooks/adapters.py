@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,10 +81,8 @@ def open_environment(service: str, environment: Environment) -> Target:
     return registry.open_target(service, environment, data_dir=data_dir(), unpack=unpack)
 
 
-@contextmanager
-def scratch_dir(prefix: str) -> Iterator[Path]:
+def scratch_dir(prefix: str) -> AbstractContextManager[Path]:
     """Open an empty folder for a task's work; it is gone afterwards."""
-    root = data_dir() / "scratch"
-    root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=prefix + "-", dir=root, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    from airflow_cd.processes.scratch import scratch_folder
+
+    return scratch_folder(data_dir() / "scratch", prefix)

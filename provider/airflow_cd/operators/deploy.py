@@ -21,6 +21,7 @@ from airflow_cd.exceptions import (
 from airflow_cd.hooks.history import change_of, changes_alias, emit
 from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
+from airflow_cd.operators.turns import TurnsMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_cd.targets.base import Record, Target
 
 
-class DeployOperator(BaseOperator):
+class DeployOperator(TurnsMixin, BaseOperator):
     """
     Deploys the run's release, if it may be deployed.
 
@@ -39,8 +40,8 @@ class DeployOperator(BaseOperator):
     fails the task before the target is asked anything; the release that runs already is left alone; an older
     one than what runs is skipped as superseded; one that was rolled back is not deployed again by itself, nor
     is any while the environment is held; a closed window and a missing or foreign approval fail the task; the
-    target then compares and sets, so that of two deployments based on the same record one wins and the other
-    is told (and, retried by Airflow, decides anew).
+    target then compares and sets, so that of two deployments based on the same record one wins, and the other
+    waits, in the triggerer, until it can decide anew.
 
     The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url``, ``changed`` and
     ``verified_by`` (id of the key whose signature let the release in, ``None`` where none is demanded).
@@ -74,11 +75,15 @@ class DeployOperator(BaseOperator):
         """
         Deploy the release.
 
-        :raises DeployConflictError: someone else deploys here; Airflow's retry decides again
+        :raises TaskDeferred: somebody else deploys here; decides anew later
         :raises AirflowSkipException: superseded
         :raises AirflowFailException: not signed as demanded, changed in the store, not approved, outside the
             windows, or the release did not become ready
         """
+        return self.in_turn(context)
+
+    def take_turn(self, context: Context) -> dict[str, Any]:
+        """Check every gate and deploy. :raises DeployConflictError: somebody else deploys here"""
         from airflow_cd.hooks.adapters import open_target
 
         ref = load_ref(context, self.release_task_id)

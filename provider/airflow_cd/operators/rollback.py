@@ -12,6 +12,7 @@ from airflow_cd.hooks.history import changes_alias
 from airflow_cd.hooks.releases import actor_of, load_ref
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.operators.restoring import RestoringMixin
+from airflow_cd.operators.turns import TurnsMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_cd.targets.base import Record
 
 
-class RollbackOperator(RestoringMixin, BaseOperator):
+class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
     """
     The teardown of ``deploy``: skips itself when the release is healthy, else rolls back and verifies.
 
@@ -57,9 +58,14 @@ class RollbackOperator(RestoringMixin, BaseOperator):
         """
         Roll back if there is something to roll back.
 
+        :raises TaskDeferred: somebody else deploys here, decides anew later; or the verification begins
         :raises AirflowSkipException: the release is healthy, or something else runs by now
         :raises AirflowFailException: there is no previous release, or it does not become ready
         """
+        return self.in_turn(context)
+
+    def take_turn(self, context: Context) -> dict[str, Any]:
+        """Roll back if need be. :raises DeployConflictError: somebody else deploys here"""
         from airflow_cd.hooks.adapters import open_target
 
         state = self._health_state(context)

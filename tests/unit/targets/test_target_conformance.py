@@ -320,6 +320,7 @@ def test_no_request_fails_while_releases_change(place: Place) -> None:
 # Files that appear on the way of a second deployment, from its begin to its end.
 MOMENTS = [
     "lease.json",
+    ".*.tar.gz",
     "releases/*/app.py",
     "instance-2.json",
     "instance-2.log",
@@ -351,6 +352,7 @@ def test_a_deployment_killed_anywhere_is_finished_by_the_next(place: Place, mome
     assert place.served() == "two"
     assert place.target.record().generation == 2
     assert place.instances() == ["hello.production.2"]
+    assert list(folder.glob(".*")) == []
 
 
 class TestLocal:

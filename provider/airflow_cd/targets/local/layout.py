@@ -87,7 +87,12 @@ class Layout:
         _sync_folder(self.folder)
 
     def prune(self, record: Record) -> None:
-        """Remove what belongs to generations long gone, and releases nobody can go back to."""
+        """
+        Remove what belongs to generations long gone, releases nobody can go back to, and what attempts that
+        were killed were writing. Needs the lease.
+        """
+        for temporary in self.folder.glob(".*"):
+            temporary.unlink(missing_ok=True)
         for file in self.folder.glob("instance-*"):
             number = file.name.removeprefix("instance-").partition(".")[0]
             if number.isdigit() and int(number) <= record.generation - _KEPT_LOGS:

@@ -121,9 +121,12 @@ class Supervisor:
 
     def remove(self, name: str) -> None:
         """End a program and forget it; nothing happens when there is none."""
+        if self._answers():
+            self._end(name)
+        # Last: a program whose file is gone would be found by nobody, should this process be killed before.
         (self._programs / f"{name}.conf").unlink(missing_ok=True)
-        if not self._answers():
-            return
+
+    def _end(self, name: str) -> None:
         api = self._api()
         for call, arguments in ((api.stopProcessGroup, (name, True)), (api.removeProcessGroup, (name,))):
             try:

@@ -109,7 +109,11 @@ class LocalTarget:
         """Put the release that ran before ``bad`` back."""
         with self._leased(actor, "a rollback"):
             record = self.record()
-            if record.current is None or record.current.release.digest != bad:
+            current = record.current
+            if current is not None and current.rolled_back_from == bad:
+                # Done, perhaps by an attempt that was killed before it cleared away.
+                return self._converge(record)
+            if current is None or current.release.digest != bad:
                 return record
             position = self._destination(record, to)
             restored = Deployed(
@@ -167,7 +171,7 @@ class LocalTarget:
         if folder.exists():
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=self._layout.folder, suffix=".tar.gz") as archive:
+        with NamedTemporaryFile(dir=self._layout.folder, prefix=".", suffix=".tar.gz") as archive:
             store.get_file(release.digest, Path(archive.name))
             self._unpack(Path(archive.name), folder)
 

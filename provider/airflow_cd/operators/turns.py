@@ -1,0 +1,51 @@
+"""Waiting until nobody else changes an environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import DeployConflictError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Longer than it takes Airflow to notice that a task deferred: 3.3.2 takes one that is back before for lost.
+_MORE_THAN_A_HEARTBEAT = 1.0
+
+
+class TurnsMixin:
+    """
+    Lets an operator whose environment somebody else is changing wait in the triggerer, and decide anew then.
+
+    Waiting takes no worker slot and none of the task's retries: how long the other one takes (to become
+    ready, or to drain) is not this release's fault.
+    """
+
+    log: Any
+    defer: Any
+
+    def in_turn(self, context: Context) -> dict[str, Any]:
+        """Do the work, or wait and let :meth:`next_turn` try again."""
+        try:
+            return self.take_turn(context)
+        except DeployConflictError as error:
+            self._wait(error)
+            raise  # never reached: waiting leaves the task
+
+    def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Decide anew, from the beginning."""
+        return self.in_turn(context)
+
+    def take_turn(self, context: Context) -> dict[str, Any]:
+        """Do the work. :raises DeployConflictError: it is somebody else's turn"""
+        raise NotImplementedError
+
+    def _wait(self, conflict: DeployConflictError) -> None:
+        from airflow.configuration import conf
+        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+        heartbeat = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)
+        delay = timedelta(seconds=heartbeat + _MORE_THAN_A_HEARTBEAT)
+        self.log.info("%s. Deciding anew in %g s.", conflict, delay.total_seconds())
+        self.defer(trigger=TimeDeltaTrigger(delay), method_name="next_turn")
