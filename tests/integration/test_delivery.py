@@ -6,20 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from demo.airflow import RunningAirflow
-from demo.api import AirflowApi, ApiError
+from demo.api import ApiError
 from demo.runs import Run
-from demo.waiting import wait_until
+from tests.integration.deciding import APPROVE, answer, logs, parked, wait_until_asked_again
 from tests.integration.services import TestService
 
 pytestmark = pytest.mark.scheduler
 
 MakeService = Callable[..., TestService]
-APPROVE = "production.approve"
-
-
-def parked(run: Run) -> Run:
-    run.wait_for_task(APPROVE, "awaiting_input", timeout=120)
-    return run
 
 
 def test_an_approvers_answer_lets_the_release_in(service: MakeService, airflow: RunningAirflow) -> None:
@@ -112,9 +106,7 @@ def test_the_author_is_asked_in_vain(service: MakeService, airflow: RunningAirfl
     answer(run, "Approve", airflow.as_user("bob"))
     run.wait_for("success")
     # In whichever try Airflow took the first answer.
-    tries = run.api.task_instances(run.dag_id, run.run_id)[APPROVE]["try_number"]
-    logs = "".join(run.log(APPROVE, number) for number in range(1, tries + 1))
-    assert "is the author of the commit" in logs
+    assert "is the author of the commit" in logs(run, APPROVE)
     current = hello.record().current
     assert current is not None and current.approval == "approved by bob"
 
@@ -168,29 +160,3 @@ def test_waiting_takes_no_slot(service: MakeService) -> None:
     other = service("deployment")
     other.run().wait_for("success")
     assert other.served() == "first"
-
-
-def answer(run: Run, option: str, api: AirflowApi, **inputs: str) -> None:
-    """
-    Answer until the answer is taken.
-
-    Airflow 3.3.2 loses one that arrives before its scheduler has noticed that the task parked, and retries
-    the task, which asks again. People are never that fast; a test is.
-    """
-
-    def taken() -> bool:
-        if run.states()[APPROVE] in ("success", "failed", "skipped"):
-            return True
-        if is_asking(run):
-            run.answer(APPROVE, option, api, **inputs)
-        return False
-
-    wait_until(taken, f"the answer {option} is taken", timeout=90, every=1, explain=run.explain)
-
-
-def is_asking(run: Run) -> bool:
-    return run.states()[APPROVE] == "awaiting_input" and not run.question(APPROVE)["response_received"]
-
-
-def wait_until_asked_again(run: Run) -> None:
-    wait_until(lambda: is_asking(run), "the question is asked again", timeout=60, explain=run.explain)
