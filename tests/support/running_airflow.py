@@ -10,7 +10,7 @@ from demo.airflow import RunningAirflow
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
-_USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user"}
+_USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user", "Bob": "user"}
 
 
 @pytest.fixture(scope="session")
