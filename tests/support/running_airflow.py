@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -10,6 +11,8 @@ from demo.airflow import RunningAirflow
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
+# An empty database other than SQLite, to see what row locks change.
+_DATABASE = os.environ.get("CD_TEST_SQL_ALCHEMY_CONN")
 _USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user", "Bob": "user"}
 
 
@@ -24,7 +27,9 @@ def airflow(
     # Fewer slots than there are waiting tasks in any test: waiting must not take one.
     settings = {"AIRFLOW__CORE__PARALLELISM": "4"}
     try:
-        with RunningAirflow(home, users=_USERS, template=template, extra_config=settings) as running:
+        with RunningAirflow(
+            home, users=_USERS, template=template, extra_config=settings, sql_alchemy_conn=_DATABASE
+        ) as running:
             yield running
     finally:
         shutdown(root_of(home / "cd"))
