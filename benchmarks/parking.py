@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from urllib.parse import quote
 
@@ -86,13 +85,15 @@ class Parking:
         )
         return {task["dag_run_id"] for task in found["task_instances"]}
 
-    def remove(self, runs: Sequence[Run] = ()) -> None:
-        """Take the DAG out of Airflow, and end what still waits."""
-        self.airflow.api.pause(self.dag_id)
+    def slots(self) -> dict[str, int]:
+        """Return how many slots of the pool are taken, by what takes them."""
+        pool = self.airflow.api.get("/pools/default_pool")
+        return {kind: pool[f"{kind}_slots"] for kind in ("running", "queued", "scheduled", "deferred")}
+
+    def remove(self) -> None:
+        """Take the DAG and all its runs out of Airflow."""
         (self.airflow.dags_folder / f"{self.dag_id.removesuffix('_delivery')}.py").unlink()
-        for run in runs:
-            path = f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run.run_id, safe='')}"
-            self.airflow.api.request("DELETE", path)
+        self.airflow.api.request("DELETE", f"/api/v2/dags/{self.dag_id}")
 
     def _start(self) -> Run:
         run = Run.triggered(self.airflow.api, self.dag_id)

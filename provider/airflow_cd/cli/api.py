@@ -52,17 +52,16 @@ class Api:
 
     def _request(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         response = self._client.request(method, f"/api/v2{path}", **kwargs)
-        if response.status_code == 401:
-            raise RefusedError(
-                401,
-                f"Airflow does not accept the token (HTTP 401, {_detail(response)}): give --user, or "
-                f"put a new token into {TOKEN_VARIABLE}.",
-            )
         if response.is_error:
-            detail = _detail(response)
-            raise RefusedError(
-                response.status_code, f"Airflow refuses (HTTP {response.status_code}): {detail}"
-            )
+            status, detail = response.status_code, _detail(response)
+            # Of a token that is not one Airflow says 403, as of what somebody may not do.
+            if status == 401 or (status == 403 and "JWT" in detail):
+                raise RefusedError(
+                    status,
+                    f"Airflow does not accept the token (HTTP {status}, {detail}): give --user, or put a new "
+                    f"token into {TOKEN_VARIABLE}.",
+                )
+            raise RefusedError(status, f"Airflow refuses (HTTP {status}): {detail}")
         answer: dict[str, Any] = response.json()
         return answer
 
