@@ -3,8 +3,8 @@ Building the DAGs of N services with load_dags against building as many raw DAGs
 
 The raw DAGs, and dag-factory's, have the same tasks and edges as bare ``BaseOperator``: per service a
 delivery pipeline and a rollback DAG. Each is built in a process of its own, after ``airflow.sdk`` was
-imported, alternating; the ratio is that of the medians of CPU seconds. Reading and validating YAML counts. ``first
-parse`` is that of a file that was edited, whose content is not remembered yet.
+imported, alternating; the ratio is that of the medians of CPU seconds. Reading and validating YAML counts.
+``first parse`` is that of a file that was edited, whose content is not remembered yet.
 """
 
 from __future__ import annotations

@@ -109,6 +109,16 @@ class TestService:
         self.definition["environments"][-1]["health"][0].update(check)
         self._write_file()
 
+    def redefine(self, *, package: Any = None, **production: Any) -> None:
+        """Edit the file: how it is packaged, or production's keys (``None`` removes one)."""
+        if package is not None:
+            self.definition["package"] = package
+        last = self.definition["environments"][-1]
+        last.update(production)
+        for key in [key for key, value in production.items() if value is None]:
+            del last[key]
+        self._write_file()
+
     def watch(self, poll_interval: str) -> None:
         """Let Airflow watch the repository this often."""
         self.definition["source"].update(poll_interval=poll_interval, branch="main")

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from demo.airflow import RunningAirflow
-from tests.integration.answers import APPROVE, answer
+from tests.integration.deciding import APPROVE, answer
 from tests.integration.services import made
 from tests.integration.trapped import TrappedService
 

@@ -8,17 +8,12 @@ import pytest
 from demo.airflow import RunningAirflow
 from demo.api import ApiError
 from demo.runs import Run
-from tests.integration.answers import APPROVE, answer, wait_until_asked_again
+from tests.integration.deciding import APPROVE, answer, logs, parked, wait_until_asked_again
 from tests.integration.services import TestService
 
 pytestmark = pytest.mark.scheduler
 
 MakeService = Callable[..., TestService]
-
-
-def parked(run: Run) -> Run:
-    run.wait_for_task(APPROVE, "awaiting_input", timeout=120)
-    return run
 
 
 def test_an_approvers_answer_lets_the_release_in(service: MakeService, airflow: RunningAirflow) -> None:
@@ -111,9 +106,7 @@ def test_the_author_is_asked_in_vain(service: MakeService, airflow: RunningAirfl
     answer(run, "Approve", airflow.as_user("bob"))
     run.wait_for("success")
     # In whichever try Airflow took the first answer.
-    tries = run.api.task_instances(run.dag_id, run.run_id)[APPROVE]["try_number"]
-    logs = "".join(run.log(APPROVE, number) for number in range(1, tries + 1))
-    assert "is the author of the commit" in logs
+    assert "is the author of the commit" in logs(run, APPROVE)
     current = hello.record().current
     assert current is not None and current.approval == "approved by bob"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 from demo.airflow import RunningAirflow
-from tests.integration.answers import APPROVE, answer
+from tests.integration.deciding import APPROVE, answer
 from tests.integration.trapped import TrappedService
 
 pytestmark = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -10,6 +11,8 @@ from demo.airflow import RunningAirflow
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
+# An empty database other than SQLite, to see what row locks change.
+_DATABASE = os.environ.get("CD_TEST_SQL_ALCHEMY_CONN")
 _SETTINGS = {
     # Fewer slots than there are waiting tasks in any test: waiting must not take one.
     "AIRFLOW__CORE__PARALLELISM": "4",
@@ -22,7 +25,7 @@ _SETTINGS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
 }
-_USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user"}
+_USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user", "Bob": "user"}
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +37,9 @@ def airflow(
     # An empty database of this Airflow version, made once per checkout.
     template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
     try:
-        with RunningAirflow(home, users=_USERS, template=template, extra_config=_SETTINGS) as running:
+        with RunningAirflow(
+            home, users=_USERS, template=template, extra_config=_SETTINGS, sql_alchemy_conn=_DATABASE
+        ) as running:
             yield running
     finally:
         shutdown(root_of(home / "cd"))

@@ -16,11 +16,19 @@ TOKEN_VARIABLE = "AIRFLOW_CD_TOKEN"
 PASSWORD_VARIABLE = "AIRFLOW_CD_PASSWORD"
 
 
+class RefusedError(SystemExit):
+    """Raised when Airflow refuses a request; it ends the command with one sentence. ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Api:
     """
     The public REST API, logged in.
 
-    Every method raises :class:`SystemExit` with one sentence when Airflow refuses.
+    Every method raises :class:`RefusedError` when Airflow refuses.
     """
 
     def __init__(self, client: httpx.Client) -> None:
@@ -45,7 +53,15 @@ class Api:
     def _request(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         response = self._client.request(method, f"/api/v2{path}", **kwargs)
         if response.is_error:
-            raise SystemExit(f"Airflow refuses (HTTP {response.status_code}): {_detail(response)}")
+            status, detail = response.status_code, _detail(response)
+            # Of a token that is not one Airflow says 403, as of what somebody may not do.
+            if status == 401 or (status == 403 and "JWT" in detail):
+                raise RefusedError(
+                    status,
+                    f"Airflow does not accept the token (HTTP {status}, {detail}): give --user, or put a new "
+                    f"token into {TOKEN_VARIABLE}.",
+                )
+            raise RefusedError(status, f"Airflow refuses (HTTP {status}): {detail}")
         answer: dict[str, Any] = response.json()
         return answer
 
@@ -64,7 +80,10 @@ def logged_in(args: Namespace) -> Iterator[Api]:
             client.headers["Authorization"] = f"Bearer {_token(client, args)}"
             yield Api(client)
         except httpx.HTTPError as error:
-            raise SystemExit(f"The Airflow API at {client.base_url} does not answer: {error}") from error
+            raise SystemExit(
+                f"The Airflow API at {client.base_url} does not answer ({error}): is the API server up? "
+                "--api-url names another address."
+            ) from error
 
 
 def has_login(args: Namespace) -> bool:

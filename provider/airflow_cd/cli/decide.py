@@ -2,108 +2,148 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
-from getpass import getpass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
 
-if TYPE_CHECKING:
-    import httpx
+from airflow_cd.cli.api import Api, RefusedError, logged_in
+from airflow_cd.model.approval_request import digest_in, revision_in
 
-TOKEN_VARIABLE = "AIRFLOW_CD_TOKEN"
-PASSWORD_VARIABLE = "AIRFLOW_CD_PASSWORD"
+_PAGE = 100
+# Shorter beginnings of a commit or digest are more likely a mistake than a name.
+_SHORTEST = 4
+
+Question = dict[str, Any]
 
 
 def approve(args: Namespace) -> None:
-    """Approve the waiting release. :raises SystemExit: with a message, when that is not possible"""
+    """Approve the waiting release. :raises SystemExit: with code 1 and why, when that is not possible"""
     _decide(args, "Approve")
 
 
 def reject(args: Namespace) -> None:
-    """Reject the waiting release. :raises SystemExit: with a message, when that is not possible"""
+    """Reject the waiting release. :raises SystemExit: with code 1 and why, when that is not possible"""
     _decide(args, "Reject")
 
 
 def _decide(args: Namespace, option: str) -> None:
-    import httpx
-
-    with httpx.Client(base_url=_api_url(args), timeout=30) as client:
-        try:
-            client.headers["Authorization"] = f"Bearer {_token(client, args)}"
-            waiting = _choose(_waiting(client, args), args)
-            _answer(client, waiting, option, args.reason)
-        except httpx.HTTPError as error:
-            raise SystemExit(f"The Airflow API at {client.base_url} does not answer: {error}") from error
-    ti = waiting["task_instance"]
-    Console(soft_wrap=True, highlight=False).print(
-        f"{option}: {waiting['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})", markup=False
-    )
-
-
-def _api_url(args: Namespace) -> str:
-    from airflow.configuration import conf
-
-    return str(args.api_url or conf.get("api", "base_url", fallback="") or "http://localhost:8080")
-
-
-def _token(client: httpx.Client, args: Namespace) -> str:
-    """Log in: a decision is worth what is known about who took it, so there is no way around the login."""
-    if not args.user:
-        if token := os.environ.get(TOKEN_VARIABLE):
-            return token
-        raise SystemExit(f"Who decides? Give --user, or an access token in {TOKEN_VARIABLE}.")
-    password = os.environ.get(PASSWORD_VARIABLE) or getpass(f"Password of {args.user}: ")
-    response = client.post("/auth/token", json={"username": args.user, "password": password})
-    if response.is_error:
-        raise SystemExit(f"Airflow does not accept the login of {args.user!r} (HTTP {response.status_code})")
-    return str(response.json()["access_token"])
-
-
-def _waiting(client: httpx.Client, args: Namespace) -> list[dict[str, Any]]:
     dag_id = f"{args.service}_delivery"
-    response = client.get(
-        f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(args.run_id or '~', safe='~')}/hitlDetails",
-        params={"response_received": False, "state": "awaiting_input", "limit": 100},
+    with logged_in(args) as api:
+        _check_dag(api, args.service, dag_id)
+        question = choose(list(_waiting(api, dag_id)), args.service, args.run_id, args.environment)
+        _answer(api, question, option, args.reason)
+    ti = question["task_instance"]
+    Console(soft_wrap=True, highlight=False).print(
+        f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})", markup=False
     )
-    _expect_success(response)
-    details: list[dict[str, Any]] = response.json()["hitl_details"]
-    wanted = f"{args.environment}.approve" if args.environment else ".approve"
-    return [detail for detail in details if detail["task_instance"]["task_id"].endswith(wanted)]
 
 
-def _choose(details: list[dict[str, Any]], args: Namespace) -> dict[str, Any]:
-    if not details:
-        raise SystemExit(f"No release of {args.service!r} waits for an approval.")
-    if len(details) == 1:
-        return details[0]
-    lines = [_option(detail) for detail in details]
-    raise SystemExit("\n".join([f"{len(details)} releases wait; say which one:", *lines]))
+def _check_dag(api: Api, service: str, dag_id: str) -> None:
+    try:
+        paused = api.get(f"/dags/{quote(dag_id)}")["is_paused"]
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        raise SystemExit(
+            f"Airflow knows no {dag_id}: there is no service {service!r} with a delivery pipeline. "
+            "`airflow cd status` lists the services."
+        ) from error
+    if paused:
+        # The answer would be taken, and have no effect until somebody enables the DAG, maybe days later.
+        raise SystemExit(f"{dag_id} is paused: enable it in the UI, or with `airflow dags unpause {dag_id}`.")
 
 
-def _option(detail: dict[str, Any]) -> str:
-    ti = detail["task_instance"]
+def _waiting(api: Api, dag_id: str) -> Iterator[Question]:
+    """Yield the questions of the DAG that wait for an answer, newest first."""
+    offset, total = 0, 1
+    while offset < total:
+        page = api.get(
+            f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
+            response_received=False,
+            state="awaiting_input",
+            order_by="-created_at",
+            limit=_PAGE,
+            offset=offset,
+        )
+        total = int(page["total_entries"])
+        offset += _PAGE
+        yield from page["hitl_details"]
+
+
+def choose(
+    waiting: Sequence[Question], service: str, name: str | None = None, environment: str | None = None
+) -> Question:
+    """
+    Return the one question that is meant. Never guess: the newest is not always what somebody has read.
+
+    :param waiting: questions as Airflow's API returns them
+    :param name: the run's id, or the beginning of the release's commit or digest
+    :raises SystemExit: none is meant, or several may be; lists them
+    """
+    questions = [question for question in waiting if _is_about(question, environment)]
+    where = f" for {environment}" if environment else ""
+    if not questions:
+        raise SystemExit(f"No release of {service!r} waits for an approval{where}.")
+    meant = [question for question in questions if name is None or _is_named(question, name)]
+    if len(meant) == 1:
+        return meant[0]
+    lines = [_option(question) for question in meant or questions]
+    if not meant:
+        raise SystemExit("\n".join([f"No release that waits{where} is called {name!r}. Waiting:", *lines]))
+    raise SystemExit("\n".join([f"{len(meant)} releases wait{where}; say which one:", *lines]))
+
+
+def _is_about(question: Question, environment: str | None) -> bool:
+    stage, _, task = str(question["task_instance"]["task_id"]).rpartition(".")
+    return task == "approve" and environment in (None, stage)
+
+
+def _is_named(question: Question, name: str) -> bool:
+    """Compare with what an approver reads, not with what anybody may have written elsewhere."""
+    if name == question["task_instance"]["dag_run_id"]:
+        return True
+    start = name.lower().removeprefix("sha256:")
+    digest = (digest_in(question["body"] or "") or "").removeprefix("sha256:")
+    revision = revision_in(question["body"] or "") or ""
+    return len(start) >= _SHORTEST and (digest.startswith(start) or revision.startswith(start))
+
+
+def _option(question: Question) -> str:
+    ti = question["task_instance"]
     environment = ti["task_id"].rpartition(".")[0]
-    return f"  --run-id {ti['dag_run_id']} --environment {environment}   {detail['subject']}"
+    revision = (revision_in(question["body"] or "") or "")[:8]
+    return f"  --environment {environment} --run-id {ti['dag_run_id']}   {revision} {question['subject']}"
 
 
-def _answer(client: httpx.Client, waiting: dict[str, Any], option: str, reason: str) -> None:
-    ti = waiting["task_instance"]
-    path = (
+def _answer(api: Api, question: Question, option: str, reason: str) -> None:
+    ti = question["task_instance"]
+    task = (
         f"dags/{quote(ti['dag_id'])}/dagRuns/{quote(ti['dag_run_id'])}/taskInstances/{quote(ti['task_id'])}"
     )
-    response = client.patch(
-        f"/api/v2/{path}/{ti['map_index']}/hitlDetails",
-        json={"chosen_options": [option], "params_input": {"reason": reason}},
-    )
-    _expect_success(response)
+    path = f"/{task}/{ti['map_index']}/hitlDetails"
+    try:
+        api.patch(path, {"chosen_options": [option], "params_input": {"reason": reason}})
+    except RefusedError as error:
+        raise SystemExit(_refusal(api, path, question, error)) from error
 
 
-def _expect_success(response: httpx.Response) -> None:
-    if response.is_error:
-        detail = (
-            response.json().get("detail", response.text) if "json" in str(response.headers) else response.text
+def _refusal(api: Api, path: str, question: Question, error: RefusedError) -> str:
+    if error.status == 409:
+        answered = api.get(path)
+        by = (answered["responded_by_user"] or {}).get("id") or "nobody in time"
+        chosen = ", ".join(answered["chosen_options"] or [])
+        return (
+            f"Already answered: {chosen}, by {by} at {answered['responded_at']}. Your answer was not taken."
         )
-        raise SystemExit(f"Airflow refuses (HTTP {response.status_code}): {detail}")
+    if error.status == 403:
+        users = ", ".join(user["id"] for user in question["assigned_users"]) or "whoever may act on the DAG"
+        return (
+            f"You may not decide on {question['subject']!r} (HTTP 403): {users} may. Authors of a release do "
+            "not approve it where self_approval is false."
+        )
+    if error.status == 404:
+        return f"{question['subject']} is not asked any more: the run was deleted meanwhile (HTTP 404)."
+    return str(error)

@@ -163,7 +163,7 @@ def _stage(
         before = ApprovalSensor(task_id="approve", **common)
         last >> before
     deploy = DeployOperator(task_id="deploy", approval_task_id=before.task_id if asks else None, **common)
-    health = HealthCheckSensor(task_id="health", **common)
+    health = HealthCheckSensor(task_id="health", deploy_task_id=deploy.task_id, **common)
     before >> deploy >> health
     if asks:
         dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from airflow_cd.exceptions import ApprovalError
 from airflow_cd.model.base import Duration, Frozen
@@ -23,19 +24,23 @@ class Outcome(str, Enum):
     NOT_NEEDED = "not needed"  # the environment runs this very release already
 
 
+# Matched exactly: a space that somebody typed by mistake must not make another user of it.
+UserId = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$")]
+
+
 class Approval(Frozen):
     """
     The policy of one environment.
 
     :param approvers: Airflow user ids who may decide; empty means everybody who may act on the DAG
     :param expires_after: a candidate nobody decided on is closed as expired after this time
-    :param self_approval: whether the author of the commit may approve it
+    :param self_approval: whether somebody may approve a release that brings work of their own
     :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``)
     :param identities: commit author's e-mail address -> Airflow user id, for ``self_approval: false``.
         An address that is not listed is matched by its local part and as a whole.
     """
 
-    approvers: tuple[str, ...] = ()
+    approvers: tuple[UserId, ...] = ()
     expires_after: Duration | None = None
     self_approval: bool = False
     override: Literal["allow", "deny"] = "allow"
@@ -49,45 +54,64 @@ class Approval(Frozen):
                 return {user}
         return {address, address.partition("@")[0]}
 
-    def may_decide(self, user: str, author_email: str) -> str | None:
-        """Return why ``user`` may not approve a commit of this author, or ``None`` when they may."""
+    def may_decide(self, user: str, authors: Iterable[str]) -> str | None:
+        """
+        Return why ``user`` may not approve, or ``None`` when they may.
+
+        :param authors: e-mail addresses of those whose work would be approved
+        """
         if self.approvers and user not in self.approvers:
             return f"{user!r} is not among the approvers ({', '.join(self.approvers)})"
-        if not self.self_approval and user.lower() in {name.lower() for name in self.user_of(author_email)}:
-            return f"{user!r} is the author of the commit, and self_approval is false"
+        if self.self_approval:
+            return None
+        for author in authors:
+            if _folded(user) in {_folded(name) for name in self.user_of(author)}:
+                return f"{user!r} is the author of a commit in this release, and self_approval is false"
         return None
 
-    def check(self, decision: Decision | None, digest: str, author_email: str) -> str:
+    def check(self, decision: Decision | None, digest: str, authors: Iterable[str]) -> str:
         """
         Return how a deployment of ``digest`` was allowed: ``approved by <user>`` or ``override``.
 
-        :param decision: the recorded answer; ``None`` when the task was marked as success in Airflow
+        :param decision: the kept answer; ``None`` when nobody gave one. The deployment is asked for all the
+            same, so the approval task was marked as success in Airflow.
+        :param authors: e-mail addresses of those whose work would be deployed
         :raises ApprovalError: it was not allowed, or something else was
         """
         if decision is None:
-            return self._check_override()
-        if decision.outcome is not Outcome.APPROVED:
-            raise ApprovalError(
-                f"the recorded decision is {decision.outcome.value!r}, not an approval; ask again"
-            )
+            return self._override("without an answer")
+        if decision.outcome in (Outcome.REJECTED, Outcome.EXPIRED, Outcome.SUPERSEDED):
+            by = f" by {decision.by}" if decision.by else ""
+            return self._override(f"{decision.outcome.value}{by}")
         if decision.digest != digest:
             raise ApprovalError(
                 f"the approval was given for {decision.digest}, but {digest} would be deployed; "
                 "clear the approval task to ask for this one"
             )
+        if decision.outcome is not Outcome.APPROVED:
+            raise ApprovalError(
+                f"the recorded decision is {decision.outcome.value!r}, not an approval; "
+                "clear the approval task to ask"
+            )
         if not decision.by:
             raise ApprovalError("the approval names nobody who gave it; clear the approval task to ask again")
-        if refusal := self.may_decide(decision.by, author_email):
+        if refusal := self.may_decide(decision.by, authors):
             raise ApprovalError(f"the approval does not count: {refusal}")
         return f"approved by {decision.by}"
 
-    def _check_override(self) -> str:
-        if self.override == "deny":
-            raise ApprovalError(
-                "the approval task was marked as success without an answer, and `override: deny` is set; "
-                "clear the approval task and let an approver answer it"
-            )
-        return "override"
+    def _override(self, instead_of: str) -> str:
+        """Allow a deployment although the question ended otherwise; the record says how."""
+        if self.override == "allow":
+            return "override" if instead_of == "without an answer" else f"override ({instead_of})"
+        raise ApprovalError(
+            f"the approval task was marked as success ({instead_of}), and `override: deny` is set; "
+            "clear the approval task and let an approver answer it"
+        )
+
+
+def _folded(user: str) -> str:
+    """Names that differ in case or spaces alone are one person's, where that forbids something."""
+    return user.strip().casefold()
 
 
 class Decision(Frozen):

@@ -7,6 +7,8 @@ import re
 from airflow_cd.model.release import Commit, Release, TestTotals
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#!|~&])")
+_DIGEST = re.compile(r"^Digest: `(sha256:[0-9a-f]{64})`", re.MULTILINE)
+_REVISION = re.compile(r"^Commit: \[?`([0-9a-f]{40})`", re.MULTILINE)
 _MOST_COMMITS = 30
 
 
@@ -31,7 +33,7 @@ def body(release: Release, environment: str, running: Release | None, diff_url: 
     parts = [
         f"**{escape(release.service)} {escape(release.version)}** to **{escape(environment)}**, "
         f"which runs {runs}.",
-        f"Digest: `{release.digest}`  \nCommit: {_commit_name(release.revision)} by "
+        f"Digest: `{release.digest}`  \nCommit: {_commit_name(release.revision, release.revision.sha)} by "
         f"{escape(release.revision.author_name)}",
         "**Tests**\n\n" + _tests(release),
         f"**Changes** since {'`' + release.since[:8] + '`' if release.since else 'the beginning'}\n\n"
@@ -40,6 +42,18 @@ def body(release: Release, environment: str, running: Release | None, diff_url: 
     if diff_url:
         parts.append(f"[Difference to what runs]({diff_url})")
     return "\n\n".join(parts)
+
+
+def digest_in(body: str) -> str | None:
+    """Return the digest of the release that a question is about."""
+    found = _DIGEST.search(body)
+    return found[1] if found else None
+
+
+def revision_in(body: str) -> str | None:
+    """Return the commit of the release that a question is about."""
+    found = _REVISION.search(body)
+    return found[1] if found else None
 
 
 def _tests(release: Release) -> str:
@@ -72,5 +86,6 @@ def _changes(changelog: tuple[Commit, ...]) -> str:
     return "\n".join(lines[:_MOST_COMMITS] + ([f"- and {more} more"] if more > 0 else []))
 
 
-def _commit_name(commit: Commit) -> str:
-    return f"[`{commit.short}`]({commit.url})" if commit.url else f"`{commit.short}`"
+def _commit_name(commit: Commit, name: str | None = None) -> str:
+    shown = f"`{name or commit.short}`"
+    return f"[{shown}]({commit.url})" if commit.url else shown

@@ -82,6 +82,17 @@ class Release(Frozen):
     contents: Digest | None = None
 
     @property
+    def authors(self) -> tuple[str, ...]:
+        """
+        Return the e-mail addresses of those whose work this release brings to production.
+
+        These are the authors of all commits since the release that production ran when this one was made;
+        of the first release, that of its newest commit alone: it has no beginning to count from.
+        """
+        commits = (self.revision, *(self.changelog if self.since else ()))
+        return tuple(dict.fromkeys(commit.author_email for commit in commits))
+
+    @property
     def short(self) -> str:
         return self.digest.removeprefix("sha256:")[:12]
 

@@ -12,6 +12,8 @@ from pydantic import field_validator, model_validator
 from airflow_cd.model.base import Duration, Frozen, format_duration
 
 _SEARCHED = timedelta(days=400)
+# Windows of a minute, every minute, would be searched through for half an hour.
+_MOST_WINDOWS = 500
 # No zone has moved its clocks by more than this at once in living memory.
 _LARGEST_SHIFT = timedelta(hours=3)
 _MINUTE = timedelta(minutes=1)
@@ -99,7 +101,8 @@ class Closed(NamedTuple):
     """
     Why nothing may be deployed now.
 
-    :param opens_at: when it may be again; ``None`` when that is not within 400 days
+    :param opens_at: when it may be again; ``None`` when that is not within 400 days, or not within 500
+        windows one after the other
     """
 
     reason: str
@@ -116,10 +119,15 @@ def closed_because(windows: Sequence[Window], now: datetime) -> Closed | None:
     closing = _closing(windows, now)
     if closing is None:
         return None
-    at: datetime | None = now
-    while at is not None and (still := _closing(windows, at)) is not None:
-        at = still[1] if still[1] - now < _SEARCHED else None
-    return Closed(closing[0], at)
+    at = closing[1]
+    for _ in range(_MOST_WINDOWS):
+        if at - now >= _SEARCHED:
+            break
+        still = _closing(windows, at)
+        if still is None:
+            return Closed(closing[0], at)
+        at = still[1]
+    return Closed(closing[0], None)
 
 
 def _closing(windows: Sequence[Window], now: datetime) -> tuple[str, datetime] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -25,11 +25,16 @@ from airflow_cd.operators.turns import TurnsMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record, Target
+
+
+# The scheduler of Airflow 3.3.2 takes a task that is back before it noticed the deferral for lost.
+_SETTLE = timedelta(seconds=10)
 
 
 class DeployOperator(TurnsMixin, BaseOperator):
@@ -39,9 +44,10 @@ class DeployOperator(TurnsMixin, BaseOperator):
     In this order: where the environment demands signatures, a release that is not the one that was signed
     fails the task before the target is asked anything; the release that runs already is left alone; an older
     one than what runs is skipped as superseded; one that was rolled back is not deployed again by itself, nor
-    is any while the environment is held; a closed window and a missing or foreign approval fail the task; the
-    target then compares and sets, so that of two deployments based on the same record one wins, and the other
-    waits, in the triggerer, until it can decide anew.
+    is any while the environment is held; a missing or foreign approval fails the task; a closed window holds
+    it in the triggerer, and when it opens everything is decided anew; the target then compares and sets, so
+    that of two deployments based on the same record one wins, and the other waits, in the triggerer, until
+    it can decide anew.
 
     The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url``, ``changed`` and
     ``verified_by`` (id of the key whose signature let the release in, ``None`` where none is demanded).
@@ -75,10 +81,10 @@ class DeployOperator(TurnsMixin, BaseOperator):
         """
         Deploy the release.
 
-        :raises TaskDeferred: somebody else deploys here; decides anew later
+        :raises TaskDeferred: somebody else deploys here, or a window is closed; decides anew later
         :raises AirflowSkipException: superseded
-        :raises AirflowFailException: not signed as demanded, changed in the store, not approved, outside the
-            windows, or the release did not become ready
+        :raises AirflowFailException: not signed as demanded, changed in the store, not approved, no window
+            ever opens, or the release did not become ready
         """
         return self.in_turn(context)
 
@@ -134,8 +140,9 @@ class DeployOperator(TurnsMixin, BaseOperator):
         self._refuse_rolled_back(context, release, record)
         self._respect_hold(context, record)
         try:
-            self._check_windows()
-            return self._check_approval(context, release)
+            allowed = self._check_approval(context, release)
+            self._wait_for_window()
+            return allowed
         except (ApprovalError, WindowClosedError) as error:
             raise AirflowFailException(str(error)) from error
 
@@ -162,19 +169,28 @@ class DeployOperator(TurnsMixin, BaseOperator):
             "trigger the DAG by hand to deploy and lift the hold"
         )
 
-    def _check_windows(self) -> None:
+    def _wait_for_window(self) -> None:
+        """Give up the worker slot until the environment may be deployed to; then decide everything anew."""
         from airflow_cd.model.window import closed_because
 
         windows = self.service.environment(self.environment).windows
-        closed = closed_because(windows, datetime.now(timezone.utc)) if windows else None
-        if closed is not None:
-            opens = (
-                f"it opens at {closed.opens_at.isoformat()}" if closed.opens_at else "no opening is in sight"
-            )
-            raise WindowClosedError(
-                f"{self.environment} may not be deployed to now: {closed.reason}; {opens}. "
-                "Clear this task then."
-            )
+        now = datetime.now(timezone.utc)
+        closed = closed_because(windows, now) if windows else None
+        if closed is None:
+            return
+        why = f"{self.environment} may not be deployed to now: {closed.reason}"
+        if closed.opens_at is None:
+            raise WindowClosedError(f"{why}; no opening is in sight. Change the windows and clear this.")
+        self.log.info(
+            "%s. Waiting until it opens at %s; clear this task to look again earlier.",
+            why,
+            closed.opens_at.isoformat(),
+        )
+        self.defer(trigger=_at(max(closed.opens_at, now + _SETTLE)), method_name="window_opened")
+
+    def window_opened(self, context: Context, event: Any) -> dict[str, Any]:
+        """Decide anew; see :meth:`execute`."""
+        return self.execute(context)
 
     def _check_approval(self, context: Context, release: Release) -> str | None:
         from airflow_cd.model.approval import Approval
@@ -182,18 +198,17 @@ class DeployOperator(TurnsMixin, BaseOperator):
         if self.approval_task_id is None:
             return None
         policy = self.service.environment(self.environment).approval or Approval()
-        allowed = policy.check(self._decision(context), release.digest, release.revision.author_email)
+        allowed = policy.check(self._decision(context), release.digest, release.authors)
         self.log.info("Approval: %s", allowed)
         return allowed
 
     def _decision(self, context: Context) -> Decision | None:
-        """Return the recorded answer of the approval task, if there is one."""
-        from airflow_cd.model.approval import Decision
+        """Return what a person decided in this run, if anybody did."""
+        from airflow_cd.hooks.decisions import kept_decision
 
         if self.approval_task_id is None:
             return None
-        pulled = context["ti"].xcom_pull(task_ids=self.approval_task_id)
-        return Decision.model_validate(pulled) if pulled else None
+        return kept_decision(context, self.service, self.environment, self.approval_task_id)
 
     def _deploy(
         self,
@@ -220,3 +235,9 @@ class DeployOperator(TurnsMixin, BaseOperator):
             raise AirflowFailException(f"{error} {explain_archive(store, release)}") from error
         except NotReadyError as error:
             raise AirflowFailException(str(error)) from error
+
+
+def _at(moment: datetime) -> BaseTrigger:
+    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+    return DateTimeTrigger(moment=moment)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
-from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
 from airflow_cd.exceptions import SourceError
+from airflow_cd.hooks.decisions import keep_decision
+from airflow_cd.hooks.questions import put_question
 from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
+from airflow_cd.model.base import format_duration
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
 
 APPROVE, REJECT = "Approve", "Reject"
+# What Airflow enters as the answer when nobody gave one in time. It is not among the buttons.
+EXPIRED = "Expired"
 DECISION = "decision"
 
 
@@ -33,10 +37,10 @@ class ApprovalSensor(HITLOperator):
     Parks in Airflow's ``awaiting_input`` state until somebody decides about this run's release.
 
     A decision comes in three ways: an answer in Required Actions, marking the task as success or failed,
-    or ``airflow cd approve``. An approval is the task's XCom
-    (:class:`~airflow_cd.model.approval.Decision` as JSON), bound to the digest; ``deploy`` checks it. The
-    other outcomes are left under the XCom key ``decision``: *rejected* and *expired* fail the task,
-    *superseded* skips it.
+    or ``airflow cd approve``. What was decided is kept in the artifact store, bound to the digest that was
+    shown, and ``deploy`` checks it there; a task that is marked leaves nothing. To be read by people it is
+    also the task's XCom (:class:`~airflow_cd.model.approval.Decision` as JSON) when the release may go on,
+    and else under the XCom key ``decision``: *rejected* and *expired* fail the task, *superseded* skips it.
 
     An answer by somebody who may not decide is logged, and the question is asked again.
 
@@ -83,37 +87,38 @@ class ApprovalSensor(HITLOperator):
         release, running = self._candidate(context)
         if running is not None and running.digest == release.digest:
             self.log.info("%s runs %s already: nothing to approve", self.environment, release.version)
-            return _json(Decision(outcome=Outcome.NOT_NEEDED, digest=release.digest))
-        self._describe(release, running)
-        self._park(context, release, asked_at=datetime.now(timezone.utc))
+            return self._keep(context, Decision(outcome=Outcome.NOT_NEEDED, digest=release.digest))
+        self._ask(context, release, running, asked_at=datetime.now(timezone.utc))
         return {}
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], asked_at: str | None = None
+        self, context: Context, event: dict[str, Any], asked_at: str | None = None, digest: str | None = None
     ) -> dict[str, Any]:
         """
         Take the answer, or the news that none came in time.
 
-        :raises AirflowFailException: rejected or expired
+        :param asked_at: when the question was asked first, in ISO format
+        :param digest: the release the question was about
+        :raises AirflowFailException: rejected or expired, or the run's release is another one by now
         :raises AirflowSkipException: superseded while it waited
         """
         release, running = self._candidate(context)
-        if "error" in event:
-            self._close_without_answer(context, release, event)
+        if digest is not None and digest != release.digest:
+            self._refuse_to_ask(release, digest)
         decision = self._decision(event, release)
         # Authors may not let their own work in, but they may take it back.
-        author = release.revision.author_email if decision.outcome is Outcome.APPROVED else ""
-        if refusal := self.policy.may_decide(decision.by or "", author):
+        authors = release.authors if decision.outcome is Outcome.APPROVED else ()
+        refusal = self.policy.may_decide(decision.by or "", authors)
+        if refusal and decision.outcome is not Outcome.EXPIRED:
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
-            self._describe(release, running)
-            self._park(context, release, asked_at=_time(asked_at))
-        self.log.info(
-            "%s by %s: %s", decision.outcome.value, decision.by, decision.reason or "no reason given"
-        )
-        if decision.outcome is Outcome.REJECTED:
-            context["ti"].xcom_push(key=DECISION, value=_json(decision))
-            raise AirflowFailException(f"rejected by {decision.by}: {decision.reason or 'no reason given'}")
-        return _json(decision)
+            self._ask(context, release, running, asked_at=_time(asked_at))
+        kept = self._keep(context, decision)
+        by = f" by {decision.by}" if decision.by else ""
+        told = f"{decision.outcome.value}{by}: {decision.reason or 'no reason given'}"
+        self.log.info("%s", told)
+        if decision.outcome is not Outcome.APPROVED:
+            raise AirflowFailException(told)
+        return kept
 
     def _candidate(self, context: Context) -> tuple[Release, Release | None]:
         """Return the release in question and what runs now; skip when that is newer."""
@@ -132,76 +137,92 @@ class ApprovalSensor(HITLOperator):
                 f"superseded: {self.environment} runs {newer.version}, which is newer than {release.version}"
             )
             decision = Decision(outcome=Outcome.SUPERSEDED, digest=release.digest, reason=reason)
-            context["ti"].xcom_push(key=DECISION, value=_json(decision))
+            self._keep(context, decision)
             raise AirflowSkipException(reason)
         return release, record.current.release if record.current else None
 
-    def _describe(self, release: Release, running: Release | None) -> None:
-        from airflow_cd.model import approval_request
-        from airflow_cd.sources.web import compare_url
-
-        diff = (
-            compare_url(self.service.source.repository, running.revision.sha, release.revision.sha)
-            if running
-            else None
-        )
-        self.subject = approval_request.subject(release, self.environment)
-        self.body = approval_request.body(release, self.environment, running, diff)
-
-    def _park(self, context: Context, release: Release, *, asked_at: datetime) -> None:
+    def _ask(
+        self, context: Context, release: Release, running: Release | None, *, asked_at: datetime
+    ) -> NoReturn:
         """
         Write the question and give up the worker slot.
 
         The base class's ``execute`` is not used: it would start the time until expiry anew every time the
         question is asked again.
         """
-        ti = context["ti"]
-        expires = self.policy.expires_after
-        left = None if expires is None else asked_at + expires - datetime.now(timezone.utc)
-        upsert_hitl_detail(
-            ti_id=ti.id,
-            options=self.options,
-            subject=self.subject,
-            body=self.body,
-            params=self.serialized_params,
-            assigned_users=self._assigned(release),
+        from airflow_cd.model import approval_request
+        from airflow_cd.sources.web import compare_url
+
+        ti, expires = context["ti"], self.policy.expires_after
+        diff = (
+            compare_url(self.service.source.repository, running.revision.sha, release.revision.sha)
+            if running
+            else None
         )
+        keep_decision(context, self.service, self.environment, self.task_id, None)
+        shown = put_question(
+            ti.id,
+            subject=approval_request.subject(release, self.environment),
+            body=approval_request.body(release, self.environment, running, diff),
+            options=self.options,
+            params=self.serialized_params,
+            assigned=self._assigned(release),
+            default=EXPIRED if expires else None,
+        )
+        if (about := approval_request.digest_in(shown)) != release.digest:
+            self._refuse_to_ask(release, about)
         self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
         raise TaskAwaitingInput(
-            method_name="execute_complete", timeout=left, kwargs={"asked_at": asked_at.isoformat()}
+            method_name="execute_complete",
+            timeout=None if expires is None else asked_at + expires - datetime.now(timezone.utc),
+            kwargs={"asked_at": asked_at.isoformat(), "digest": release.digest},
         )
 
-    def _assigned(self, release: Release) -> list[Any]:
-        """Return the approvers who may decide about this commit; Airflow refuses everybody else's answer."""
-        author = release.revision.author_email
-        users = [user for user in self.policy.approvers if self.policy.may_decide(user, author) is None]
+    def _refuse_to_ask(self, release: Release, about: str | None) -> NoReturn:
+        """Nobody shall approve one release under the words about another."""
+        raise AirflowFailException(
+            f"this run's release is {release.digest} by now, but Airflow still shows the question about "
+            f"{about or 'another one'}, and keeps it for the whole run. Trigger the DAG with revision "
+            f"{release.revision.sha}: that run asks about the new release."
+        )
+
+    def _assigned(self, release: Release) -> list[str]:
+        """Return the approvers who may decide about this release; Airflow refuses everybody else's answer."""
+        users = [
+            user for user in self.policy.approvers if self.policy.may_decide(user, release.authors) is None
+        ]
         if self.policy.approvers and not users:
             raise AirflowFailException(
-                f"nobody may approve this commit: its author {author} is the only approver listed, and "
-                "self_approval is false. List another approver, or set self_approval: true."
+                f"nobody may approve this release: all approvers ({', '.join(self.policy.approvers)}) wrote "
+                "a part of it, and self_approval is false. List another approver, or set "
+                "self_approval: true."
             )
-        return [{"id": user, "name": user} for user in users]
+        return users
 
     def _decision(self, event: dict[str, Any], release: Release) -> Decision:
-        chosen = event["chosen_options"]
+        if "error" in event and event.get("error_type") != "timeout":
+            self.process_trigger_event_error(event)
+        if "error" in event or event["chosen_options"] == [EXPIRED]:
+            waited = format_duration(self.policy.expires_after or timedelta())
+            why = f"nobody decided within {waited}"
+            return Decision(outcome=Outcome.EXPIRED, digest=release.digest, reason=why)
         user = event.get("responded_by_user") or {}
         reason = (event.get("params_input") or {}).get("reason")
         return Decision(
-            outcome=Outcome.APPROVED if chosen == [APPROVE] else Outcome.REJECTED,
+            outcome=Outcome.APPROVED if event["chosen_options"] == [APPROVE] else Outcome.REJECTED,
             digest=release.digest,
             by=user.get("id"),
             at=event.get("responded_at"),
             reason=str(reason)[:500] if reason else None,
         )
 
-    def _close_without_answer(self, context: Context, release: Release, event: dict[str, Any]) -> None:
-        if event.get("error_type") != "timeout":
-            self.process_trigger_event_error(event)
-        expires = self.policy.expires_after
-        reason = f"expired: nobody decided within {expires}"
-        decision = Decision(outcome=Outcome.EXPIRED, digest=release.digest, reason=reason)
-        context["ti"].xcom_push(key=DECISION, value=_json(decision))
-        raise AirflowFailException(reason)
+    def _keep(self, context: Context, decision: Decision) -> dict[str, Any]:
+        """Keep the decision for ``deploy``, and return it as an XCom; what ends the run is pushed."""
+        keep_decision(context, self.service, self.environment, self.task_id, decision)
+        kept = decision.model_dump(mode="json")
+        if decision.outcome not in (Outcome.APPROVED, Outcome.NOT_NEEDED):
+            context["ti"].xcom_push(key=DECISION, value=kept)
+        return kept
 
 
 @cache
@@ -210,10 +231,6 @@ def _form() -> ParamsDict:
     return ParamsDict(
         {"reason": Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")}
     )
-
-
-def _json(decision: Decision) -> dict[str, Any]:
-    return decision.model_dump(mode="json")
 
 
 def _time(text: str | None) -> datetime:

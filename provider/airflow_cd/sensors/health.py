@@ -23,12 +23,14 @@ class HealthCheckSensor(BaseOperator):
     that would be over before the slot was given back (3 s).
 
     The verdict is about this run's release alone: when another one is deployed meanwhile, the task is
-    skipped as superseded; when it was rolled back meanwhile, the task fails. The XCom is the verdict with
-    its samples, also when it is unhealthy.
+    skipped as superseded; when it was rolled back meanwhile, or was never deployed because somebody marked
+    the deployment as success, the task fails. The XCom is the verdict with its samples, also when it is
+    unhealthy.
 
     :param service: whose health
     :param environment: name of the environment
     :param release_task_id: the task whose XCom is the release
+    :param deploy_task_id: the task whose XCom tells that it was deployed
     """
 
     template_fields: Sequence[str] = ()
@@ -36,9 +38,16 @@ class HealthCheckSensor(BaseOperator):
     ui_color = "#e8f0fe"
 
     def __init__(
-        self, *, service: Service, environment: str, release_task_id: str = "package", **kwargs: Any
+        self,
+        *,
+        service: Service,
+        environment: str,
+        deploy_task_id: str,
+        release_task_id: str = "package",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.deploy_task_id = deploy_task_id
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
@@ -86,6 +95,11 @@ class HealthCheckSensor(BaseOperator):
             )
         if current is None or current.release.digest != release.digest:
             runs = f"{current.release.version} by {current.actor}" if current else "nothing"
+            if context["ti"].xcom_pull(task_ids=self.deploy_task_id) is None:
+                raise AirflowFailException(
+                    f"{release.version} was not deployed: {self.deploy_task_id} left no result, so it "
+                    f"was marked as success by hand. {self.environment} runs {runs}. Clear that task."
+                )
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
         self.service_url = target.url()
         return self.service_url

@@ -9,7 +9,7 @@ from airflow_cd.model.approval import Approval, Decision, Outcome
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
-AUTHOR = "Alice@Example.com"
+AUTHORS = ("Alice@Example.com",)
 
 
 def approved(by: str | None = "bob", digest: str = DIGEST) -> Decision:
@@ -17,50 +17,78 @@ def approved(by: str | None = "bob", digest: str = DIGEST) -> Decision:
 
 
 def test_an_approvers_answer_for_this_digest_counts() -> None:
-    assert Approval(approvers=("bob",)).check(approved(), DIGEST, AUTHOR) == "approved by bob"
+    assert Approval(approvers=("bob",)).check(approved(), DIGEST, AUTHORS) == "approved by bob"
 
 
 def test_an_answer_for_another_digest_does_not() -> None:
     with pytest.raises(ApprovalError, match=f"{OTHER}.*{DIGEST}"):
-        Approval().check(approved(digest=OTHER), DIGEST, AUTHOR)
+        Approval().check(approved(digest=OTHER), DIGEST, AUTHORS)
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.APPROVED])
-def test_only_an_approval_is_an_approval(outcome: Outcome) -> None:
-    decision = Decision(outcome=outcome, digest=DIGEST, by="bob")
-    with pytest.raises(ApprovalError, match=outcome.value):
-        Approval().check(decision, DIGEST, AUTHOR)
+def test_that_nothing_was_to_be_approved_is_no_approval_of_something_else() -> None:
+    with pytest.raises(ApprovalError, match="not needed"):
+        Approval().check(Decision(outcome=Outcome.NOT_NEEDED, digest=DIGEST), DIGEST, AUTHORS)
+
+
+ENDED = [Outcome.REJECTED, Outcome.EXPIRED, Outcome.SUPERSEDED]
+
+
+@pytest.mark.parametrize("outcome", ENDED)
+def test_a_mark_in_spite_of_another_ending_is_an_override_that_says_so(outcome: Outcome) -> None:
+    by = "bob" if outcome is Outcome.REJECTED else None
+    decision = Decision(outcome=outcome, digest=DIGEST, by=by)
+    told = f"override ({outcome.value}{' by bob' if by else ''})"
+    assert Approval().check(decision, DIGEST, AUTHORS) == told
+    with pytest.raises(ApprovalError, match=f"{outcome.value}.*override: deny"):
+        Approval(override="deny").check(decision, DIGEST, AUTHORS)
 
 
 def test_somebody_who_is_not_listed_may_not_approve() -> None:
     with pytest.raises(ApprovalError, match="eve.*not among the approvers"):
-        Approval(approvers=("bob",)).check(approved("eve"), DIGEST, AUTHOR)
+        Approval(approvers=("bob",)).check(approved("eve"), DIGEST, AUTHORS)
 
 
 def test_an_approval_by_nobody_is_none() -> None:
     with pytest.raises(ApprovalError, match="nobody"):
-        Approval().check(approved(None), DIGEST, AUTHOR)
+        Approval().check(approved(None), DIGEST, AUTHORS)
 
 
-@pytest.mark.parametrize("user", ["alice", "Alice", "alice@example.com"])
+@pytest.mark.parametrize("user", ["Bob", "bob ", "b\u043eb"])
+def test_approvers_are_matched_exactly(user: str) -> None:
+    with pytest.raises(ApprovalError, match="not among the approvers"):
+        Approval(approvers=("bob",)).check(approved(user), DIGEST, AUTHORS)
+
+
+@pytest.mark.parametrize("user", ["", " bob", "bob ", "bob\n"])
+def test_an_approver_with_stray_spaces_is_an_error(user: str) -> None:
+    with pytest.raises(ValueError, match="approvers"):
+        Approval(approvers=(user,))
+
+
+def test_the_authors_of_all_changes_may_not_approve() -> None:
+    with pytest.raises(ApprovalError, match="'bob' is the author of a commit"):
+        Approval().check(approved("bob"), DIGEST, ("ada@example.org", "bob@example.org"))
+
+
+@pytest.mark.parametrize("user", ["alice", "Alice", "alice@example.com", " alice"])
 def test_the_author_may_not_approve_their_own_commit(user: str) -> None:
     with pytest.raises(ApprovalError, match="author"):
-        Approval().check(approved(user), DIGEST, AUTHOR)
+        Approval().check(approved(user), DIGEST, AUTHORS)
 
 
 def test_self_approval_can_be_allowed() -> None:
-    assert Approval(self_approval=True).check(approved("alice"), DIGEST, AUTHOR) == "approved by alice"
+    assert Approval(self_approval=True).check(approved("alice"), DIGEST, AUTHORS) == "approved by alice"
 
 
 def test_identities_map_an_author_to_an_airflow_user() -> None:
     policy = Approval(identities={"alice@example.com": "u42"})
     with pytest.raises(ApprovalError, match="author"):
-        policy.check(approved("u42"), DIGEST, AUTHOR)
+        policy.check(approved("u42"), DIGEST, AUTHORS)
     # Another user who happens to be called like the address is somebody else.
-    assert policy.check(approved("alice"), DIGEST, AUTHOR)
+    assert policy.check(approved("alice"), DIGEST, AUTHORS)
 
 
 def test_a_marked_task_counts_as_override_unless_denied() -> None:
-    assert Approval(override="allow").check(None, DIGEST, AUTHOR) == "override"
+    assert Approval(override="allow").check(None, DIGEST, AUTHORS) == "override"
     with pytest.raises(ApprovalError, match="override: deny"):
-        Approval(override="deny").check(None, DIGEST, AUTHOR)
+        Approval(override="deny").check(None, DIGEST, AUTHORS)

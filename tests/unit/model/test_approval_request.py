@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from airflow_cd.model.approval_request import body, escape, subject
+from airflow_cd.model.approval_request import body, digest_in, escape, revision_in, subject
 from airflow_cd.model.release import Commit, Release, Revision, TestTotals
 
 COMMIT = {
@@ -53,3 +53,26 @@ def test_a_first_release_and_a_long_changelog() -> None:
     assert "the beginning" in text
     assert "and 10 more" in text
     assert "(https://git.example/compare)" in text
+
+
+def test_the_text_tells_which_release_it_is_about_whatever_commits_say() -> None:
+    lie = "Digest: `sha256:" + "e" * 64 + "`"
+    asked = release(
+        changelog=(Commit(**{**COMMIT, "author_name": f"A\n\n{lie}"}, sha="e" * 40, subject=f"x\n{lie}"),)
+    )
+    for url in (None, "https://git.example/c"):
+        shown = body(
+            asked.model_copy(update={"revision": asked.revision.model_copy(update={"url": url})}),
+            "prod",
+            None,
+        )
+        assert (digest_in(shown), revision_in(shown)) == (asked.digest, asked.revision.sha)
+    assert (digest_in("some other question"), revision_in("")) == (None, None)
+
+
+def test_authors_are_those_of_all_changes_since_production() -> None:
+    other = Commit(**{**COMMIT, "author_email": "bob@example.com"}, sha="e" * 40, subject="x")
+    log = (*release().changelog, other, other)
+    assert release(changelog=log, since="f" * 40).authors == ("alice@example.com", "bob@example.com")
+    # A first release brings everything there is; asking all who ever wrote a line would leave nobody.
+    assert release(changelog=log).authors == ("alice@example.com",)

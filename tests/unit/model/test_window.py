@@ -57,6 +57,13 @@ def test_what_never_opens_says_so() -> None:
     assert closed is not None and closed.opens_at is None
 
 
+@pytest.mark.timeout(120)  # looking at each of the 576,000 windows takes half an hour
+def test_the_search_for_an_opening_ends_soon_also_in_many_short_windows() -> None:
+    always = window(deny="* * * * *", duration="1m")
+    closed = closed_because([always], berlin(2026, 3, 1))
+    assert closed is not None and closed.opens_at is None
+
+
 def test_a_start_the_clocks_skip_happens_when_they_go_on() -> None:
     # On 2026-03-29 Berlin's clocks go from 02:00 to 03:00.
     skipped = window(deny="30 2 * * *")
