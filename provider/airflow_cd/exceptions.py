@@ -104,14 +104,14 @@ class CommandTimeoutError(CommandError):
 
 
 class TestsFailedError(CdError):
-    """Raised when a suite has failing tests; ``failed`` holds their names."""
+    """Raised when a suite has failing tests; ``failed`` holds (the first of) their names."""
 
     __test__ = False  # not a test class, whatever its name says to pytest
 
-    def __init__(self, suite: str, failed: Sequence[str], total: int) -> None:
+    def __init__(self, suite: str, failed: Sequence[str], count: int, total: int) -> None:
         self.suite, self.failed = suite, tuple(failed)
-        names = ", ".join(self.failed[:20]) + (", ..." if len(self.failed) > 20 else "")
-        super().__init__(f"suite {suite!r}: {len(self.failed)} of {total} tests failed: {names}")
+        names = ", ".join(self.failed[:20]) + (", ..." if count > 20 else "")
+        super().__init__(f"suite {suite!r}: {count} of {total} tests failed: {names}")
 
 
 class ArtifactError(CdError):

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
+from airflow_cd.model.markdown import escape
 from airflow_cd.model.release import Commit, Release, TestTotals
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#!|~&])")
 _MOST_COMMITS = 30
-
-
-def escape(text: str) -> str:
-    """Return the text so that Markdown shows it as it is: commit messages are anybody's words."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def subject(release: Release, environment: str) -> str:
