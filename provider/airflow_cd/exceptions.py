@@ -7,7 +7,8 @@ The errors this package raises. Each message says what failed, which value, and 
     ├── DefinitionError            a services file or a Service is wrong (file, line, value, remedy)
     ├── ExtraNotInstalledError     an adapter needs an extra of this package
     ├── SourceError                the git repository cannot be used
-    │   └── RevisionNotFoundError  the commit does not exist (any more)
+    │   ├── RevisionNotFoundError  the commit does not exist (any more)
+    │   └── UnsafeTreeError        the commit holds what no folder may, and will not get better
     ├── CommandError               a build or test command ended with a non-zero exit code
     │   └── CommandTimeoutError    ... or ran longer than allowed
     ├── TestsFailedError           a test suite reported failing tests
@@ -83,6 +84,10 @@ class SourceError(CdError):
 
 class RevisionNotFoundError(SourceError):
     """Raised when a commit does not exist in the repository (any more)."""
+
+
+class UnsafeTreeError(SourceError):
+    """Raised when a commit's files cannot be checked out safely, here or anywhere."""
 
 
 class CommandError(CdError):

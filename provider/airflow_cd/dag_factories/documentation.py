@@ -20,7 +20,8 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
     lines = [
         f"### {service.name}: continuous {service.pipeline}",
         "",
-        f"Every push to {code(source.branch)} of {code(_without_user(source.repository))}{path} starts a run; "
+        f"Every push to {code(source.branch)} of {code(_without_user(source.repository))}{path} "
+        "starts a run; "
         "**Trigger** with a full commit SHA as `revision` releases that commit.",
         "",
         *_commands("Build", service.build.commands),
@@ -76,7 +77,8 @@ def _environment(service: Service, environment: Environment, approved: Collectio
     local = environment.target.local
     where = f"http://{local.host}:{local.port}"
     checks = "; ".join(
-        f"{code(check.name)} is good {check.healthy_after} times running, {format_duration(check.interval)} apart"
+        f"{code(check.name)} is good {check.healthy_after} times running, "
+        f"{format_duration(check.interval)} apart"
         for check in environment.health
     )
     cells = (environment.name, where, checks or "not watched", _who(environment, approved))
@@ -87,7 +89,11 @@ def _who(environment: Environment, approved: Collection[str]) -> str:
     if environment.name not in approved:
         return "nobody: automatic"
     policy = environment.approval
-    who = escape(", ".join(policy.approvers)) if policy and policy.approvers else "anybody who may act on this DAG"
+    who = (
+        escape(", ".join(policy.approvers))
+        if policy and policy.approvers
+        else "anybody who may act on this DAG"
+    )
     if policy and policy.expires_after:
         who += f"; expires after {format_duration(policy.expires_after)}"
     return who

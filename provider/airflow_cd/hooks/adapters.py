@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from airflow_cd.exceptions import ArtifactError
+
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.service import Environment, Service
@@ -84,8 +86,19 @@ def open_environment(service: str, environment: Environment) -> Target:
 
 @contextmanager
 def scratch_dir(prefix: str) -> Iterator[Path]:
-    """Open an empty folder for a task's work; it is gone afterwards."""
+    """
+    Open an empty folder for a task's work; it is gone afterwards.
+
+    :raises ArtifactError: there is no room for it, or for what was to be written there
+    """
+    from airflow_cd.processes.disk import is_full, write_problem
+
     root = data_dir() / "scratch"
-    root.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=prefix + "-", dir=root, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=prefix + "-", dir=root, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if is_full(error):
+            raise ArtifactError(f"no work can be done: {write_problem(error, root)}") from error
+        raise

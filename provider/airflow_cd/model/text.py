@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# Controls (terminals obey them), line and paragraph ends, marks that turn or hide what stands beside them, and
-# the tag characters, which are invisible and yet there. Joiners stay: languages and emoji need them.
+# Controls (terminals obey them), line and paragraph ends, marks that turn or hide what stands beside them,
+# half characters, and tags, which are invisible and yet there. Joiners stay: languages and emoji need them.
 _DISTURBING = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"

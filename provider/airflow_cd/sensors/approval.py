@@ -17,6 +17,7 @@ from airflow_cd.exceptions import SourceError
 from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
+from airflow_cd.model.text import printable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 APPROVE, REJECT = "Approve", "Reject"
 DECISION = "decision"
+_LONGEST_REASON = 500
 
 
 class ApprovalSensor(HITLOperator):
@@ -157,7 +159,8 @@ class ApprovalSensor(HITLOperator):
         """
         ti = context["ti"]
         expires = self.policy.expires_after
-        left = None if expires is None else asked_at + expires - datetime.now(timezone.utc)
+        # A clock that was set back meanwhile must not give more time than was meant.
+        left = None if expires is None else min(asked_at + expires - datetime.now(timezone.utc), expires)
         upsert_hitl_detail(
             ti_id=ti.id,
             options=self.options,
@@ -191,7 +194,7 @@ class ApprovalSensor(HITLOperator):
             digest=release.digest,
             by=user.get("id"),
             at=event.get("responded_at"),
-            reason=str(reason)[:500] if reason else None,
+            reason=printable(str(reason), _LONGEST_REASON) if reason else None,
         )
 
     def _close_without_answer(self, context: Context, release: Release, event: dict[str, Any]) -> None:
