@@ -49,11 +49,19 @@ class Approval(Frozen):
                 return {user}
         return {address, address.partition("@")[0]}
 
-    def may_decide(self, user: str, author_email: str) -> str | None:
-        """Return why ``user`` may not approve a commit of this author, or ``None`` when they may."""
+    def may_decide(self, user: str, author_email: str | None) -> str | None:
+        """
+        Return why ``user`` may not decide on a commit of this author, or ``None`` when they may.
+
+        :param author_email: ``None`` where it does not matter who the author is
+        """
         if self.approvers and user not in self.approvers:
             return f"{user!r} is not among the approvers ({', '.join(self.approvers)})"
-        if not self.self_approval and user.lower() in {name.lower() for name in self.user_of(author_email)}:
+        if self.self_approval or author_email is None:
+            return None
+        if not author_email.strip():
+            return "the commit names no author, from whom an approver could be told apart"
+        if user.lower() in {name.lower() for name in self.user_of(author_email)}:
             return f"{user!r} is the author of the commit, and self_approval is false"
         return None
 

@@ -104,7 +104,7 @@ class ApprovalSensor(HITLOperator):
             self._close_without_answer(context, release, event)
         decision = self._decision(event, release)
         # Authors may not let their own work in, but they may take it back.
-        author = release.revision.author_email if decision.outcome is Outcome.APPROVED else ""
+        author = release.revision.author_email if decision.outcome is Outcome.APPROVED else None
         if refusal := self.policy.may_decide(decision.by or "", author):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._describe(release, running)
@@ -180,8 +180,9 @@ class ApprovalSensor(HITLOperator):
         users = [user for user in self.policy.approvers if self.policy.may_decide(user, author) is None]
         if self.policy.approvers and not users:
             raise AirflowFailException(
-                f"nobody may approve this commit: its author {author} is the only approver listed, and "
-                "self_approval is false. List another approver, or set self_approval: true."
+                f"nobody may approve this commit: its author ({author or 'it names none'}) is the only "
+                "approver listed or cannot be told, and self_approval is false. List another approver, commit "
+                "under a name, or set self_approval: true."
             )
         return [{"id": user, "name": user} for user in users]
 
