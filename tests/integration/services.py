@@ -83,13 +83,20 @@ class TestService:
         self.head = self.commit("first")
         self._write()
 
-    def commit(self, text: str, *, sick_in: str = "", tests_pass: bool = True, **author: str) -> str:
-        """Push a version of the service that answers ``text``, and return its SHA."""
+    def commit(
+        self, text: str, *, sick_in: str = "", tests_pass: bool = True, message: str = "", **options: str
+    ) -> str:
+        """
+        Push a version of the service that answers ``text``, and return its SHA.
+
+        :param message: default: ``say <text>``
+        :param options: ``author``, ``email`` and ``branch``
+        """
         files = {
             "src/app.py": APP.format(text=text, sick_in=sick_in),
             "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
         }
-        self.head = self.repository.commit(files, f"say {text}", **author)
+        self.head = self.repository.commit(files, message or f"say {text}", **options)
         return self.head
 
     def fall_ill(self, text: str, environment: str = "production") -> None:
@@ -101,9 +108,9 @@ class TestService:
         self.definition["environments"][-1]["health"][0].update(check)
         self._write_file()
 
-    def watch(self, poll_interval: str) -> None:
-        """Let Airflow watch the repository this often."""
-        self.definition["source"].update(poll_interval=poll_interval, branch="main")
+    def watch(self, poll_interval: str, branch: str = "main") -> None:
+        """Let Airflow watch a branch of the repository this often."""
+        self.definition["source"].update(poll_interval=poll_interval, branch=branch)
         self._write_file()
 
     def add_broken_neighbour(self) -> None:
