@@ -19,7 +19,9 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 for name in [name for name in os.environ if name.startswith(("GIT_", "AIRFLOW_CONN_"))]:
     del os.environ[name]
 
-from tests.support.running_airflow import airflow  # noqa: E402, F401  (a fixture, visible in all tests)
+# Fixtures, visible in all tests.
+from tests.support.running_airflow import airflow  # noqa: E402, F401
+from tests.support.small_disk import small_disk  # noqa: E402, F401
 
 ROOT = Path(__file__).parents[1]
 

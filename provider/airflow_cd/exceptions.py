@@ -7,7 +7,8 @@ The errors this package raises. Each message says what failed, which value, and 
     ├── DefinitionError            a services file or a Service is wrong (file, line, value, remedy)
     ├── ExtraNotInstalledError     an adapter needs an extra of this package
     ├── SourceError                the git repository cannot be used
-    │   └── RevisionNotFoundError  the commit does not exist (any more)
+    │   ├── RevisionNotFoundError  the commit does not exist (any more)
+    │   └── UnsafeTreeError        the commit holds what no folder may, and will not get better
     ├── CommandError               a build or test command ended with a non-zero exit code
     │   └── CommandTimeoutError    ... or ran longer than allowed
     ├── TestsFailedError           a test suite reported failing tests
@@ -90,6 +91,10 @@ class RevisionNotFoundError(SourceError):
     """Raised when a commit does not exist in the repository (any more)."""
 
 
+class UnsafeTreeError(SourceError):
+    """Raised when a commit's files cannot be checked out safely, here or anywhere."""
+
+
 class CommandError(CdError):
     """Raised when a command ended with a non-zero exit code."""
 
@@ -109,14 +114,14 @@ class CommandTimeoutError(CommandError):
 
 
 class TestsFailedError(CdError):
-    """Raised when a suite has failing tests; ``failed`` holds their names."""
+    """Raised when a suite has failing tests; ``failed`` holds (the first of) their names."""
 
     __test__ = False  # not a test class, whatever its name says to pytest
 
-    def __init__(self, suite: str, failed: Sequence[str], total: int) -> None:
+    def __init__(self, suite: str, failed: Sequence[str], count: int, total: int) -> None:
         self.suite, self.failed = suite, tuple(failed)
-        names = ", ".join(self.failed[:20]) + (", ..." if len(self.failed) > 20 else "")
-        super().__init__(f"suite {suite!r}: {len(self.failed)} of {total} tests failed: {names}")
+        names = ", ".join(self.failed[:20]) + (", ..." if count > 20 else "")
+        super().__init__(f"suite {suite!r}: {count} of {total} tests failed: {names}")
 
 
 class ArtifactError(CdError):

@@ -91,13 +91,20 @@ class TestService:
         self.head = self.commit("first")
         self._write()
 
-    def commit(self, text: str, *, sick_in: str = "", tests_pass: bool = True, **author: str) -> str:
-        """Push a version of the service that answers ``text``, and return its SHA."""
+    def commit(
+        self, text: str, *, sick_in: str = "", tests_pass: bool = True, message: str = "", **options: str
+    ) -> str:
+        """
+        Push a version of the service that answers ``text``, and return its SHA.
+
+        :param message: default: ``say <text>``
+        :param options: ``author``, ``email`` and ``branch``
+        """
         files = {
             "src/app.py": self.app.format(text=text, sick_in=sick_in),
             "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
         }
-        self.head = self.repository.commit(files, f"say {text}", **author)
+        self.head = self.repository.commit(files, message or f"say {text}", **options)
         return self.head
 
     def fall_ill(self, text: str, environment: str = "production") -> None:
@@ -119,9 +126,9 @@ class TestService:
             del last[key]
         self._write_file()
 
-    def watch(self, poll_interval: str) -> None:
-        """Let Airflow watch the repository this often."""
-        self.definition["source"].update(poll_interval=poll_interval, branch="main")
+    def watch(self, poll_interval: str, branch: str = "main") -> None:
+        """Let Airflow watch a branch of the repository this often."""
+        self.definition["source"].update(poll_interval=poll_interval, branch=branch)
         self._write_file()
 
     def change(self, **changes: Any) -> None:

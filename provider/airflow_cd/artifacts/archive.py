@@ -18,6 +18,7 @@ from airflow_cd.artifacts.bounded import BoundedReader
 from airflow_cd.artifacts.members import HEADER_BYTES, check_link, native, portable, safe_members, shown
 from airflow_cd.artifacts.patterns import Patterns
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
+from airflow_cd.processes.disk import write_problem
 
 # 1980-01-01 UTC: member times say nothing about the content, so they are all the same.
 _TIME = 315532800
@@ -48,7 +49,7 @@ def pack(folder: Path, into: Path, *, include: Sequence[str], exclude: Sequence[
         chosen = _chosen(folder, include, exclude)
         _write(folder, into, chosen)
     except OSError as error:
-        raise ArtifactError(f"cannot pack {folder} to {into}: {error}") from error
+        raise ArtifactError(f"cannot pack {folder} to {into}: {write_problem(error, into.parent)}") from error
     return chosen
 
 
@@ -74,7 +75,8 @@ def unpack(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise ArtifactError(f"cannot unpack {archive.name} to {into}: {error}") from error
+        problem = write_problem(error, into.parent)
+        raise ArtifactError(f"cannot unpack {archive.name} to {into}: {problem}") from error
 
 
 def _chosen(folder: Path, include: Sequence[str], exclude: Sequence[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError
+from airflow_cd.processes.disk import is_full
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
@@ -169,8 +169,8 @@ def _explained(what: str, size: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = f"the disk is full: {size} bytes are needed" if full else str(error)
+        needed = f"the disk is full: {size} bytes are needed; make room there, then try again"
+        why = needed if is_full(error) else str(error)
         raise ArtifactError(f"{what}: {why}") from error
 
 

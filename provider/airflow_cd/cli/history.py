@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from airflow_cd.cli.api import Api, logged_in
 from airflow_cd.model.base import format_age
@@ -59,7 +60,8 @@ def _table(found: list[Change]) -> Table:
     for title in ("WHEN", "ENVIRONMENT", "CHANGE", "FROM", "TO", "COMMIT", "LEAD TIME", "BY", "WHY"):
         table.add_column(title, overflow="fold")
     for change in found:
-        table.add_row(*_row(change))
+        # Text, as strings are taken for markup, and subjects and reasons are anybody's words.
+        table.add_row(*map(Text, _row(change)))
     return table
 
 

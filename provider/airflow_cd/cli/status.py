@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from airflow_cd.cli.api import TOKEN_VARIABLE, Api, has_login, logged_in
 from airflow_cd.model.base import format_age
@@ -81,7 +82,9 @@ def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) ->
             asked = _UNKNOWN
             if waiting is not None:
                 asked = str(waiting[f"{service.name}_{service.pipeline}", environment.name] or "-")
-            table.add_row(service.name, environment.name, *cells[:-1], asked, cells[-1])
+            row = (service.name, environment.name, *cells[:-1], asked, cells[-1])
+            # Text, as strings are taken for markup, and subjects and reasons are anybody's words.
+            table.add_row(*map(Text, row))
     return table
 
 

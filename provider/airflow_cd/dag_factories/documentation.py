@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from airflow_cd.model.base import format_duration
+from airflow_cd.model.markdown import cell, code, escape
 from airflow_cd.model.service import Environment, Service
 
 
@@ -15,11 +16,12 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
     :param approved: the environments a person lets releases into
     """
     source = service.source
-    path = "" if source.path == "." else f", folder `{source.path}`"
+    path = "" if source.path == "." else f", folder {code(source.path)}"
     lines = [
         f"### {service.name}: continuous {service.pipeline}",
         "",
-        f"Every push to `{source.branch}` of `{_without_user(source.repository)}`{path} starts a run; "
+        f"Every push to {code(source.branch)} of {code(_without_user(source.repository))}{path} "
+        "starts a run; "
         "**Trigger** with a full commit SHA as `revision` releases that commit.",
         "",
         *_commands("Build", service.build.commands),
@@ -67,7 +69,7 @@ def rollback_doc(service: Service) -> str:
 
 
 def _commands(title: str, commands: Collection[Collection[str]]) -> list[str]:
-    shown = ", then ".join(f"`{' '.join(argv)}`" for argv in commands)
+    shown = ", then ".join(code(" ".join(argv)) for argv in commands)
     return [f"- {title}: {shown or 'nothing to run'}"]
 
 
@@ -75,17 +77,23 @@ def _environment(service: Service, environment: Environment, approved: Collectio
     local = environment.target.local
     where = f"http://{local.host}:{local.port}"
     checks = "; ".join(
-        f"`{check.name}` is good {check.healthy_after} times running, {format_duration(check.interval)} apart"
+        f"{code(check.name)} is good {check.healthy_after} times running, "
+        f"{format_duration(check.interval)} apart"
         for check in environment.health
     )
-    return f"| {environment.name} | {where} | {checks or 'not watched'} | {_who(environment, approved)} |"
+    cells = (environment.name, where, checks or "not watched", _who(environment, approved))
+    return f"| {' | '.join(cell(one) for one in cells)} |"
 
 
 def _who(environment: Environment, approved: Collection[str]) -> str:
     if environment.name not in approved:
         return "nobody: automatic"
     policy = environment.approval
-    who = ", ".join(policy.approvers) if policy and policy.approvers else "anybody who may act on this DAG"
+    who = (
+        escape(", ".join(policy.approvers))
+        if policy and policy.approvers
+        else "anybody who may act on this DAG"
+    )
     if policy and policy.expires_after:
         who += f"; expires after {format_duration(policy.expires_after)}"
     return who

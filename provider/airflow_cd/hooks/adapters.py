@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_cd.exceptions import ArtifactError
+
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.service import Environment, Service
@@ -81,8 +83,21 @@ def open_environment(service: str, environment: Environment) -> Target:
     return registry.open_target(service, environment, data_dir=data_dir(), unpack=unpack)
 
 
-def scratch_dir(prefix: str) -> AbstractContextManager[Path]:
-    """Open an empty folder for a task's work; it is gone afterwards."""
+@contextmanager
+def scratch_dir(prefix: str) -> Iterator[Path]:
+    """
+    Open an empty folder for a task's work; it is gone afterwards.
+
+    :raises ArtifactError: there is no room for it, or for what was to be written there
+    """
+    from airflow_cd.processes.disk import is_full, write_problem
     from airflow_cd.processes.scratch import scratch_folder
 
-    return scratch_folder(data_dir() / "scratch", prefix)
+    root = data_dir() / "scratch"
+    try:
+        with scratch_folder(root, prefix) as folder:
+            yield folder
+    except OSError as error:
+        if is_full(error):
+            raise ArtifactError(f"no work can be done: {write_problem(error, root)}") from error
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactNotFoundError, RevisionNotFoundError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Record
+
+log = logging.getLogger(__name__)
 
 
 def load_release(context: Any, task_id: str) -> tuple[Release, str]:
@@ -98,7 +101,11 @@ def superseded_by(service: Service, release: Release, record: Record) -> Release
     with open_source(service) as source:
         try:
             return running if source.is_ancestor(release.revision.sha, running.revision.sha) else None
-        except RevisionNotFoundError:
+        except RevisionNotFoundError as error:
+            log.warning(
+                "Cannot tell whether %s is newer than %s, which runs, so it counts as not superseded: %s",
+                *(release.version, running.version, error),
+            )
             return None
 
 

@@ -65,6 +65,8 @@ class Approval(Frozen):
         if self.self_approval:
             return None
         for author in authors:
+            if not author.strip():
+                return "a commit of it names no author, from whom an approver could be told apart"
             if _folded(user) in {_folded(name) for name in self.user_of(author)}:
                 return f"{user!r} is the author of a commit in this release, and self_approval is false"
         return None

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 
+from airflow_cd.model.markdown import escape
 from airflow_cd.model.release import Commit, Release, TestTotals
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#!|~&])")
 _DIGEST = re.compile(r"^Digest: `(sha256:[0-9a-f]{64})`", re.MULTILINE)
 _REVISION = re.compile(r"^Commit: \[?`([0-9a-f]{40})`", re.MULTILINE)
 _MOST_COMMITS = 30
-
-
-def escape(text: str) -> str:
-    """Return the text so that Markdown shows it as it is: commit messages are anybody's words."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def subject(release: Release, environment: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterator
 from typing import Any
+from xml.parsers import expat
 
 from airflow_cd.model.release import TestTotals
+from airflow_cd.model.text import printable
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LONGEST_NAME = 200
+# The totals count all of them; names are for people, and travel with the release.
+_MOST_NAMES = 100
 
 
 def parse_junit(xml: str | bytes) -> TestTotals:
@@ -23,16 +26,32 @@ def parse_junit(xml: str | bytes) -> TestTotals:
     from junitparser import JUnitXml, JUnitXmlError
 
     content = xml if isinstance(xml, bytes) else xml.encode()
-    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
-        raise ValueError("declares a document type, which no test runner needs and which is refused")
+    _refuse_document_types(content)
     try:
-        root = JUnitXml.fromstring(content)
-    except (JUnitXmlError, SyntaxError) as error:
+        totals = [_count(case) for case in _cases(JUnitXml.fromstring(content))]
+    except (JUnitXmlError, SyntaxError, ValueError) as error:
         raise ValueError(f"is not a JUnit report: {error}") from error
-    totals = TestTotals()
-    for case in _cases(root):
-        totals = merge(totals, _count(case))
-    return totals
+    except RecursionError as error:
+        raise ValueError("is not a JUnit report: its suites are nested too deeply") from error
+    return merge(*totals)
+
+
+def _refuse_document_types(content: bytes) -> None:
+    """
+    Look for one as a parser does, in whatever encoding: the text of a test may well speak of one.
+
+    Whichever library reads the report then, there are no entities to expand.
+    """
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("declares a document type, which no test runner needs and which is refused")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, LookupError) as error:
+        raise ValueError(f"is not a JUnit report: {error}") from error
 
 
 def merge(*reports: TestTotals) -> TestTotals:
@@ -43,7 +62,7 @@ def merge(*reports: TestTotals) -> TestTotals:
         errors=sum(report.errors for report in reports),
         skipped=sum(report.skipped for report in reports),
         seconds=round(sum(report.seconds for report in reports), 6),
-        failures=tuple(dict.fromkeys(name for report in reports for name in report.failures)),
+        failures=tuple(dict.fromkeys(name for report in reports for name in report.failures))[:_MOST_NAMES],
     )
 
 
@@ -65,11 +84,17 @@ def _count(case: Any) -> TestTotals:
         failed=int(failed and not error),
         errors=int(error),
         skipped=int(skipped and not failed and not error),
-        seconds=max(float(case.time or 0), 0),
+        seconds=_seconds(case.time),
         failures=(_name(case),) if failed or error else (),
     )
 
 
+def _seconds(stated: Any) -> float:
+    """A report may state any number, also one that JSON has no way to write."""
+    seconds = float(stated or 0)
+    return seconds if 0 < seconds < math.inf else 0.0
+
+
 def _name(case: Any) -> str:
     name = f"{case.classname}::{case.name}" if case.classname else str(case.name)
-    return _CONTROL.sub("�", name)[:_LONGEST_NAME]
+    return printable(name, _LONGEST_NAME)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from airflow_cd.model.base import Duration, Frozen, format_duration
 from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.release import Digest
+from airflow_cd.model.text import printable
 from airflow_cd.model.verdict import FailureWindow, Sample, Verdict
 
 _KEPT_SAMPLES = 20
+_LONGEST_REASON = 1000
 
 
 class Monitor(Frozen):
@@ -36,6 +40,24 @@ class Monitor(Frozen):
         """Return the health check as this watch takes it."""
         own = {"interval": self.interval, "failures": self.failures, "window": self.window}
         return check.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+class AlarmPayload(Frozen):
+    """
+    What a rollback needs of an alarm's event. Whoever may create asset events may create any.
+
+    :param environment: where the release runs
+    :param generation: of the target's record, when the alarm was raised
+    :param digest: the release that went bad
+    :param reason: what was seen
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    environment: str
+    generation: int
+    digest: Digest
+    reason: Annotated[str, AfterValidator(lambda text: printable(text, _LONGEST_REASON))]
 
 
 class Alarm:

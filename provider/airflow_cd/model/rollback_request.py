@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from airflow_cd.model.approval_request import escape
+from airflow_cd.model.markdown import escape
 from airflow_cd.model.release import Release
 
 PREVIOUS, CHOOSE = "previous", "choose"

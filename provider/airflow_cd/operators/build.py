@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.exceptions import CommandError
+from airflow_cd.exceptions import CommandError, UnsafeArchiveError, UnsafeTreeError
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandsMixin
 from airflow_cd.operators.revision import choose_revision
@@ -75,7 +75,8 @@ class BuildOperator(CommandsMixin, BaseOperator):
         Build the commit, or find that it was built before.
 
         :raises SourceError: the repository is unusable
-        :raises AirflowFailException: a command failed, or there is no usable signing key
+        :raises AirflowFailException: a command failed, the commit holds what no folder may, or there is no
+            usable signing key
         """
         from airflow_cd.hooks.adapters import open_source, open_store, store_url
 
@@ -136,17 +137,17 @@ class BuildOperator(CommandsMixin, BaseOperator):
         with scratch_dir(f"build-{self.service.name}") as scratch:
             tree: Path = scratch / "tree"
             tree.mkdir()
-            source.checkout(revision.sha, tree)
-            self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
             build = self.service.build
             try:
+                source.checkout(revision.sha, tree)
+                self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
                 self.run_commands(
                     self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout
                 )
-            except CommandError as error:
+                pack(tree, scratch / "workspace.tar.gz", include=["**"])
+            except (CommandError, UnsafeArchiveError, UnsafeTreeError) as error:
                 # The same tree would fail the same way again.
                 raise AirflowFailException(str(error)) from error
-            pack(tree, scratch / "workspace.tar.gz", include=["**"])
             workspace = store.put_file(scratch / "workspace.tar.gz")
         reference = {"workspace": workspace, "revision": revision.sha, "tree": revision.tree}
         store.put_ref(f"builds/{key}", {**reference, **sign_build(signer, key, workspace)})

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
+from pydantic import ValidationError
 
 from airflow_cd.hooks.history import changes_alias
 from airflow_cd.hooks.releases import actor_of
 from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import rollback_request
+from airflow_cd.model.monitor import AlarmPayload
+from airflow_cd.model.text import printable
 from airflow_cd.operators.restoring import RestoringMixin
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 CANCEL = "Cancel"
 _STATE_KEY = "bad"
+_LONGEST_REASON = 500
 
 
 class RestoreOperator(RestoringMixin, HITLOperator):
@@ -68,8 +72,8 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         record = target.record()
         bad = self._settle(context, record, alarm)
         if alarm is not None:
-            self.log.warning("Alarm: %s", alarm["reason"])
-            return self._restore(context, target, bad=bad, reason=alarm["reason"])
+            self.log.warning("Alarm: %s", alarm.reason)
+            return self._restore(context, target, bad=bad, reason=alarm.reason)
         wanted = str(context["params"].get("release") or rollback_request.PREVIOUS)
         if wanted == rollback_request.CHOOSE:
             self._ask(context, record, bad)
@@ -99,37 +103,44 @@ class RestoreOperator(RestoringMixin, HITLOperator):
 
         return open_target(self.service, self.service.environment(self.environment))
 
-    def _alarm(self, context: Context) -> dict[str, Any] | None:
+    def _alarm(self, context: Context) -> AlarmPayload | None:
         """Return the newest alarm about this environment among the events that started the run."""
         found = []
         for events in (context.get("triggering_asset_events") or {}).values():
             for event in events:
-                payload = (event.extra or {}).get("payload")
-                if isinstance(payload, dict) and payload.get("environment") == self.environment:
+                payload = self._payload(event)
+                if payload is not None and payload.environment == self.environment:
                     found.append((event.timestamp, payload))
         if not found and context["dag_run"].run_type == "asset_triggered":
             raise AirflowSkipException(f"no alarm of this run is about {self.environment}")
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
-    def _settle(self, context: Context, record: Record, alarm: dict[str, Any] | None) -> str:
+    def _payload(self, event: Any) -> AlarmPayload | None:
+        try:
+            return AlarmPayload.model_validate((event.extra or {}).get("payload"))
+        except ValidationError as error:
+            self.log.warning("An event that is no alarm is left out: %s", error)
+            return None
+
+    def _settle(self, context: Context, record: Record, alarm: AlarmPayload | None) -> str:
         """Return the digest to be replaced, the same one in every try of this task."""
         current = record.current
         if current is None:
             raise AirflowFailException(f"{self.service.name} was never deployed to {self.environment}")
         state = context["task_state_store"]
-        bad = str(alarm["digest"] if alarm else state.get(_STATE_KEY) or current.release.digest)
+        bad = str(alarm.digest if alarm else state.get(_STATE_KEY) or current.release.digest)
         state.set(_STATE_KEY, bad)
         if self._is_done(context, record, bad):
             return bad
         self._check_still_runs(context, record, bad)
-        if alarm is not None and record.generation != alarm["generation"]:
+        if alarm is not None and record.generation != alarm.generation:
             raise AirflowSkipException(
-                f"the alarm was about generation {alarm['generation']} of {self.environment}, which is at "
+                f"the alarm was about generation {alarm.generation} of {self.environment}, which is at "
                 f"{record.generation} now"
             )
         if alarm is not None and current.rolled_back_from is not None:
             raise AirflowFailException(
-                f"{current.release.version} is unhealthy ({alarm['reason']}), but was itself gone back to; "
+                f"{current.release.version} is unhealthy ({alarm.reason}), but was itself gone back to; "
                 "the cause is hardly the release. A person is needed."
             )
         return bad
@@ -171,7 +182,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
     ) -> dict[str, Any]:
         from airflow_cd.targets.base import Hold
 
-        why = str(context["params"].get("reason") or "")[:500] or None
+        why = printable(str(context["params"].get("reason") or ""), _LONGEST_REASON) or None
         hold = Hold(by=by, since=datetime.now(timezone.utc), reason=why)
         self.log.info("%s rolls %s back: %s", by, self.environment, why or "no reason given")
         said = f"by {by}: {why or 'no reason given'}"

@@ -30,7 +30,7 @@ def choose_revision(
     :raises AirflowFailException: ``wanted`` is not a full SHA
     """
     wanted = (wanted or "").strip()
-    if wanted and not re.match(SHA_PATTERN, wanted):
+    if wanted and not _is_sha(wanted):
         raise AirflowFailException(
             f"revision {wanted[:80]!r} is not a full commit SHA (40 hexadecimal digits); "
             "abbreviations and branch names are refused, since they can change their meaning"
@@ -53,9 +53,14 @@ def _from_events(context: Context) -> tuple[str, str | None] | None:
     for events in (context.get("triggering_asset_events") or {}).values():
         for event in sorted(events, key=lambda item: item.timestamp):
             payload = (event.extra or {}).get("payload")
-            if isinstance(payload, dict) and re.match(SHA_PATTERN, str(payload.get("revision", ""))):
+            if isinstance(payload, dict) and _is_sha(payload.get("revision")):
                 payloads.append(payload)
     if not payloads:
         return None
     previous = payloads[0].get("previous")
-    return payloads[-1]["revision"], previous if re.match(SHA_PATTERN, str(previous)) else None
+    return payloads[-1]["revision"], previous if _is_sha(previous) else None
+
+
+def _is_sha(value: object) -> bool:
+    # Not match(), for which a line end may follow the `$`.
+    return isinstance(value, str) and re.fullmatch(SHA_PATTERN, value) is not None

@@ -69,7 +69,8 @@ class TestOperator(CommandsMixin, BaseOperator):
     def _remove_old_reports(self, tree: Path, pattern: str | None) -> None:
         """A report that came with the source must not speak for a suite that never ran."""
         for report in tree.glob(pattern) if pattern else ():
-            report.unlink()
+            if report.is_symlink() or not report.is_dir():
+                report.unlink()
 
     def _totals(self, tree: Path, pattern: str | None, failure: CommandError | None) -> TestTotals:
         from airflow_cd.model.junit import merge, parse_junit
@@ -109,6 +110,7 @@ class TestOperator(CommandsMixin, BaseOperator):
         for name in totals.failures:
             self.log.error("FAILED %s", name)
         if totals.failures:
-            reason = TestsFailedError(self.suite, totals.failures, totals.total)
+            count = totals.failed + totals.errors
+            reason = TestsFailedError(self.suite, totals.failures, count, totals.total)
             raise AirflowFailException(str(reason)) from failure
         raise AirflowFailException(f"suite {self.suite!r}: {failure}") from failure

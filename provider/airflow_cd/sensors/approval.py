@@ -19,6 +19,7 @@ from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
 from airflow_cd.model.base import format_duration
+from airflow_cd.model.text import printable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,6 +31,7 @@ APPROVE, REJECT = "Approve", "Reject"
 # What Airflow enters as the answer when nobody gave one in time. It is not among the buttons.
 EXPIRED = "Expired"
 DECISION = "decision"
+_LONGEST_REASON = 500
 
 
 class ApprovalSensor(HITLOperator):
@@ -174,7 +176,8 @@ class ApprovalSensor(HITLOperator):
         self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
         raise TaskAwaitingInput(
             method_name="execute_complete",
-            timeout=None if expires is None else asked_at + expires - datetime.now(timezone.utc),
+            # A clock that was set back meanwhile must not give more time than was meant.
+            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
             kwargs={"asked_at": asked_at.isoformat(), "digest": release.digest},
         )
 
@@ -194,8 +197,8 @@ class ApprovalSensor(HITLOperator):
         if self.policy.approvers and not users:
             raise AirflowFailException(
                 f"nobody may approve this release: all approvers ({', '.join(self.policy.approvers)}) wrote "
-                "a part of it, and self_approval is false. List another approver, or set "
-                "self_approval: true."
+                "a part of it, or a commit names no author, and self_approval is false. List another "
+                "approver, commit under a name, or set self_approval: true."
             )
         return users
 
@@ -213,7 +216,7 @@ class ApprovalSensor(HITLOperator):
             digest=release.digest,
             by=user.get("id"),
             at=event.get("responded_at"),
-            reason=str(reason)[:500] if reason else None,
+            reason=printable(str(reason), _LONGEST_REASON) if reason else None,
         )
 
     def _keep(self, context: Context, decision: Decision) -> dict[str, Any]:

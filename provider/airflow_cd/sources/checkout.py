@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from airflow_cd.exceptions import SourceError
+from airflow_cd.exceptions import SourceError, UnsafeTreeError
+from airflow_cd.processes.disk import write_problem
 from airflow_cd.sources.git_commands import BrokenMirrorError, git, git_argv, git_env
 
 _TIME = 315532800  # 1980-01-01: builds that look at file times see the same ones everywhere
 _CHUNK = 1 << 20
 _LINK = "120000"
 _EXECUTABLE = "100755"
+# More than any source needs; without an end, what walks through the folders later would run out of stack.
+_MOST_FOLDERS = 200
+_LONGEST_LINK = 4095  # bytes, what Linux takes
 
 
 class _Entry(NamedTuple):
@@ -30,7 +34,8 @@ def write_tree(mirror: Path, tree: str, into: Path) -> None:
     """
     Write the tree's files into the empty folder ``into``. When that fails, it is left empty.
 
-    :raises SourceError: the tree has a submodule, a link that leaves it, or a name no folder may hold
+    :raises UnsafeTreeError: the tree has a submodule, a link that leaves it, or a name no folder may hold
+    :raises SourceError: the files cannot be written
     :raises BrokenMirrorError: the mirror lacks a file of the tree, or holds other bytes
     """
     if any(into.iterdir()):
@@ -46,7 +51,9 @@ def write_tree(mirror: Path, tree: str, into: Path) -> None:
     except BaseException as error:
         _empty(into)
         if isinstance(error, OSError):
-            raise SourceError(f"the files of tree {tree} cannot be written: {error}") from error
+            raise SourceError(
+                f"the files of tree {tree} cannot be written: {write_problem(error, into)}"
+            ) from error
         raise
 
 
@@ -63,21 +70,28 @@ def _entry(line: bytes) -> _Entry:
     mode, kind, sha = head.decode().split()
     name = os.fsdecode(raw)
     if kind != "blob":
-        raise SourceError(f"{name!r} is a submodule, which is not supported; vendor its files instead")
+        raise UnsafeTreeError(f"{name!r} is a submodule, which is not supported; vendor its files instead")
     # Such names are refused by git's own tools, but anybody can write a tree by hand.
-    if {part.lower() for part in name.split("/")} & {"", ".", "..", ".git"}:
-        raise SourceError(f"the tree holds the name {name!r}, which could reach outside of it; remove it")
+    parts = name.lower().split("/")
+    if {"", ".", "..", ".git"} & set(parts):
+        raise UnsafeTreeError(f"the tree holds the name {name!r}, which could reach outside of it; remove it")
+    if len(parts) > _MOST_FOLDERS:
+        raise UnsafeTreeError(
+            f"{name[:80]!r}... lies in more than {_MOST_FOLDERS} folders; nest it less deeply"
+        )
     return _Entry(mode, sha, name)
 
 
 def _write(blobs: _Blobs, entry: _Entry, into: Path) -> None:
     path = into / entry.name
     if entry.mode == _LINK:
-        content = b"".join(blobs.read(entry.sha))
+        target = os.fsdecode(b"".join(blobs.read(entry.sha, _LONGEST_LINK)))
+        if not target or "\0" in target:
+            raise UnsafeTreeError(f"the link {entry.name!r} has a target no link can have; remove it")
         if any(parent.is_symlink() for parent in path.parents):
-            raise SourceError(f"{entry.name!r} lies below a link; remove one of them")
+            raise UnsafeTreeError(f"{entry.name!r} lies below a link; remove one of them")
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(os.fsdecode(content), path)
+        os.symlink(target, path)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
@@ -91,7 +105,7 @@ def _check_links(into: Path, names: list[str]) -> None:
     for name in names:
         target = os.readlink(into / name)
         if os.path.isabs(target) or not Path(os.path.realpath(into / name)).is_relative_to(root):
-            raise SourceError(f"the link {name!r} points outside the source, to {target!r}; remove it")
+            raise UnsafeTreeError(f"the link {name!r} points outside the source, to {target!r}; remove it")
 
 
 def _normalize(folder: Path) -> None:
@@ -138,9 +152,11 @@ class _Blobs:
             finally:
                 process.kill()
 
-    def read(self, sha: str) -> Iterator[bytes]:
+    def read(self, sha: str, longest: int | None = None) -> Iterator[bytes]:
         """Yield the blob's bytes in pieces, and make sure in the end that they are those of its hash."""
         left = self._request(sha)
+        if longest is not None and left > longest:
+            raise UnsafeTreeError(f"blob {sha} has {left} bytes where {longest} are the most; remove it")
         digest = hashlib.sha1(b"blob %d\0" % left, usedforsecurity=False)
         while left:
             piece = self._stdout.read(min(left, _CHUNK))

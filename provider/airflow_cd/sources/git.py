@@ -10,12 +10,12 @@ from pathlib import Path
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
+from airflow_cd.model.text import printable
 from airflow_cd.sources.checkout import write_tree
 from airflow_cd.sources.git_commands import redacted
 from airflow_cd.sources.mirror import Mirror
 from airflow_cd.sources.web import commit_url
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # NUL cannot be in a commit's text, so whatever is in it stays data.
 _FORMAT = "%H%x00%an%x00%ae%x00%ct%x00%s%x00"
 _FIELDS = 5
@@ -168,8 +168,7 @@ class GitSource:
 
 def _text(field: str) -> str:
     """Anybody writes commits: what could disturb a terminal, a log or a line is replaced."""
-    text = _CONTROL.sub("\ufffd", field.strip("\n"))
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return printable(field.strip("\n"), _LONGEST)
 
 
 def _time(seconds: str) -> datetime:

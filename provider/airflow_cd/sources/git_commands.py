@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from airflow_cd.exceptions import SourceError
+from airflow_cd.model.text import printable
 
 # The first fetch of a large repository takes its time; a connection that went silent is ended long before.
 FETCH_TIMEOUT = 1800.0
@@ -37,7 +38,7 @@ _INHERITED = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
 )
 _USER_INFO = re.compile(r"(\w+://)[^/\s]+@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LONGEST_LINE = 300
 # What git adds to every failure of a remote.
 _BOILERPLATE = ("hint:", "warning:", "please make sure you have", "and the repository exists")
 
@@ -166,6 +167,10 @@ def parse_heads(output: bytes) -> dict[str, str]:
     # Not splitlines(): a branch name may hold what Unicode calls a line separator.
     for line in output.split(b"\n"):
         sha, _, ref = line.decode("utf-8", "replace").partition("\t")
+        if re.fullmatch(r"[0-9a-f]{64}", sha):
+            raise SourceError(
+                "the repository names its objects by SHA-256, which is not supported; use SHA-1"
+            )
         if ref.startswith("refs/heads/") and re.fullmatch(r"[0-9a-f]{40}", sha):
             heads[ref.removeprefix("refs/heads/")] = sha
     return heads
@@ -173,7 +178,9 @@ def parse_heads(output: bytes) -> dict[str, str]:
 
 def last_words(stderr: bytes) -> str:
     """Return what git said last that means something, on one line and without credentials."""
-    lines = [_CONTROL.sub(" ", line).strip() for line in stderr.decode("utf-8", "replace").splitlines()]
+    # Servers colour what they say; what would be replaced here says nothing.
+    said = stderr.decode("utf-8", "replace").splitlines()
+    lines = [printable(line, _LONGEST_LINE).replace("\ufffd", " ").strip() for line in said]
     telling = [line for line in lines if line and not line.lower().startswith(_BOILERPLATE)]
     return redacted("; ".join(telling[-3:]) or "it gave no reason")[:500]
 

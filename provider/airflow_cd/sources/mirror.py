@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from filelock import FileLock
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
+from airflow_cd.processes.disk import NO_SPACE
 from airflow_cd.sources.git_commands import (
     ASK_TIMEOUT,
     FETCH_TIMEOUT,
@@ -35,6 +37,7 @@ _MISSING = (
 # Answers that another try does not change.
 _PERMANENT = (
     *_MISSING,
+    *NO_SPACE,
     *("not found", "does not exist", "not installed"),
     *("does not appear to be a git repository", "authentication failed", "permission denied"),
     *("could not read username", "could not read password", "host key verification failed"),
@@ -127,10 +130,13 @@ class Mirror:
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            self._repair()
             try:
+                self._repair()
                 self._bring(sha)
-            except SourceError:
+            except SourceError as error:
+                if _is_about_space(error):
+                    # Nothing is wrong with the mirror, and there is no room for another one.
+                    raise self._no_space(error) from error
                 if self._is_whole():
                     raise
                 self._make()
@@ -189,8 +195,10 @@ class Mirror:
         except SourceError:
             self._make()
         # We hold the lock, so nobody works under these; git would refuse to go on because of them.
-        for stale in self.folder.rglob("*.lock"):
-            stale.unlink(missing_ok=True)
+        leftovers = (self.folder.rglob("*.lock"), (self.folder / "objects").rglob("tmp_*"))
+        for stale in chain.from_iterable(leftovers):
+            if stale.is_file():
+                stale.unlink(missing_ok=True)
 
     def _make(self) -> None:
         """Make an empty mirror in the place of what is there."""
@@ -202,6 +210,9 @@ class Mirror:
             self.folder.rename(old)
         new.rename(self.folder)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _no_space(self, error: SourceError) -> SourceError:
+        return SourceError(f"make room on the disk of the mirror {self.folder}, then try again: {error}")
 
     def _identity(self) -> int:
         return self.folder.stat().st_ino if self.folder.exists() else 0
@@ -216,6 +227,10 @@ class Mirror:
             return git(*args, folder=folder, env=self._env, timeout=timeout)
         except SourceError as error:
             raise type(error)(f"{redacted(self.repository)}: {error}") from error
+
+
+def _is_about_space(error: SourceError) -> bool:
+    return any(words in str(error).lower() for words in NO_SPACE)
 
 
 def _taken(sha: str) -> str:

@@ -114,7 +114,7 @@ class HealthTrigger(BaseTrigger):
 
     async def _watch(self, check: HealthCheck, client: httpx.AsyncClient | None, already: float) -> Verdict:
         judge = Judge(check)
-        began = time.monotonic() - already
+        began = time.monotonic() - min(already, _spare(check))
         first, shown = time.monotonic(), float("-inf")
         was_ok: bool | None = None
         for number in range(1, 10**9):
@@ -129,6 +129,17 @@ class HealthTrigger(BaseTrigger):
             # Counted from the first sample: slow answers do not make the next ones late.
             await asyncio.sleep(max(first + number * check.interval.total_seconds() - time.monotonic(), 0.01))
         raise AssertionError("a watch ends by its timeout")
+
+
+def _spare(check: HealthCheck) -> float:
+    """
+    Return how many seconds of the timeout may be over when a watch begins or goes on.
+
+    What is left is enough to become healthy in. A clock that was set forward, or a triggerer that was down
+    for longer than the timeout, says nothing about the service.
+    """
+    needed = check.interval * check.healthy_after + check.sample_timeout
+    return max((check.timeout - needed).total_seconds(), 0.0)
 
 
 def http_client() -> httpx.AsyncClient:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.health import HealthCheck
+from airflow_cd.model.text import printable
 from airflow_cd.model.verdict import Sample
 from airflow_cd.processes.environment import clean_environment
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _LONGEST_BODY = 1024 * 1024
 _SHOWN = 80
+_LONGEST_PROBLEM = 300
 
 
 async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClient | None = None) -> Sample:
@@ -35,11 +37,13 @@ async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClie
     except (asyncio.TimeoutError, TimeoutError):
         problem = f"no answer within {format_duration(check.sample_timeout)}"
     except Exception as error:  # a refused connection, a broken answer: all of it is what the sample saw
-        problem = f"{type(error).__name__}: {error}"[:300]
+        problem = f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - started
     if problem is None and check.latency is not None and seconds > check.latency.total_seconds():
         problem = f"slower than {format_duration(check.latency)}"
     milliseconds = f"{seconds * 1000:.0f} ms"
+    # The service, or whatever answers in its place, has a say in this.
+    problem = problem and printable(problem, _LONGEST_PROBLEM)
     detail = f"{check.name}: {problem} (after {milliseconds})" if problem else f"{check.name}: {milliseconds}"
     return Sample(at=at, ok=problem is None, seconds=round(seconds, 6), detail=detail)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,17 +45,3 @@ def row(request: pytest.FixtureRequest) -> Row:
 @pytest.fixture
 def store(row: Row, tmp_path: Path) -> ArtifactStore:
     return open_store(row.url(tmp_path))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    argv = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)]
-    if os.getuid() != 0 or subprocess.run(argv, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a small file system")
-    try:
-        yield mount
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)

@@ -57,3 +57,41 @@ def test_reports_add_up_and_name_a_test_once() -> None:
     both = merge(parse_junit(NESTED), parse_junit(NESTED))
     assert (both.total, both.failed) == (8, 2)
     assert both.failures == ("t.A::bad[x-1]", "broken")
+
+
+DOCUMENT_TYPE = '<!DOCTYPE a [<!ENTITY x "y">]><testsuite><testcase name="&x;"/></testsuite>'
+
+
+@pytest.mark.parametrize(
+    ("xml", "says"),
+    [
+        (DOCUMENT_TYPE.encode("utf-16"), "document type"),
+        (b'<?xml version="1.0" encoding="UTF-7"?>+ADwAIQ-DOCTYPE a>', "not a JUnit report|encoding"),
+        (b'<?xml version="1.0" encoding="nonsense"?><testsuite/>', "unknown encoding"),
+        (b"\0" * 9, "not a JUnit report"),
+        ("<testsuite>" * 5000 + "</testsuite>" * 5000, "nested too deeply"),
+        ('<testsuite><testcase name="a" time="soon"/></testsuite>', "not a JUnit report"),
+    ],
+    ids=["utf-16", "utf-7", "no-encoding", "nul", "deep", "time"],
+)
+def test_a_hostile_report_is_refused(xml: str | bytes, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_junit(xml)
+
+
+def test_a_test_may_speak_of_a_document_type() -> None:
+    failure = "<failure><![CDATA[expected <!DOCTYPE html>]]></failure>"
+    assert parse_junit(f'<testsuite><testcase name="a">{failure}</testcase></testsuite>').failed == 1
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "1e999", "-1"])
+def test_times_come_back_from_json(seconds: str) -> None:
+    totals = parse_junit(f'<testsuite><testcase name="a" time="{seconds}"/></testsuite>')
+    assert TestTotals.model_validate_json(totals.model_dump_json()) == totals
+    assert totals.seconds == 0
+
+
+def test_of_many_failing_tests_the_first_are_named_and_all_counted() -> None:
+    case = '<testcase name="t{}"><failure/></testcase>'
+    totals = parse_junit(f"<testsuite>{''.join(case.format(number) for number in range(20_000))}</testsuite>")
+    assert (totals.total, totals.failed, len(totals.failures)) == (20_000, 20_000, 100)

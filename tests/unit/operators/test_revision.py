@@ -54,7 +54,21 @@ def test_the_param_wins() -> None:
     assert choose_revision({}, SERVICE, Branch(A), B) == (B, None)
 
 
-@pytest.mark.parametrize("wanted", ["main", "abc123", "-" * 40, "A" * 40, B + "0", "$(reboot)"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "main",
+        "HEAD",
+        "v1.0.0",
+        "abc123",
+        "-" * 40,
+        "A" * 40,
+        B + "0",
+        B + "\0",
+        "--upload-pack=x",
+        "$(reboot)",
+    ],
+)
 def test_only_a_full_sha_is_accepted(wanted: str) -> None:
     with pytest.raises(AirflowFailException, match="full commit SHA"):
         choose_revision({}, SERVICE, Branch(A), wanted)
@@ -73,6 +87,10 @@ def test_without_events_the_branch_decides_once() -> None:
     assert choose_revision(context, SERVICE, branch, None) == (A, None)
 
 
-def test_a_malformed_event_is_not_believed() -> None:
-    events = {"asset": [Event("--upload-pack=evil", None, age=1)]}
+@pytest.mark.parametrize(
+    "revision",
+    ["--upload-pack=evil", "HEAD", "v1.0.0", "main", B[:8], B + "\n", "\0" * 40, "{{ 7 * 7 }}", "../x"],
+)
+def test_a_malformed_event_is_not_believed(revision: str) -> None:
+    events = {"asset": [Event(revision, None, age=1)]}
     assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch(A), "") == (A, None)

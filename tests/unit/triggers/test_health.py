@@ -136,9 +136,29 @@ async def test_one_bad_check_decides_and_same_paths_are_told_apart(url: str) -> 
 
 
 async def test_a_restarted_triggerer_does_not_start_the_time_anew(url: str) -> None:
-    found = await verdict(url, {"http": "/", "timeout": "60s"}, started_at=time.time() - 61)
+    began = time.monotonic()
+    sick = {"http": "/", "status": 404, "failures": 1000, "timeout": "60s"}
+    found = await verdict(url, sick, started_at=time.time() - 61)
     assert not found["healthy"]
     assert "not healthy within 1m" in found["reason"]
+    assert time.monotonic() - began < 30, "the time began anew"
+
+
+@pytest.mark.parametrize("seconds", [86_400, -3_600], ids=["forward", "back"])
+async def test_a_clock_that_was_set_says_nothing_about_the_service(url: str, seconds: float) -> None:
+    """Nor does a triggerer that was down for longer than the timeout: a healthy release stays."""
+    found = await verdict(url, {"http": "/", "timeout": "60s"}, started_at=time.time() - seconds)
+    assert found["healthy"], found["reason"]
+    sick = {"http": "/", "status": 404, "failures": 1000, "timeout": "300ms"}
+    found = await verdict(url, sick, started_at=time.time() - seconds, settle=0.1)
+    assert not found["healthy"]
+
+
+async def test_what_a_service_says_is_shown_on_one_line_and_obeyed_by_no_terminal(url: str) -> None:
+    says = "import sys; sys.exit('\\x1b[2J\\x1b]0;owned\\x07 \\u202edone')"
+    check = {"command": ["python", "-c", says], "sample_timeout": "10s", "failures": 0}
+    found = await verdict(url, check)
+    assert "exit code 1: \ufffd[2J\ufffd]0;owned\ufffd \ufffddone" in found["reason"]
 
 
 async def test_the_event_waits_until_airflow_has_noticed_that_the_task_deferred(url: str) -> None:

@@ -52,7 +52,7 @@ class Instances:
         try:
             self._await_ready(generation, port, started)
         except NotReadyError:
-            self._supervisor.remove(self.name(generation))
+            self.end(generation)
             raise
         log.info("%s is ready on port %d after %.1f s", release.version, port, time.monotonic() - started)
         return f"{_HOST}:{port}"
@@ -61,6 +61,10 @@ class Instances:
         """Tell whether the generation's instance runs."""
         process = self._supervisor.process(self.name(generation))
         return process is not None and process.alive
+
+    def end(self, generation: int) -> None:
+        """End the generation's instance, which has got no request yet."""
+        self._supervisor.remove(self.name(generation))
 
     def end_others(self, generation: int, drain: timedelta) -> None:
         """Drain and end every instance but this: the one before, and what killed attempts left."""

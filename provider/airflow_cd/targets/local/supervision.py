@@ -29,6 +29,7 @@ from airflow_cd.targets.local.layout import write_durably
 _BAD_NAME, _ALREADY_ADDED, _NOT_RUNNING = 10, 90, 70
 _ALIVE = {"STARTING", "RUNNING"}
 _START_SECONDS = 30.0
+_MEANINGFUL = "%;*?[]{}\n\r"
 _LONGEST_SOCKET = 100  # bytes; supervisord appends a process id while it starts
 
 _MAIN = """\
@@ -97,6 +98,7 @@ class Supervisor:
         """Start supervisord unless it runs. :raises TargetError: it does not start"""
         if self._answers():
             return
+        self._check_name()
         self._programs.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / "supervisord.lock"):
             if not self._answers():
@@ -208,6 +210,14 @@ class Supervisor:
                 raise TargetError(f"{path.parent} is not a private folder of this user; remove it")
             write_durably(self.root / "supervisord.socket-path", str(path).encode())
         return path
+
+    def _check_name(self) -> None:
+        """Refuse a folder whose name the configuration of supervisord or of Caddy has no way to write."""
+        if odd := sorted(set(str(self.root)) & set(_MEANINGFUL)):
+            raise TargetError(
+                f"the folder {self.root} has {' '.join(odd)} in its name, which supervisord or Caddy take "
+                "for something else; choose another `data_dir` in the section [cd] of Airflow's configuration"
+            )
 
     def _check_no_other(self) -> None:
         """Two supervisors of one folder would run everything twice."""

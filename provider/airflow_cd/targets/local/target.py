@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
+from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, TargetError
 from airflow_cd.model.release import ReleaseName
+from airflow_cd.processes.disk import write_problem
 from airflow_cd.targets.base import Deployed, Hold, Record
 from airflow_cd.targets.local.front import Front
 from airflow_cd.targets.local.instances import Instances
@@ -146,7 +147,11 @@ class LocalTarget:
         # What an attempt that was killed left running would be in the way; what serves is not touched.
         self._instances.end_others(record.generation, self._settings.drain)
         upstream = self._instances.start(deployed.release, new.generation)
-        self._layout.write_generation(new, upstream)
+        try:
+            self._layout.write_generation(new, upstream)
+        except OSError:
+            self._instances.end(new.generation)
+            raise
         self._layout.make_current(new.generation)
         log.info("Requests go to %s now", deployed.release.version)
         self._finish(new)
@@ -198,6 +203,19 @@ class LocalTarget:
 
     @contextmanager
     def _leased(self, actor: str, what: str) -> Iterator[None]:
+        """Keep everybody else away, and say of a disk that is full or read-only which one it is."""
+        folder = self._layout.folder
+        try:
+            with self._alone(actor, what):
+                yield
+        except OSError as error:
+            problem = write_problem(error, folder)
+            raise TargetError(
+                f"{self.service} in {self.environment}: {folder} cannot be written: {problem}"
+            ) from error
+
+    @contextmanager
+    def _alone(self, actor: str, what: str) -> Iterator[None]:
         self._layout.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._layout.lease)
         try:

@@ -1,0 +1,41 @@
+"""Which events a rollback believes."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+from tests.unit.operators.test_revision import SERVICE
+
+from airflow_cd.operators.restore import RestoreOperator
+
+GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" * 64, "reason": "bad"}
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        None,
+        {},
+        {"payload": None},
+        {"payload": "production"},
+        {"payload": {"environment": "production"}},
+        {"payload": {**GOOD, "digest": "sha256:../../etc/passwd"}},
+        {"payload": {**GOOD, "generation": "$(id)"}},
+        {"payload": {**GOOD, "reason": {"a": 1}}},
+        {"payload": {**GOOD, "environment": "staging"}},
+    ],
+)
+def test_an_event_that_is_no_alarm_rolls_nothing_back(extra: Any) -> None:
+    """Whoever may create asset events may create any; the task must neither crash nor be retried."""
+    operator = RestoreOperator(task_id="rollback", service=SERVICE, environment="production")
+    event = SimpleNamespace(timestamp=1, extra=extra)
+    context: Any = {
+        "triggering_asset_events": {"alarms": [event]},
+        "dag_run": SimpleNamespace(run_type="asset_triggered"),
+        "params": {},
+    }
+    with pytest.raises(AirflowSkipException, match="no alarm of this run is about production"):
+        operator.execute(context)
