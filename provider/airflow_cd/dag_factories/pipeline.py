@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
+from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import pipeline_doc
 from airflow_cd.dag_factories.params import set_revision_param
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
@@ -112,6 +113,7 @@ def _pipeline(service: Service) -> DAG:
         max_active_runs=_MAX_ACTIVE_RUNS,
         doc_md=pipeline_doc(service, approved_environments(service)),
         tags=["cd", service.pipeline, *service.tags],
+        **configured(),
     )
     last: BaseOperator = _package(dag, service)
     asked = approved_environments(service)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, TaskGroup
 
+from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import rollback_doc
 from airflow_cd.dag_factories.params import set_rollback_params
 from airflow_cd.model.service import Environment, Service
@@ -36,6 +37,7 @@ def rollback_dag(service: Service) -> DAG:
         max_active_runs=100,
         doc_md=rollback_doc(service),
         tags=["cd", "rollback", *service.tags],
+        **configured(),
     )
     for environment in service.environments:
         RestoreOperator(

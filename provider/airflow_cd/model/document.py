@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,16 +15,77 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Place = Sequence[str | int]
 
 
-class _UniqueKeysLoader(_Loader):
-    """YAML lets a key that is given twice win silently; here it does not."""
+_STR, _MAP, _SEQ, _MERGE, _VALUE = (
+    f"tag:yaml.org,2002:{name}" for name in ("str", "map", "seq", "merge", "value")
+)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value) and (twice := _twice(node)) is not None:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice.value!r} is given twice", twice.start_mark
-            )
-        return mapping
+
+class _RecursionError(Exception):
+    """Raised when something contains itself."""
+
+
+class _UniqueKeysLoader(_Loader):
+    """
+    YAML lets a key that is given twice win silently; here it does not.
+
+    Strings, and the mappings and lists around them, are nearly all of a services file. What PyYAML does with
+    any node takes longer than reading the file, and so is left to the others.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._checked: set[int] = set()
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        try:
+            return self._construct(node, {})
+        except _RecursionError:
+            return super().construct_document(node)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Take in what `<<` brings. A key of its own that comes that way too is not given twice."""
+        if id(node) not in self._checked:
+            self._checked.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                continue
+            name = key.value if key.tag in (_STR, _VALUE) else self.construct_object(key, deep=True)
+            if not isinstance(name, Hashable):
+                continue  # PyYAML says so
+            if name in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(name)
+
+    def _construct(self, node: yaml.Node, made: dict[int, Any]) -> Any:
+        """Return what the node says. What an alias stands for is made once, however often it is used."""
+        if node.tag == _STR and isinstance(node, yaml.ScalarNode):
+            return node.value
+        key = id(node)
+        if key in made:
+            if made[key] is _RecursionError:
+                raise _RecursionError
+            return made[key]
+        made[key] = _RecursionError
+        if node.tag == _MAP and isinstance(node, yaml.MappingNode) and _has_plain_keys(node):
+            value: Any = {name.value: self._construct(one, made) for name, one in node.value}
+        elif node.tag == _SEQ and isinstance(node, yaml.SequenceNode):
+            value = [self._construct(one, made) for one in node.value]
+        else:
+            value = self.construct_object(node, deep=True)
+        made[key] = value
+        return value
+
+
+def _has_plain_keys(node: yaml.MappingNode) -> bool:
+    """Return whether its keys are strings, none of them twice."""
+    names = {name.value for name, _ in node.value if name.tag == _STR and isinstance(name, yaml.ScalarNode)}
+    return len(names) == len(node.value)
 
 
 class Document:
@@ -52,8 +113,14 @@ class Document:
                 line=mark.line + 1 if mark else None,
                 remedy="Correct the file; nothing in it can be loaded until then",
             ) from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise DefinitionError(f"this is not valid YAML: {error}", path=self.path) from error
+        except RecursionError as error:
+            raise DefinitionError("this is nested too deeply", path=self.path) from error
+        # PyYAML looks up and takes apart what a tag such as !!bool stands before without a look at it.
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+            problem = (
+                str(error) if isinstance(error, (yaml.YAMLError, ValueError)) else "a value is not of its tag"
+            )
+            raise DefinitionError(f"this is not valid YAML: {problem}", path=self.path) from error
 
     def line(self, place: Place) -> tuple[int, int]:
         """
@@ -83,13 +150,4 @@ def _step(node: yaml.Node | None, step: str | int) -> tuple[yaml.Mark, yaml.Node
                 return key.start_mark, value
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step].start_mark, node.value[step]
-    return None
-
-
-def _twice(node: yaml.MappingNode) -> Any:
-    seen = set()
-    for key, _ in node.value:
-        if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
-            return key
-        seen.add(key.value)
     return None

@@ -28,17 +28,27 @@ class Definitions:
     errors: tuple[DefinitionError, ...]
 
 
+def _parsed(text: str, path: str, only: str | None) -> Document:
+    return Document(text, path)
+
+
 def load_services(
-    path: Path, only: str | None = None, parse: Callable[[str, str], Document] = Document
+    path: Path, only: str | None = None, parse: Callable[[str, str, str | None], Document] = _parsed
 ) -> Definitions:
     """
     Read a services file.
 
     :param only: name of the one service that is needed; the others are not looked at
-    :param parse: makes the document of the file's text and name
+    :param parse: makes the document of the file's text, its name, and ``only``, of which it may leave out
+        the other services
     :raises DefinitionError: the file as a whole cannot be used
     """
-    return _Reader(parse(_read(path), str(path))).definitions(only)
+    text = _read(path)
+    found = _Reader(parse(text, str(path), only)).definitions(only)
+    if found.errors and only is not None:
+        # With services left out, the lines of errors are not right.
+        return _Reader(Document(text, str(path))).definitions(only)
+    return found
 
 
 def _read(path: Path) -> str:
@@ -111,6 +121,8 @@ class _Reader:
                 service = self._validate(Service, merged, ("services", i), str(raw.get("name")))
                 if service is not None:
                     yield i, service
+            if only is not None:
+                return  # the name of a second one is an error, the first one has it
 
     def _check_kinds(self, i: int, raw: Mapping[str, Any]) -> bool:
         """Kinds come before keys: a missing extra is not an unknown key."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -95,21 +94,6 @@ def test_a_task_that_starts_gets_its_dag_alone(tmp_path: Path, monkeypatch: pyte
     namespace: dict[str, Any] = {"__file__": str(tmp_path / "services.py")}
     load_dags("services.yaml", namespace)
     assert set(namespace) == {"__file__", "shout_deployment"}
-
-
-def test_a_large_file_is_remembered_by_its_content(tmp_path: Path) -> None:
-    (tmp_path / "services.yaml").write_text(SERVICES + "# padding\n" * 2000)
-    first: dict[str, Any] = {"__file__": str(tmp_path / "services.py")}
-    load_dags("services.yaml", first)
-    cached = list((Path(os.environ["AIRFLOW_HOME"]) / "cd/parsed").glob("*.json"))
-    assert cached
-    (tmp_path / "services.yaml").write_text((SERVICES + "# padding\n" * 2000).replace("shout", "cry"))
-    second: dict[str, Any] = {"__file__": str(tmp_path / "services.py")}
-    load_dags("services.yaml", second)
-    assert "cry_deployment" in second and "shout_deployment" not in second
-    third: dict[str, Any] = {"__file__": str(tmp_path / "services.py")}
-    load_dags("services.yaml", third)
-    assert set(third) == set(second)
 
 
 def service(**changes: Any) -> Service:

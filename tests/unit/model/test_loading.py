@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -10,6 +11,7 @@ import pytest
 
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model import kinds
+from airflow_cd.model.document import Document
 from airflow_cd.model.loading import Definitions, load_services
 
 GOOD = """
@@ -145,6 +147,13 @@ def test_defaults_are_merged_under_services(tmp_path: Path) -> None:
         ("services: {}\n", 1, "not a list"),
         ("defaults: []\n", 1, "not a mapping"),
         ("services:\n- name: a\n  name: b\n", 3, "'name' is given twice"),
+        ("services: [{yes: a, on: b}]\n", 1, "given twice"),
+        ("services: [{<<: {name: a}, name: b, name: c}]\n", 1, "'name' is given twice"),
+        ("services: [!!bool x]\n", None, "not valid YAML"),
+        ("services: [!!timestamp x]\n", None, "not valid YAML"),
+        ("services: [!!int '']\n", None, "not valid YAML"),
+        ("services: [!!str [a]]\n", 1, "expected a scalar"),
+        ("services: " + "[" * 5000 + "]" * 5000, None, "nested too deeply"),
     ],
 )
 def test_a_file_that_is_wrong_as_a_whole_is_refused(
@@ -154,6 +163,29 @@ def test_a_file_that_is_wrong_as_a_whole_is_refused(
         load(tmp_path, text)
     assert "services.yaml" in str(caught.value)
     assert line is None or caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[yes, 012, 1_000, 12:30, ~, 2026-01-01]", [True, 10, 1000, 750, None, date(2026, 1, 1)]),
+        ("['yes', \"012\", !!str 5, !!int '7']", ["yes", "012", "5", 7]),
+        ("[&a {x: [1]}, *a, {<<: *a, y: 2}]", [{"x": [1]}, {"x": [1]}, {"x": [1], "y": 2}]),
+        ("[{1: a, '1': b}, {<<: [{a: 1}, {a: 2, b: 3}]}]", [{1: "a", "1": "b"}, {"a": 1, "b": 3}]),
+        ("[{<<: {a: 1, b: 2}, a: 3}, {a: 3, <<: {a: 1}}]", [{"a": 3, "b": 2}, {"a": 3}]),
+        ("[{<<: &b {<<: {x: 1}, x: 2}}, *b, {<<: *b, x: 3}]", [{"x": 2}, {"x": 2}, {"x": 3}]),
+    ],
+)
+def test_values_are_those_of_yaml_1_1(text: str, says: object) -> None:
+    assert Document(text, "services.yaml").content == says
+
+
+def test_an_alias_stands_for_one_thing_and_may_be_part_of_itself() -> None:
+    powers = "- &x0 [lol]\n" + "".join(f"- &x{i} [{', '.join([f'*x{i - 1}'] * 9)}]\n" for i in range(1, 60))
+    content = Document(powers, "services.yaml").content
+    assert content[59][0] is content[59][8]
+    content = Document("&top [{again: *top}]", "services.yaml").content
+    assert content[0]["again"] is content
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
