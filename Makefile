@@ -31,6 +31,8 @@ lint: $(READY) ## style, types, and the floors of the house
 bench: $(READY) ## benchmarks, as ratios within one run
 	$(BIN)/python -m benchmarks.parse
 	$(BIN)/python -m benchmarks.imports
+	$(BIN)/python -m benchmarks.task_start
+	$(BIN)/python -m benchmarks.waiting
 	$(BIN)/python -m benchmarks.overhead
 
 clean: ## remove the virtual environment and what the demonstration left

@@ -33,4 +33,5 @@ def test_a_bad_one_fails_with_every_problem(tmp_path: Path, capsys: pytest.Captu
 def test_the_commands_are_there() -> None:
     (group,) = get_cd_commands()
     assert group.name == "cd"
-    assert [command.name for command in group.subcommands] == ["validate", "approve", "reject"]  # type: ignore[union-attr]
+    names = [command.name for command in group.subcommands]  # type: ignore[union-attr]
+    assert names == ["validate", "status", "history", "rollback", "approve", "reject"]
