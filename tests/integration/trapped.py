@@ -201,8 +201,8 @@ class TrappedService(TestService):
                 continue
         return found
 
-    def _define(self, approval: Any = None, **changes: Any) -> dict[str, Any]:
-        definition = super()._define(approval, **changes)
+    def _define(self, **changes: Any) -> dict[str, Any]:
+        definition = super()._define(**changes)
         definition["build"].append(["python", "-c", _HELD_COMMAND, str(self.traps / "build")])
         unit = [["python", "-c", _HELD_COMMAND, str(self.traps / "test")], ["python", "-c", WRITE_REPORT]]
         definition["test"]["unit"]["commands"] = unit
