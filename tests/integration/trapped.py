@@ -210,8 +210,9 @@ class TrappedService(TestService):
         for environment in definition["environments"]:
             environment["target"]["local"]["drain"] = "60s"
             environment["target"]["local"]["env"]["TRAPS"] = str(self.traps)
+            # Longer than a verdict may take on the worker: the task has to defer.
             environment["health"].append(
-                {"command": check, "interval": "200ms", "healthy_after": 1, "failures": 100_000}
+                {"command": check, "interval": "200ms", "healthy_after": 17, "failures": 100_000}
             )
             if self._asks:
                 environment["approval"] = {}
