@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from getpass import getpass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     import httpx
@@ -45,6 +46,17 @@ class Api:
     def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Patch ``/api/v2<path>`` and return the answer."""
         return self._request("PATCH", path, json=body)
+
+    def check_enabled(self, dag_id: str) -> None:
+        """
+        Make sure that the DAG goes on when it is told to: a run or an answer would wait, and say nothing.
+
+        :raises SystemExit: it is paused
+        """
+        if self.get(f"/dags/{quote(dag_id)}")["is_paused"]:
+            raise SystemExit(
+                f"{dag_id} is paused: enable it in the UI, or with `airflow dags unpause {dag_id}`."
+            )
 
     def address(self, path: str) -> str:
         """Return the address of a page of the UI."""

@@ -9,17 +9,12 @@ _SERVICE = Arg(("service",), help="name of the service")
 _ENVIRONMENT = Arg(("--environment",), help="the environment; needed when several are waiting")
 _RUN_ID = Arg(("--run-id",), help="the DAG run; needed when several candidates are waiting")
 _REASON = Arg(("--reason",), help="why; kept with the decision", default="")
-_USER = Arg(
-    ("--user",),
-    help="Airflow user who decides; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
-)
-_API = Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url")
 _LOGIN = (
     Arg(
         ("--user",),
         help="Airflow user; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
     ),
-    _API,
+    Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url"),
 )
 _STATUS = (
     Arg(("service",), help="names of services; default: all", nargs="*"),
@@ -41,7 +36,7 @@ _ROLLBACK = (
     Arg(("--no-wait",), help="do not wait until it is done", action="store_true"),
     *_LOGIN,
 )
-_DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, _USER, _API)
+_DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, *_LOGIN)
 
 
 def get_cd_commands() -> list[CLICommand]:

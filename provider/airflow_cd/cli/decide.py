@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from rich.console import Console
 
 from airflow_cd.cli.api import Api, RefusedError, logged_in
+from airflow_cd.cli.questions import Question, waiting_questions
 from airflow_cd.model.approval_request import digest_in, revision_in
 
-_PAGE = 100
 # Shorter beginnings of a commit or digest are more likely a mistake than a name.
 _SHORTEST = 4
-
-Question = dict[str, Any]
 
 
 def approve(args: Namespace) -> None:
@@ -33,7 +30,7 @@ def _decide(args: Namespace, option: str) -> None:
     dag_id = f"{args.service}_delivery"
     with logged_in(args) as api:
         _check_dag(api, args.service, dag_id)
-        question = choose(list(_waiting(api, dag_id)), args.service, args.run_id, args.environment)
+        question = choose(list(waiting_questions(api, dag_id)), args.service, args.run_id, args.environment)
         _answer(api, question, option, args.reason)
     ti = question["task_instance"]
     Console(soft_wrap=True, highlight=False).print(
@@ -43,7 +40,8 @@ def _decide(args: Namespace, option: str) -> None:
 
 def _check_dag(api: Api, service: str, dag_id: str) -> None:
     try:
-        paused = api.get(f"/dags/{quote(dag_id)}")["is_paused"]
+        # A paused DAG would take the answer, and act on it when somebody enables it, maybe days later.
+        api.check_enabled(dag_id)
     except RefusedError as error:
         if error.status != 404:
             raise
@@ -51,26 +49,6 @@ def _check_dag(api: Api, service: str, dag_id: str) -> None:
             f"Airflow knows no {dag_id}: there is no service {service!r} with a delivery pipeline. "
             "`airflow cd status` lists the services."
         ) from error
-    if paused:
-        # The answer would be taken, and have no effect until somebody enables the DAG, maybe days later.
-        raise SystemExit(f"{dag_id} is paused: enable it in the UI, or with `airflow dags unpause {dag_id}`.")
-
-
-def _waiting(api: Api, dag_id: str) -> Iterator[Question]:
-    """Yield the questions of the DAG that wait for an answer, newest first."""
-    offset, total = 0, 1
-    while offset < total:
-        page = api.get(
-            f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
-            response_received=False,
-            state="awaiting_input",
-            order_by="-created_at",
-            limit=_PAGE,
-            offset=offset,
-        )
-        total = int(page["total_entries"])
-        offset += _PAGE
-        yield from page["hitl_details"]
 
 
 def choose(

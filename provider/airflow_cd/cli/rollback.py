@@ -27,19 +27,13 @@ def rollback(args: Namespace) -> None:
         conf["environment"] = args.environment
     console = Console(soft_wrap=True, highlight=False)
     with logged_in(args) as api:
-        _check_enabled(api, dag_id)
+        api.check_enabled(dag_id)
         run = api.post(f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
         run_id = str(run["dag_run_id"])
         console.print(api.address(f"/dags/{quote(dag_id)}/runs/{quote(run_id)}"), markup=False)
         if args.no_wait:
             return
         console.print(_wait(api, dag_id, run_id), markup=False)
-
-
-def _check_enabled(api: Api, dag_id: str) -> None:
-    """A run of a paused DAG would wait for ever, and say nothing."""
-    if api.get(f"/dags/{quote(dag_id)}")["is_paused"]:
-        raise SystemExit(f"{dag_id} is paused: enable it in the UI, or with `airflow dags unpause {dag_id}`.")
 
 
 def _wait(api: Api, dag_id: str, run_id: str) -> str:

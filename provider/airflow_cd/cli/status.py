@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_cd.cli.api import TOKEN_VARIABLE, Api, has_login, logged_in
+from airflow_cd.cli.questions import waiting_questions
 from airflow_cd.model.base import format_age
 from airflow_cd.model.loading import load_services
 
@@ -58,18 +59,8 @@ def services_file(args: Namespace) -> Path:
 
 def waiting_approvals(api: Api) -> Counter[tuple[str, str]]:
     """Return how many releases wait, by DAG id and environment."""
-    found: Counter[tuple[str, str]] = Counter()
-    path, size = "/dags/~/dagRuns/~/hitlDetails", 100
-    while True:
-        page = api.get(
-            path, response_received=False, state="awaiting_input", limit=size, offset=sum(found.values())
-        )
-        details = page["hitl_details"]
-        for detail in details:
-            ti = detail["task_instance"]
-            found[ti["dag_id"], ti["task_id"].rpartition(".")[0]] += 1
-        if len(details) < size:
-            return found
+    tasks = (question["task_instance"] for question in waiting_questions(api))
+    return Counter((task["dag_id"], task["task_id"].rpartition(".")[0]) for task in tasks)
 
 
 def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) -> Table:

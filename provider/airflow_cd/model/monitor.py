@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from datetime import timedelta
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from airflow_cd.model.base import Duration, Frozen, format_duration
+from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.release import Digest
 from airflow_cd.model.text import printable
-from airflow_cd.model.verdict import FailureWindow, Sample, Verdict
+from airflow_cd.model.verdict import Sample, Tally, Verdict
 
-_KEPT_SAMPLES = 20
 _LONGEST_REASON = 1000
 
 
@@ -69,29 +67,17 @@ class Alarm:
     """
 
     def __init__(self, check: HealthCheck) -> None:
-        self._check = check
-        self._samples: deque[Sample] = deque(maxlen=_KEPT_SAMPLES)
-        self._failures = FailureWindow(check.window)
-        self._row = self._good = self._bad = 0
+        self._healthy_after = check.healthy_after
+        self._tally = Tally(check)
         self.armed = False
 
     def add(self, sample: Sample, elapsed: float) -> Verdict | None:
         """Take a sample that was complete after ``elapsed`` seconds; return the verdict if it is bad."""
-        self._samples.append(sample)
-        self._row = self._row + 1 if sample.ok else 0
-        self.armed = self.armed or self._row >= self._check.healthy_after
+        self._tally.see(sample)
+        self.armed = self.armed or self._tally.row >= self._healthy_after
         if not self.armed:
             return None
-        if sample.ok:
-            self._good += 1
-            return None
-        self._bad += 1
-        bad = self._failures.add(elapsed)
-        if bad <= self._check.failures:
-            return None
-        reason = (
-            f"{bad} bad samples within {format_duration(self._check.window)}, "
-            f"{self._check.failures} are tolerated; the last: {sample.detail}"
-        )
-        samples = tuple(self._samples)
-        return Verdict(healthy=False, reason=reason, good=self._good, bad=self._bad, samples=samples)
+        self._tally.count(sample, elapsed)
+        # A good sample is no news, however many bad ones came before it.
+        excess = None if sample.ok else self._tally.excess(elapsed)
+        return self._tally.verdict(False, excess) if excess else None

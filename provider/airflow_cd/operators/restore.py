@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
-from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 from pydantic import ValidationError
 
 from airflow_cd.hooks.history import changes_alias
+from airflow_cd.hooks.questions import put_question
 from airflow_cd.hooks.releases import actor_of
 from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import rollback_request
@@ -165,11 +165,11 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         choices = rollback_request.choices(releases)
         if record.current is None or not choices:
             raise AirflowFailException(f"{self.environment} has no release to go back to")
-        upsert_hitl_detail(
-            ti_id=ti.id,
-            options=[*choices, CANCEL],
+        put_question(
+            ti.id,
             subject=self.subject,
             body=rollback_request.body(self.environment, record.current.release, releases),
+            options=[*choices, CANCEL],
             params={},
         )
         self.log.info("Waiting for a choice: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))

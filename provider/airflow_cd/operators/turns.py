@@ -10,9 +10,6 @@ from airflow_cd.exceptions import DeployConflictError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# Longer than it takes Airflow to notice that a task deferred: 3.3.2 takes one that is back before for lost.
-_MORE_THAN_A_HEARTBEAT = 1.0
-
 
 class TurnsMixin:
     """
@@ -42,10 +39,10 @@ class TurnsMixin:
         raise NotImplementedError
 
     def _wait(self, conflict: DeployConflictError) -> None:
-        from airflow.configuration import conf
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        heartbeat = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)
-        delay = timedelta(seconds=heartbeat + _MORE_THAN_A_HEARTBEAT)
+        from airflow_cd.triggers.settling import settling_seconds
+
+        delay = timedelta(seconds=settling_seconds())
         self.log.info("%s. Deciding anew in %g s.", conflict, delay.total_seconds())
         self.defer(trigger=TimeDeltaTrigger(delay), method_name="next_turn")

@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.verdict import Judge, Verdict
 from airflow_cd.triggers.probe import take_sample
+from airflow_cd.triggers.settling import settling_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -53,14 +54,11 @@ class HealthTrigger(BaseTrigger):
         """
         Return a watch of these checks that begins now.
 
-        Its event waits until Airflow has noticed that the task deferred. The supervisor of a task's process
-        may report its end only a heartbeat interval later, and the scheduler of Airflow 3.3.2 takes a task
-        that is resumed before that for lost: it would fail a healthy release for want of retries.
+        Its event waits until Airflow has noticed that the task deferred: else a healthy release would fail
+        for want of retries (see :func:`~airflow_cd.triggers.settling.settling_seconds`).
         """
-        from airflow.configuration import conf
-
-        settle = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + 1.0
-        return cls([check.model_dump(mode="json") for check in checks], base_url, time.time(), settle)
+        made = [check.model_dump(mode="json") for check in checks]
+        return cls(made, base_url, time.time(), settling_seconds())
 
     def judge_now(self) -> dict[str, Any] | None:
         """

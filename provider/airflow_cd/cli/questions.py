@@ -1,0 +1,34 @@
+"""The questions that wait for somebody's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from airflow_cd.cli.api import Api
+
+_PAGE = 100
+
+Question = dict[str, Any]
+
+
+def waiting_questions(api: Api, dag_id: str = "~") -> Iterator[Question]:
+    """
+    Yield the questions that wait for an answer, newest first, as Airflow's API returns them.
+
+    :param dag_id: whose; ``~`` for those of all DAGs
+    """
+    offset, total = 0, 1
+    while offset < total:
+        page = api.get(
+            f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
+            response_received=False,
+            state="awaiting_input",
+            order_by="-created_at",
+            limit=_PAGE,
+            offset=offset,
+        )
+        total = int(page["total_entries"])
+        offset += _PAGE
+        yield from page["hitl_details"]
