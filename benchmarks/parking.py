@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from urllib.parse import quote
 
 import httpx
 from demo.airflow import RunningAirflow
 from demo.runs import Run
 from demo.waiting import wait_until
+from tests.support.releases import release_of
 
 from airflow_cd.artifacts.registry import open_store
-from airflow_cd.model.release import Release, ReleaseRef, Revision
+from airflow_cd.model.release import ReleaseRef
 
 APPROVE = "production.approve"
 
@@ -111,33 +111,14 @@ class Parking:
 
     def _store_release(self, name: str) -> dict[str, str]:
         store = open_store((self.airflow.home / "cd" / "artifacts").as_uri())
-        archive = store.put_bytes(b"an archive")
-        now = datetime(2026, 1, 1, tzinfo=timezone.utc)
-        revision = Revision(
-            sha="a" * 40,
-            subject="wait",
-            author_name="Ada",
-            author_email="ada@example.org",
-            committed_at=now,
-            tree="b" * 40,
-            version="1.0.0",
-        )
-        release = Release(
-            service=name,
-            digest=archive,
-            size=10,
-            revision=revision,
-            version="1.0.0",
-            build="k",
-            created_at=now,
-        )
+        release = release_of(store.put_bytes(b"an archive"), service=name, subject="wait")
         manifest = store.put_bytes(release.model_dump_json().encode())
         ref = ReleaseRef(
             service=name,
-            digest=archive,
+            digest=release.digest,
             manifest=manifest,
             store=store.url,
             version=release.version,
-            revision=revision.sha,
+            revision=release.revision.sha,
         )
         return ref.model_dump(mode="json")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.support.releases import release_of
 
 from airflow_cd.cli.status import status
 from airflow_cd.hooks.adapters import data_dir
-from airflow_cd.model.release import Release, Revision
 from airflow_cd.targets.base import Deployed, Hold, Record
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of
@@ -36,24 +36,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def record(subject: str, reason: str, age: timedelta) -> None:
     at = datetime.now(timezone.utc) - age
-    revision = Revision(
-        sha="a" * 40,
-        subject=subject,
-        author_name="Ada",
-        author_email="a@b",
-        committed_at=at,
-        tree="b" * 40,
-        version="1",
-    )
-    release = Release(
-        service=NAME,
-        digest="sha256:" + "c" * 64,
-        size=1,
-        revision=revision,
-        version="1",
-        build="b",
-        created_at=at,
-    )
+    release = release_of("sha256:" + "c" * 64, service=NAME, version="1", subject=subject, at=at)
     deployed = Deployed(release=release, deployed_at=at, actor="x")
     layout = Layout(root_of(data_dir()), NAME, "production")
     layout.write_generation(

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 import pytest
+from tests.support.releases import release_of
 
-from airflow_cd.model.release import Release, Revision
+from airflow_cd.model.release import Release
 from airflow_cd.model.rollback_request import body, choices, find
 
 
 def release(version: str, sha: str, digest: str, subject: str = "fix") -> Release:
-    revision = Revision(
-        sha=sha * 40,
-        subject=subject,
-        author_name="Ada",
-        author_email="ada@example.org",
-        committed_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-        tree="f" * 40,
-        version=version,
-    )
-    return Release(
-        service="hello",
-        digest=f"sha256:{digest * 64}",
-        size=1,
-        revision=revision,
-        version=version,
-        build="b",
-        created_at=revision.committed_at,
-    )
+    return release_of(f"sha256:{digest * 64}", version=version, sha=sha * 40, subject=subject)
 
 
 NEW, OLD = release("1.2", "a", "1"), release("1.1", "b", "2")

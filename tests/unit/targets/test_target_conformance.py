@@ -17,6 +17,7 @@ import httpx
 import pytest
 from demo.ports import any_free, is_listening
 from demo.waiting import wait_until
+from tests.support.releases import release_of
 
 from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.artifacts.base import ArtifactStore
@@ -28,7 +29,7 @@ from airflow_cd.exceptions import (
     NotReadyError,
     TargetError,
 )
-from airflow_cd.model.release import Release, Revision
+from airflow_cd.model.release import Release
 from airflow_cd.model.service import Environment
 from airflow_cd.targets.base import Hold, Target
 from airflow_cd.targets.local.target import root_of, shutdown
@@ -103,24 +104,8 @@ class Place:
         (source / "app.py").write_text(code.replace("{text!r}", repr(text)))
         pack(source, self.folder / "archive", include=["**"])
         number = len(list(self.folder.glob("source-*")))
-        revision = Revision(
-            sha=f"{number:040x}",
-            subject=text,
-            author_name="Ada",
-            author_email="ada@example.org",
-            committed_at=datetime(2026, 1, 1, tzinfo=timezone.utc),
-            tree="a" * 40,
-            version=text,
-        )
-        return Release(
-            service="hello",
-            digest=self.store.put_file(self.folder / "archive"),
-            size=1,
-            revision=revision,
-            version=text,
-            build="b",
-            created_at=revision.committed_at,
-        )
+        digest = self.store.put_file(self.folder / "archive")
+        return release_of(digest, version=text, sha=f"{number:040x}", subject=text)
 
     def deploy(self, release: Release, expected: int | None = None) -> int:
         if expected is None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.releases import release_of
 from tests.support.watching import Store, Watch, eventually, watching
 
 from airflow_cd.hooks import adapters
-from airflow_cd.model.release import Release, Revision
 from airflow_cd.targets.base import Deployed, Record
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.triggers.monitor import MonitorTrigger
@@ -46,24 +46,7 @@ class Place:
     def runs(self, generation: int, *, since: timedelta = timedelta(0)) -> None:
         """Let the record say that this generation runs."""
         now = datetime.now(timezone.utc)
-        revision = Revision(
-            sha="a" * 40,
-            subject="fix",
-            author_name="Ada",
-            author_email="ada@example.org",
-            committed_at=now,
-            tree="f" * 40,
-            version=f"1.{generation}",
-        )
-        release = Release(
-            service="hello",
-            digest=f"sha256:{generation:064x}",
-            size=1,
-            revision=revision,
-            version=revision.version,
-            build="b",
-            created_at=now,
-        )
+        release = release_of(f"sha256:{generation:064x}", version=f"1.{generation}", at=now)
         deployed = Deployed(release=release, deployed_at=now - since, actor="test")
         self.layout.write_generation(Record(generation=generation, current=deployed), "127.0.0.1:1")
         self.layout.make_current(generation)
