@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Environment
 
 log = logging.getLogger(__name__)
+
+_NAMED_WITHIN = 1.0  # seconds
 
 
 def root_of(data_dir: Path) -> Path:
@@ -229,9 +231,16 @@ class LocalTarget:
             write_json(self._layout.holder, holder)
             yield
         finally:
+            # Else whoever is refused before the next holder has written its name reads this one.
+            with suppress(OSError):
+                self._layout.holder.unlink()
             lock.release()
 
     def _holder(self) -> str:
+        """Return who holds the lease, waiting a moment for one that took it just now to write its name."""
+        end = time.monotonic() + _NAMED_WITHIN
+        while not self._layout.holder.exists() and time.monotonic() < end:
+            time.sleep(0.01)
         try:
             holder = json.loads(self._layout.holder.read_bytes())
         except (FileNotFoundError, ValueError):
