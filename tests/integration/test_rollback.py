@@ -41,10 +41,18 @@ def alarm_run(service: TestService, number: int = 1) -> Run:
     return Run(api, dag_id, runs[0]["dag_run_id"])
 
 
+def wait_until_monitored(service: TestService, generation: int) -> None:
+    """Wait until the monitor has seen this generation healthy: what goes bad earlier is its pipeline's."""
+    log = service.airflow.components["triggerer"].log
+    words = f"{service.name} in production: failures of generation {generation} count now"
+    wait_until(lambda: words in log.read_text(), words, timeout=60)
+
+
 def test_a_release_that_goes_bad_after_its_pipeline_is_rolled_back(service: MakeService) -> None:
     hello = service("deployment", monitor=MONITOR)
     first = release(hello, "first")
     second = release(hello, "second")
+    wait_until_monitored(hello, 2)
     hello.fall_ill("second")
     run = alarm_run(hello)
     run.wait_for("success")
@@ -67,6 +75,7 @@ def test_a_release_that_goes_bad_after_its_pipeline_is_rolled_back(service: Make
     assert back["reason"] == record.current.reason
 
     # What was gone back to is not gone back from by itself: that would walk through all of history.
+    wait_until_monitored(hello, 3)
     hello.fall_ill("first")
     helpless = alarm_run(hello, 2)
     helpless.wait_for("failed")

@@ -151,7 +151,8 @@ class _Watch:
         self._log.info("%s: watching %s", self._name, url)
         async with http_client() as client:
             tasks: list[asyncio.Task[Verdict | None]] = [
-                asyncio.create_task(self._sample(check, url, client, age, began)) for check in self._checks
+                asyncio.create_task(self._sample(check, record.generation, url, client, age, began))
+                for check in self._checks
             ]
             tasks.append(asyncio.create_task(self._until_over(record, self._bake_time - age, began)))
             try:
@@ -163,15 +164,24 @@ class _Watch:
         return next((verdict for task in done if (verdict := task.result()) is not None), None)
 
     async def _sample(
-        self, check: HealthCheck, url: str, client: httpx.AsyncClient, age: float, began: float
+        self,
+        check: HealthCheck,
+        generation: int,
+        url: str,
+        client: httpx.AsyncClient,
+        age: float,
+        began: float,
     ) -> Verdict | None:
         alarm = Alarm(check)
         for number in range(1, 10**9):
             sample = await take_sample(check, url, client)
             elapsed = time.monotonic() - began
-            alarm.armed = alarm.armed or age + elapsed > self._judged_after
+            was_armed = alarm.armed
+            alarm.armed = was_armed or age + elapsed > self._judged_after
             if (verdict := alarm.add(sample, elapsed)) is not None:
                 return verdict
+            if alarm.armed and not was_armed:
+                self._log.info("%s: failures of generation %d count now", self._name, generation)
             due = began + number * check.interval.total_seconds()
             await asyncio.sleep(max(due - time.monotonic(), 0.01))
         raise AssertionError("a watch ends with its bake time")
