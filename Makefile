@@ -28,12 +28,8 @@ lint: $(READY) ## style, types, and the floors of the house
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(READY) ## benchmarks, as ratios within one run
-	$(BIN)/python -m benchmarks.parse
-	$(BIN)/python -m benchmarks.imports
-	$(BIN)/python -m benchmarks.task_start
-	$(BIN)/python -m benchmarks.waiting
-	$(BIN)/python -m benchmarks.overhead
+bench: $(READY) ## benchmarks, as ratios within one run (JSON=file keeps the results)
+	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))
 
 clean: ## remove the virtual environment and what the demonstration left
 	rm -rf .venv .demo

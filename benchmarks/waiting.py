@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.report import Result, report
 
-CPU_LIMIT = 3.0
+CPU_LIMIT = 2.0
 LATE_LIMIT = 1.0
 ROUNDS = 2
 _WATCHING = [sys.executable, "-m", "benchmarks.watching"]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-_PROGRESS_SECONDS = 10.0
+# A line of the log costs a fifth of a sample.
+_PROGRESS_SECONDS = 30.0
 # To defer costs the start of another process, a round of the triggerer and one of the scheduler, and with
 # Airflow 3.3.2 a pause besides (see HealthTrigger.of): 3 s and more, in which a slot is held for a good part.
 _ON_WORKER_SECONDS = 3.0
@@ -141,10 +142,22 @@ def _spare(check: HealthCheck) -> float:
 
 
 def http_client() -> httpx.AsyncClient:
-    """Return the client of one watch."""
+    """
+    Return the client of one watch.
+
+    Each of its requests has a connection of its own, as a new user's would. A server that closes idle
+    connections after as long as the interval is (5 s is a common default of both) would close a kept one
+    while the next request is under way, and a healthy service would look bad every few samples.
+    """
     import httpx
 
-    return httpx.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=None)
+    return httpx.AsyncClient(
+        verify=_tls(),
+        trust_env=False,
+        follow_redirects=False,
+        timeout=None,
+        headers={"Connection": "close"},
+    )
 
 
 @cache

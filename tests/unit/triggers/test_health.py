@@ -34,6 +34,11 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"x")
             except OSError:
                 return
+        if self.path == "/once":
+            if getattr(self, "was_asked", False):
+                self.close_connection = True  # as a server does whose idle time is over
+                return
+            self.was_asked = True
         flaky = self.path == "/flaky" and self.asked % 2
         self.answer(503 if self.path == "/bad" or flaky else 302 if self.path == "/moved" else 200)
 
@@ -91,6 +96,7 @@ async def verdict(
         {"http": "/"},
         {"http": "/", "body": "ready", "latency": "5s"},
         {"http": "/moved", "status": 302},
+        {"http": "/once", "failures": 0},
         {"command": ["python", "-c", "import os; assert os.environ['CD_URL']"], "sample_timeout": "10s"},
     ],
 )
