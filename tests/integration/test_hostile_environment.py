@@ -27,18 +27,18 @@ from airflow_cd.targets.registry import open_target
 DAY, HOUR = 86_400, 3_600
 # Sets the clock of whoever reads the file, from now on.
 SET_CLOCK = ["python", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"]
-# A service beside which the clock is never right for long.
+# A service beside which the days fly: from one step of a task to the next it is tomorrow at least.
 CLOCK_APP = (
     """
 import itertools, os, threading, time
 
 
 def bend():
-    for shift in itertools.cycle(("86400", "-3600", "7200")):
+    for day in itertools.count(1):
         with open(os.environ["CLOCK"] + ".new", "w") as file:
-            file.write(shift)
+            file.write(str(day * 86400))
         os.replace(os.environ["CLOCK"] + ".new", os.environ["CLOCK"])
-        time.sleep(0.1)
+        time.sleep(0.005)
 
 
 threading.Thread(target=bend, daemon=True).start()
@@ -132,7 +132,7 @@ def test_neither_locale_nor_umask_nor_folders_matter(
 
 
 def test_a_clock_that_jumps_decides_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
-    """A day forward during the build, back an hour during the tests, to and fro while health is watched."""
+    """A day forward during the build, back an hour during the tests, day after day from the deployment on."""
     clock = tmp_path / "clock"
     env = settable_clock(tmp_path, clock)
     pipeline.definition["build"].append([*SET_CLOCK, str(clock), str(DAY)])
