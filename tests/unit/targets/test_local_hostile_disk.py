@@ -70,9 +70,8 @@ def test_a_release_that_does_not_fit_is_not_half_there(place: Place, disk: Small
     assert (place.served(), place.target.record().generation) == ("one", 1)
 
 
-@pytest.mark.parametrize("name", ["dätä with späces", "qu'o\"te", "日本", "$(id)"])
-def test_a_folder_may_have_any_ordinary_name(tmp_path: Path, name: str) -> None:
-    place = place_in(tmp_path, tmp_path / name)
+def test_a_folder_may_have_any_ordinary_name(tmp_path: Path) -> None:
+    place = place_in(tmp_path, tmp_path / "dätä with späces, 日本, qu'o\"te $(id)")
     try:
         place.deploy(place.release("one"))
         assert place.served() == "one"

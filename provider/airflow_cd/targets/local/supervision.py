@@ -193,8 +193,11 @@ class Supervisor:
         try:
             return Path(noted.read_text())
         except FileNotFoundError:
-            name = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-            return Path(tempfile.gettempdir(), f"airflow-cd-{os.getuid()}", f"{name}.sock")
+            name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+            file = Path(f"airflow-cd-{os.getuid()}", f"{name}.sock")
+            wanted = Path(tempfile.gettempdir()) / file
+            # TMPDIR may be too long as well; the system's own folder never is.
+            return wanted if len(os.fsencode(wanted)) <= _LONGEST_SOCKET else Path("/tmp") / file
 
     def _prepare_socket(self) -> Path:
         """
