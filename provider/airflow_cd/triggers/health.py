@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.verdict import Judge, Verdict
-from airflow_cd.triggers.probe import take_sample
+from airflow_cd.triggers.probe import take_sample, url_of
 
 if TYPE_CHECKING:
     import ssl
@@ -99,7 +99,7 @@ class HealthTrigger(BaseTrigger):
         already = max(time.time() - self.started_at, 0.0)
         async with AsyncExitStack() as stack:
             client = (
-                await stack.enter_async_context(http_client())
+                await stack.enter_async_context(http_client(checks, self.base_url))
                 if any(check.http for check in checks)
                 else None
             )
@@ -142,11 +142,20 @@ def _spare(check: HealthCheck) -> float:
     return max((check.timeout - needed).total_seconds(), 0.0)
 
 
-def http_client() -> httpx.AsyncClient:
-    """Return the client of one watch."""
+def http_client(checks: Sequence[HealthCheck], base_url: str) -> httpx.AsyncClient:
+    """Return the client of one watch of these checks; it follows no redirects."""
     import httpx
 
-    return httpx.AsyncClient(verify=_tls(), trust_env=False, follow_redirects=False, timeout=None)
+    secure = any(check.http is not None and url_of(check, base_url).startswith("https:") for check in checks)
+    tls = _tls() if secure else _no_tls()
+    return httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=None)
+
+
+def _no_tls() -> ssl.SSLContext:
+    """What httpx has to be given where nothing is asked by https: it trusts nobody."""
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @cache
