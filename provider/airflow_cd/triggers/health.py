@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.verdict import Judge, Verdict
-from airflow_cd.triggers.probe import take_sample
+from airflow_cd.triggers.probe import take_sample, url_of
 from airflow_cd.triggers.settling import settling_seconds
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class HealthTrigger(BaseTrigger):
         already = max(time.time() - self.started_at, 0.0)
         async with AsyncExitStack() as stack:
             client = (
-                await stack.enter_async_context(http_client())
+                await stack.enter_async_context(http_client(checks, self.base_url))
                 if any(check.http for check in checks)
                 else None
             )
@@ -141,9 +141,9 @@ def _spare(check: HealthCheck) -> float:
     return max((check.timeout - needed).total_seconds(), 0.0)
 
 
-def http_client() -> httpx.AsyncClient:
+def http_client(checks: Sequence[HealthCheck], base_url: str) -> httpx.AsyncClient:
     """
-    Return the client of one watch.
+    Return the client of one watch of these checks; it follows no redirects.
 
     Each of its requests has a connection of its own, as a new user's would. A server that closes idle
     connections after as long as the interval is (5 s is a common default of both) would close a kept one
@@ -151,13 +151,21 @@ def http_client() -> httpx.AsyncClient:
     """
     import httpx
 
+    secure = any(check.http is not None and url_of(check, base_url).startswith("https:") for check in checks)
     return httpx.AsyncClient(
-        verify=_tls(),
+        verify=_tls() if secure else _no_tls(),
         trust_env=False,
         follow_redirects=False,
         timeout=None,
         headers={"Connection": "close"},
     )
+
+
+def _no_tls() -> ssl.SSLContext:
+    """What httpx has to be given where nothing is asked by https: it trusts nobody."""
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @cache

@@ -149,7 +149,7 @@ class _Watch:
             return None
         age, began = max(_age(record), 0.0), time.monotonic()
         self._log.info("%s: watching %s", self._name, url)
-        async with http_client() as client:
+        async with http_client(self._checks, url) as client:
             tasks: list[asyncio.Task[Verdict | None]] = [
                 asyncio.create_task(self._sample(check, record.generation, url, client, age, began))
                 for check in self._checks

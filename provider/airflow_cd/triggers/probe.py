@@ -58,10 +58,14 @@ async def _look(check: HealthCheck, base_url: str, client: httpx.AsyncClient | N
     return await _command(check.command or (), base_url)
 
 
-async def _http(check: HealthCheck, base_url: str, client: httpx.AsyncClient) -> str | None:
+def url_of(check: HealthCheck, base_url: str) -> str:
+    """Return what an ``http`` check asks for."""
     path = check.http or "/"
-    url = path if "://" in path else f"{base_url}/{path.lstrip('/')}"
-    async with client.stream("GET", url) as response:
+    return path if "://" in path else f"{base_url}/{path.lstrip('/')}"
+
+
+async def _http(check: HealthCheck, base_url: str, client: httpx.AsyncClient) -> str | None:
+    async with client.stream("GET", url_of(check, base_url)) as response:
         content = b""
         async for chunk in response.aiter_bytes():
             content += chunk

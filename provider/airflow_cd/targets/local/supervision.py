@@ -28,6 +28,7 @@ from airflow_cd.targets.local.layout import write_durably
 # https://supervisord.org/api.html, "Faults" and "Process states"
 _BAD_NAME, _ALREADY_ADDED, _NOT_RUNNING = 10, 90, 70
 _ALIVE = {"STARTING", "RUNNING"}
+_ENDED = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 _START_SECONDS = 30.0
 _MEANINGFUL = "%;*?[]{}\n\r"
 _LONGEST_SOCKET = 100  # bytes; supervisord appends a process id while it starts
@@ -129,13 +130,22 @@ class Supervisor:
         (self._programs / f"{name}.conf").unlink(missing_ok=True)
 
     def _end(self, name: str) -> None:
-        api = self._api()
-        for call, arguments in ((api.stopProcessGroup, (name, True)), (api.removeProcessGroup, (name,))):
-            try:
-                call(*arguments)
-            except Fault as fault:
-                if fault.faultCode not in (_BAD_NAME, _NOT_RUNNING):
-                    raise TargetError(f"supervisord cannot stop {name!r}: {fault.faultString}") from fault
+        # Asked to wait itself, supervisord would notice the end at its next look round, up to a second later;
+        # every question makes it look. It kills what does not end within `stopwaitsecs`.
+        self._tell("stopProcessGroup", name, False)
+        _wait_until(lambda: self._has_ended(name), f"supervisord cannot stop {name!r}")
+        self._tell("removeProcessGroup", name)
+
+    def _tell(self, method: str, name: str, *arguments: bool) -> None:
+        try:
+            getattr(self._api(), method)(name, *arguments)
+        except Fault as fault:
+            if fault.faultCode not in (_BAD_NAME, _NOT_RUNNING):
+                raise TargetError(f"supervisord cannot stop {name!r}: {fault.faultString}") from fault
+
+    def _has_ended(self, name: str) -> bool:
+        process = self.process(name)
+        return process is None or process.state in _ENDED
 
     def process(self, name: str) -> Process | None:
         """Return how a program fares, or ``None`` when there is no such program."""
@@ -263,4 +273,4 @@ def _wait_until(condition: Any, problem: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TargetError(problem)
-        time.sleep(0.05)
+        time.sleep(0.02)
