@@ -73,6 +73,7 @@ class RunningAirflow:
         self.url = f"http://127.0.0.1:{self.ports.api}"
         self._passwords = {name: secrets.token_urlsafe(9) for name in users}
         self._template = None if sql_alchemy_conn else template
+        self._is_migrated = False
         settings = airflow_settings(self.home, self.dags_folder, self.ports, users, sql_alchemy_conn)
         self.env = clean_environment({**settings, **(extra_config or {})})
         self.components = {name: self._component(name) for name in COMPONENTS}
@@ -135,12 +136,13 @@ class RunningAirflow:
         file = passwords_file(self.home)
         file.touch(mode=0o600)
         file.write_text(json.dumps(self._passwords))
-        if (self.home / "airflow.db").exists():
+        if self._is_migrated or (self.home / "airflow.db").exists():
             return
         if self._template is None:
             self._migrate()
         else:
             self._copy_template(self._template)
+        self._is_migrated = True
 
     def start(self, timeout: float = 120) -> None:
         """
@@ -191,6 +193,20 @@ class RunningAirflow:
                 kill_tree(member)
                 return
         raise ValueError(f"process {pid} ({process.name()}) belongs to no worker of this Airflow")
+
+    def expect_alive(self, only: str | None = None) -> None:
+        """
+        Go on when the components run.
+
+        :param only: the one that matters; default: all of them
+        :raises AirflowFailedError: one ended by itself
+        """
+        for name, component in self.components.items():
+            if component.exit_code is not None and only in (None, name):
+                raise AirflowFailedError(
+                    f"{name} ended with exit code {component.exit_code}; its log is {component.log}:\n"
+                    f"{component.tail()}"
+                )
 
     def wait_until_healthy(
         self, *, since: datetime | None = None, only: str | None = None, timeout: float = 120
@@ -257,12 +273,7 @@ class RunningAirflow:
         shutil.copyfile(template, self.home / "airflow.db")
 
     def _is_healthy(self, client: httpx.Client, since: datetime | None, only: str | None) -> bool:
-        for name, component in self.components.items():
-            if component.exit_code is not None and only in (None, name):
-                raise AirflowFailedError(
-                    f"{name} ended with exit code {component.exit_code}; its log is {component.log}:\n"
-                    f"{component.tail()}"
-                )
+        self.expect_alive(only)
         try:
             response = client.get("/api/v2/monitor/health")
             report: dict[str, Any] = response.raise_for_status().json()

@@ -20,15 +20,20 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "AIRFLOW_CO
     del os.environ[name]
 
 # Fixtures, visible in all tests.
-from tests.support.running_airflow import airflow  # noqa: E402, F401
+from tests.support.running_airflow import airflow, airflow_is_whole  # noqa: E402, F401
 from tests.support.small_disk import small_disk  # noqa: E402, F401
 
 ROOT = Path(__file__).parents[1]
 
 
+# These kill parts of Airflow, or fill it: they have an Airflow of their own.
+_ROUGH = ("test_conflicts", "test_crashes", "test_parked", "test_restarts", "test_rollback")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that need a running Airflow in one process, so that a single one is started."""
+    """Keep the tests that share a running Airflow in one process, so that no more than two are started."""
     for item in items:
         if item.get_closest_marker("scheduler"):
-            item.add_marker(pytest.mark.xdist_group("airflow"))
+            group = "rough" if item.path.stem in _ROUGH else "airflow"
+            item.add_marker(pytest.mark.xdist_group(group))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.metadata import version
 
 import pytest
 from demo.airflow import RunningAirflow
+from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
-# An empty database other than SQLite, to see what row locks change.
-_DATABASE = os.environ.get("CD_TEST_SQL_ALCHEMY_CONN")
 _SETTINGS = {
     # Fewer slots than there are waiting tasks in any test: waiting must not take one.
     "AIRFLOW__CORE__PARALLELISM": "4",
@@ -37,9 +35,19 @@ def airflow(
     # An empty database of this Airflow version, made once per checkout.
     template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
     try:
-        with RunningAirflow(
-            home, users=_USERS, template=template, extra_config=_SETTINGS, sql_alchemy_conn=_DATABASE
-        ) as running:
+        with (
+            metadata_database() as url,
+            RunningAirflow(
+                home, users=_USERS, template=template, extra_config=_SETTINGS, sql_alchemy_conn=url
+            ) as running,
+        ):
             yield running
     finally:
         shutdown(root_of(home / "cd"))
+
+
+@pytest.fixture(autouse=True)
+def airflow_is_whole(request: pytest.FixtureRequest) -> None:
+    """Say at once, and with its log, what died in an earlier test, instead of waiting for it in vain."""
+    if request.node.get_closest_marker("scheduler") and "airflow" in request.fixturenames:
+        request.getfixturevalue("airflow").expect_alive()
