@@ -33,6 +33,8 @@ _COMMANDS = {
     "api-server": ["api-server"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+# Processes of tasks are forks: what is imported before is not imported at each task's start.
+_LOCAL_SETTINGS = "import airflow_cd.dag_factories  # noqa: F401\n"
 USERS = {"admin": "admin", "alice": "user", "bob": "user"}
 
 
@@ -133,6 +135,9 @@ class RunningAirflow:
         """
         for folder in (self.home, self.dags_folder, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
+        settings = self.home / "config" / "airflow_local_settings.py"
+        settings.parent.mkdir(exist_ok=True)
+        settings.write_text(_LOCAL_SETTINGS)
         file = passwords_file(self.home)
         file.touch(mode=0o600)
         file.write_text(json.dumps(self._passwords))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import httpx
 
@@ -23,6 +23,9 @@ class Run:
 
     :param stop: ends every wait when it is set
     """
+
+    # Seconds between two looks. Benchmarks look more rarely: each one takes time from what they measure.
+    look_every = 0.2
 
     def __init__(
         self, api: AirflowApi, dag_id: str, run_id: str, stop: threading.Event | None = None
@@ -67,7 +70,12 @@ class Run:
             return "\n".join([f"runs of {dag_id}: {sorted(seen) or 'none'}", *broken])
 
         found = wait_until(
-            find, f"a run of {dag_id} for commit {sha[:8]}", timeout=timeout, explain=explain, stop=stop
+            find,
+            f"a run of {dag_id} for commit {sha[:8]}",
+            timeout=timeout,
+            every=cls.look_every,
+            explain=explain,
+            stop=stop,
         )
         return cls(api, dag_id, found, stop)
 
@@ -134,7 +142,7 @@ class Run:
             return None
 
         what = f"{self.dag_id}: {task_id} is {'/'.join(sorted(states))}"
-        return wait_until(probe, what, timeout=timeout, explain=self.explain, stop=self._stop)
+        return self._wait(probe, what, timeout)
 
     def wait_for(self, wanted: str = "success", *, timeout: float = 120) -> None:
         """
@@ -149,9 +157,14 @@ class Run:
             return state if state in _ENDED else None
 
         what = f"{self.dag_id}: the run is {wanted}"
-        state = wait_until(probe, what, timeout=timeout, explain=self.explain, stop=self._stop)
+        state = self._wait(probe, what, timeout)
         if state != wanted:
             raise UnexpectedStateError(f"{what}: it is {state}\n{self.explain()}")
+
+    def _wait(self, probe: Callable[[], str | None], what: str, timeout: float) -> str:
+        return wait_until(
+            probe, what, timeout=timeout, every=self.look_every, explain=self.explain, stop=self._stop
+        )
 
     def explain(self) -> str:
         """Return the tasks' states and the ends of the logs of those that did not go well."""
