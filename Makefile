@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+SOURCES := provider tests demo benchmarks examples dags docker
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +24,22 @@ test: $(READY) lint ## all tests; suites whose engine or browser is missing are 
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(READY) ## style, types, and the floors of the house
-	$(BIN)/ruff check provider tests demo benchmarks examples dags
-	$(BIN)/ruff format --check provider tests demo benchmarks examples dags
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY) ## benchmarks, as ratios within one run (JSON=file keeps the results)
 	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))
+
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+up: ## Airflow for a team in containers: docker-compose.yaml; writes .env with generated secrets once
+	@$(PYTHON) docker/write_secrets.py .env
+	$(COMPOSE) up --build --detach
+
+down: ## stop it; its data stay (`docker compose down --volumes` removes them)
+	$(COMPOSE) down
 
 clean: ## remove the virtual environment and what the demonstration left
 	rm -rf .venv .demo
