@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.exceptions import CommandError, UnsafeArchiveError, UnsafeTreeError
+from airflow_cd.exceptions import (
+    ArtifactCorruptError,
+    ArtifactNotFoundError,
+    CommandError,
+    UnsafeArchiveError,
+    UnsafeTreeError,
+)
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandsMixin
 from airflow_cd.operators.revision import choose_revision
@@ -112,15 +118,29 @@ class BuildOperator(CommandsMixin, BaseOperator):
         from airflow_cd.hooks.verification import is_signed_build
 
         found = store.get_ref(f"builds/{key}")
-        if found is None or not store.has(found["workspace"]):
+        if found is None:
             return None
         if not is_signed_build(signer, key, found):
             self.log.warning("Built before, but not signed by this service's key: building again")
+            return None
+        if not self._is_intact(store, found["workspace"]):
             return None
         self.log.info(
             "Built before with the same tree and definition; using workspace %s", found["workspace"]
         )
         return str(found["workspace"])
+
+    def _is_intact(self, store: ArtifactStore, workspace: str) -> bool:
+        """Return whether the stored bytes can be used; damaged ones would stop every later task of this run."""
+        from airflow_cd.hooks.adapters import scratch_dir
+
+        try:
+            with scratch_dir(f"build-{self.service.name}") as scratch:
+                store.get_file(workspace, scratch / "workspace.tar.gz")
+        except (ArtifactCorruptError, ArtifactNotFoundError) as error:
+            self.log.warning("Built before, but what was kept cannot be used (%s): building again", error)
+            return False
+        return True
 
     def _build(
         self,
