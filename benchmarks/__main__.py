@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("parse", "imports", "task_start", "waiting", "overhead")
+BENCHMARKS = ("parse", "imports", "task_start", "waiting", "overhead", "celery")
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def _measure(airflow: RunningAirflow, folder: Path, rounds: int, buildbot: bool)
         run = Run.of_commit(airflow.api, service.dag_id, sha)
         run.wait_for("success")
         healthy = airflow.api.task_instances(run.dag_id, run.run_id)["production.health"]["end_date"]
-        return _timestamp(healthy) - began
+        return timestamp(healthy) - began
 
     (folder / "buildbot").mkdir()
     repository = GitRepository(folder / "buildbot")
@@ -123,10 +123,10 @@ def _seconds(run: Run) -> float:
 
 
 def _time(run: Run, name: str) -> float:
-    return _timestamp(run.api.dag_run(run.dag_id, run.run_id)[name])
+    return timestamp(run.api.dag_run(run.dag_id, run.run_id)[name])
 
 
-def _timestamp(text: str) -> float:
+def timestamp(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 

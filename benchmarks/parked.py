@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from demo.airflow import RunningAirflow
 from demo.runs import Run
+from tests.support.databases import metadata_database
 
 from benchmarks.parking import APPROVE, Parking
 from benchmarks.report import Result, report
@@ -32,12 +33,12 @@ CONFIG = {"AIRFLOW__CORE__PARALLELISM": "4"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--approvals", type=int, default=1000)
-    parser.add_argument("--database", help="an empty one other than SQLite, as SQLAlchemy names it")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        RunningAirflow(Path(folder), sql_alchemy_conn=args.database) as airflow,
+        metadata_database() as database,
+        RunningAirflow(Path(folder), sql_alchemy_conn=database, extra_config=CONFIG) as airflow,
     ):
         parking = Parking(airflow, "parked")
         few = parking.park(ANSWERS)
@@ -47,7 +48,7 @@ def main() -> None:
         started = time.monotonic()
         many = parking.park(args.approvals)
         print(f"{args.approvals} approvals parked within {time.monotonic() - started:.0f} s")
-        assert not any(parking.slots().values()), parking.slots()
+        parking.wait_for_slots()
         busy_cpu = scheduler_cpu(airflow)
         slow = answer(random.sample(many, ANSWERS))
     n = args.approvals

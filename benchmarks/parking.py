@@ -97,6 +97,19 @@ class Parking:
         pool = self.airflow.api.get("/pools/default_pool")
         return {kind: pool[f"{kind}_slots"] for kind in ("running", "queued", "scheduled", "deferred")}
 
+    def wait_for_slots(self, timeout: float = 60) -> None:
+        """
+        Wait until nothing takes a slot: the last process gives its own back a moment after its task parked.
+
+        :raises NotInTimeError: something does
+        """
+        wait_until(
+            lambda: not any(self.slots().values()),
+            "no slot is taken",
+            timeout=timeout,
+            explain=lambda: str(self.slots()),
+        )
+
     def remove(self) -> None:
         """Take the DAG and all its runs out of Airflow."""
         (self.airflow.dags_folder / f"{self.dag_id.removesuffix('_delivery')}.py").unlink()

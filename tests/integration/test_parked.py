@@ -29,13 +29,7 @@ def test_a_hundred_wait_and_exactly_the_answered_go_on(
     service: MakeService, airflow: RunningAirflow, parking: Parking
 ) -> None:
     runs = parking.park(PARKED)
-    # The last process gives its slot back a moment after its task parked.
-    wait_until(
-        lambda: not any(parking.slots().values()),
-        "no slot is taken",
-        timeout=60,
-        explain=lambda: str(parking.slots()),
-    )
+    parking.wait_for_slots()
     assert parking.count("deferred") == 0  # no triggerer either
 
     other = service("deployment")

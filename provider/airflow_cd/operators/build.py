@@ -131,7 +131,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
         return str(found["workspace"])
 
     def _is_intact(self, store: ArtifactStore, workspace: str) -> bool:
-        """Return whether the stored bytes can be used; damaged ones would stop every later task of this run."""
+        """Return whether the stored bytes can be used; damaged ones would stop every later task."""
         from airflow_cd.hooks.adapters import scratch_dir
 
         try:
