@@ -21,7 +21,7 @@ demo: $(READY) ## the main job on this machine: two services, an approval, a rol
 	@$(BIN)/python -m demo
 
 test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## style, types, and the floors of the house
 	$(BIN)/ruff check $(SOURCES)

@@ -28,12 +28,21 @@ ROOT = Path(__file__).parents[1]
 
 # These kill parts of Airflow, or fill it: they have an Airflow of their own.
 _ROUGH = ("test_conflicts", "test_crashes", "test_parked", "test_restarts", "test_rollback")
+# In this order, so that the long ones begin first and no more than two Airflows are up at a time; with
+# ``--no-loadscope-reorder``, pytest-xdist keeps it.
+_GROUPS = ("celery", "airflow", "rough")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a running Airflow in one process, so that no more than two are started."""
+    """Keep the tests that share a running Airflow in one process."""
     for item in items:
-        if item.get_closest_marker("scheduler"):
+        if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
             group = "rough" if item.path.stem in _ROUGH else "airflow"
             item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    group = item.get_closest_marker("xdist_group")
+    return _GROUPS.index(group.args[0]) if group else len(_GROUPS)

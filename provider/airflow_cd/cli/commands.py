@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Callable
+
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
 _FILE = Arg(("file",), help="the services file")
@@ -39,6 +42,22 @@ _ROLLBACK = (
 _DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, *_LOGIN)
 
 
+def _command(path: str) -> Callable[[Namespace], None]:
+    """Return the command at this path; what went wrong is said in a sentence, not in a traceback."""
+    call = lazy_load_command(path)
+
+    def command(args: Namespace) -> None:
+        from airflow_cd.exceptions import CdError
+
+        try:
+            call(args)
+        except CdError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    command.__name__ = call.__name__
+    return command
+
+
 def get_cd_commands() -> list[CLICommand]:
     """Return the command group ``airflow cd``."""
     return [
@@ -49,37 +68,37 @@ def get_cd_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="validate",
                     help="Check a services file; every problem with its line and remedy",
-                    func=lazy_load_command("airflow_cd.cli.validate.validate"),
+                    func=_command("airflow_cd.cli.validate.validate"),
                     args=(_FILE,),
                 ),
                 ActionCommand(
                     name="status",
                     help="What runs where, how old it is, and what waits for an approval",
-                    func=lazy_load_command("airflow_cd.cli.status.status"),
+                    func=_command("airflow_cd.cli.status.status"),
                     args=_STATUS,
                 ),
                 ActionCommand(
                     name="history",
                     help="What was deployed and rolled back, by whom and why",
-                    func=lazy_load_command("airflow_cd.cli.history.history"),
+                    func=_command("airflow_cd.cli.history.history"),
                     args=_HISTORY,
                 ),
                 ActionCommand(
                     name="rollback",
                     help="Go back to an earlier release",
-                    func=lazy_load_command("airflow_cd.cli.rollback.rollback"),
+                    func=_command("airflow_cd.cli.rollback.rollback"),
                     args=_ROLLBACK,
                 ),
                 ActionCommand(
                     name="approve",
                     help="Approve a waiting release",
-                    func=lazy_load_command("airflow_cd.cli.decide.approve"),
+                    func=_command("airflow_cd.cli.decide.approve"),
                     args=_DECIDE,
                 ),
                 ActionCommand(
                     name="reject",
                     help="Reject a waiting release",
-                    func=lazy_load_command("airflow_cd.cli.decide.reject"),
+                    func=_command("airflow_cd.cli.decide.reject"),
                     args=_DECIDE,
                 ),
             ),

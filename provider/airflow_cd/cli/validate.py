@@ -7,18 +7,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.loading import load_services
 
 
 def validate(args: Namespace) -> None:
-    """Print what is in the file. :raises SystemExit: with code 1 when something is wrong in it"""
+    """
+    Print what is in the file.
+
+    :raises DefinitionError: it cannot be read at all
+    :raises SystemExit: with code 1 when something is wrong in it
+    """
     console = Console(soft_wrap=True, highlight=False)
-    try:
-        definitions = load_services(Path(args.file))
-    except DefinitionError as error:
-        console.print(f"error: {error}", markup=False)
-        raise SystemExit(1) from None
+    definitions = load_services(Path(args.file))
     for service in definitions.services:
         stages = " -> ".join(environment.name for environment in service.environments)
         console.print(f"ok     {service.name}: {service.pipeline}, {stages}", markup=False)

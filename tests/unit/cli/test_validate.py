@@ -26,8 +26,16 @@ def test_a_bad_one_fails_with_every_problem(tmp_path: Path, capsys: pytest.Captu
         validate(Namespace(file=str(file)))
     out = capsys.readouterr().out
     assert "'buld'" in out and "'pipeline' is missing" in out
-    with pytest.raises(SystemExit, match="1"):
-        validate(Namespace(file=str(tmp_path / "none.yaml")))
+
+
+@pytest.mark.parametrize("name", ["validate", "status"])
+def test_what_cannot_be_read_is_an_error_in_a_sentence(tmp_path: Path, name: str) -> None:
+    file = str(tmp_path / "none.yaml")
+    (group,) = get_cd_commands()
+    (command,) = [one for one in group.subcommands if one.name == name]  # type: ignore[union-attr]
+    with pytest.raises(SystemExit, match=r"^error: .*none\.yaml: the services file does not exist") as caught:
+        command.func(Namespace(file=file, service=[], user=None, api_url=None))
+    assert caught.value.__suppress_context__
 
 
 def test_the_commands_are_there() -> None:
