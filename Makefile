@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := provider tests demo benchmarks examples dags docker
+SOURCES := provider tests demo benchmarks examples dags compose
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench up down clean
@@ -35,7 +35,7 @@ bench: $(READY) ## benchmarks, as ratios within one run (JSON=file keeps the res
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 up: ## Airflow for a team in containers: docker-compose.yaml; writes .env with generated secrets once
-	@$(PYTHON) docker/write_secrets.py .env
+	@$(PYTHON) compose/write_secrets.py .env
 	$(COMPOSE) up --build --detach
 
 down: ## stop it; its data stay (`docker compose down --volumes` removes them)

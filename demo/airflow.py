@@ -107,7 +107,8 @@ class RunningAirflow:
     def as_user(self, name: str) -> AirflowApi:
         """Return the REST API as this user."""
         if name not in self._apis:
-            self._apis[name] = AirflowApi(self.url, name, self._passwords[name])
+            log = self.components["scheduler"].log
+            self._apis[name] = AirflowApi(self.url, name, self._passwords[name], log)
         return self._apis[name]
 
     def password(self, user: str) -> str:
@@ -242,13 +243,12 @@ class RunningAirflow:
         :param times: how often the task's process must have ended, over all its tries
         :raises NotInTimeError: it was not noticed before the deadline
         """
-        log, place = self.components["scheduler"].log, f"task_id='{task_id}', run_id='{run_id}'"
-
-        def is_noted() -> bool:
-            lines = log.read_text(errors="replace").splitlines()
-            return sum("Received executor event" in line and place in line for line in lines) >= times
-
-        wait_until(is_noted, f"the end of {task_id} is noted by the scheduler", timeout=timeout)
+        log = self.components["scheduler"].log
+        wait_until(
+            lambda: times_noted(log, run_id, task_id) >= times,
+            f"the end of {task_id} is noted by the scheduler",
+            timeout=timeout,
+        )
 
     def left_listening(self) -> list[int]:
         """Return the ports of this Airflow that something still listens on."""
@@ -289,6 +289,12 @@ class RunningAirflow:
 
     def _tails(self) -> str:
         return "\n".join(f"--- {name}\n{component.tail(8)}" for name, component in self.components.items())
+
+
+def times_noted(log: Path, run_id: str, task_id: str) -> int:
+    """Return how often the scheduler with this log noticed that a process of the task ended."""
+    lines, place = log.read_text(errors="replace").splitlines(), f"task_id='{task_id}', run_id='{run_id}'"
+    return sum("Received executor event" in line and place in line for line in lines)
 
 
 def _beats(report: Mapping[str, Any], name: str, since: datetime | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -26,10 +27,19 @@ class AirflowApi:
     :param base_url: address of the API server, without a path
     :param user: name of the user; ``None`` asks without a login (health only)
     :param password: the user's password
+    :param scheduler_log: where that Airflow's scheduler logs, if it is on this machine; see
+        :meth:`demo.airflow.RunningAirflow.wait_until_noted`
     """
 
-    def __init__(self, base_url: str, user: str | None = None, password: str = "") -> None:
+    def __init__(
+        self,
+        base_url: str,
+        user: str | None = None,
+        password: str = "",
+        scheduler_log: Path | None = None,
+    ) -> None:
         self.base_url, self.user, self._password = base_url, user, password
+        self.scheduler_log = scheduler_log
         self._client = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from demo.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.artifacts.archive import unpack
+from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Record
+from airflow_cd.targets.base import Record, Target
 from airflow_cd.targets.registry import open_target
 
 APP = """
@@ -165,8 +167,8 @@ class TestService:
         for file in self.airflow.dags_folder.glob(f"{self.name}.*"):
             file.unlink()
         for environment in service.environments:
-            data = self.airflow.home / "cd"
-            open_target(self.name, environment, data_dir=data, unpack=unpack).remove()
+            target = open_target(self.name, environment, data_dir=self.airflow.home / "cd", unpack=unpack)
+            wait_until(partial(_is_removed, target), f"{self.name} is removed", timeout=60)
 
     def _write(self) -> None:
         self._write_file()
@@ -213,6 +215,14 @@ class TestService:
     def _merge(definition: dict[str, Any], changes: dict[str, Any]) -> None:
         for key, value in copy.deepcopy(changes).items():
             (definition["environments"][-1] if key in _OF_PRODUCTION else definition)[key] = value
+
+
+def _is_removed(target: Target) -> bool:
+    try:
+        target.remove()
+    except DeployConflictError:  # a test may end before its run does
+        return False
+    return True
 
 
 @contextmanager

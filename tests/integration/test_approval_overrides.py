@@ -19,6 +19,7 @@ from tests.integration.deciding import (
     mark_in_bulk,
     mark_run,
     parked,
+    parked_again,
 )
 from tests.integration.services import TestService
 
@@ -172,12 +173,6 @@ def approval_of(service: TestService) -> str | None:
     current = service.record().current
     assert current is not None
     return current.approval
-
-
-def parked_again(run: Run) -> None:
-    wait_until(
-        lambda: run.states()[APPROVE] == "awaiting_input", "it asks again", timeout=60, explain=run.explain
-    )
 
 
 def ended(run: Run) -> None:

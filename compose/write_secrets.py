@@ -1,7 +1,7 @@
 """
 Write the secrets of docker-compose.yaml to a file that only its owner can read, once.
 
-Usage: ``python3 docker/write_secrets.py .env``. Needs nothing but Python. A file that is there is left as it
+Usage: ``python3 compose/write_secrets.py .env``. Needs nothing but Python. A file that is there is left as it
 is: with another Fernet key, the connections in the database could not be read any more.
 """
 

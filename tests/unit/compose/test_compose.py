@@ -20,7 +20,7 @@ _RUN_ONCE = {"migrate"}
 
 
 def write(file: Path) -> str:
-    script = [sys.executable, str(ROOT / "docker" / "write_secrets.py"), str(file)]
+    script = [sys.executable, str(ROOT / "compose" / "write_secrets.py"), str(file)]
     return subprocess.run(script, check=True, capture_output=True, text=True).stdout
 
 
