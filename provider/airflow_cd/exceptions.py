@@ -11,6 +11,7 @@ The errors this package raises. Each message says what failed, which value, and 
     │   └── UnsafeTreeError        the commit holds what no folder may, and will not get better
     ├── CommandError               a build or test command ended with a non-zero exit code
     │   └── CommandTimeoutError    ... or ran longer than allowed
+    ├── RunnerError                what runs commands (such as a Docker engine) cannot be used
     ├── TestsFailedError           a test suite reported failing tests
     ├── ArtifactError              the artifact store cannot be used
     │   ├── ArtifactNotFoundError
@@ -111,6 +112,10 @@ class CommandTimeoutError(CommandError):
         super().__init__(argv, -1, tail)
         self.seconds = seconds
         self.args = (f"command {list(argv)!r} ran longer than {seconds:g} s and was ended",)
+
+
+class RunnerError(CdError):
+    """Raised when what runs commands cannot be used, or fails while one runs; a retry may go better."""
 
 
 class TestsFailedError(CdError):

@@ -23,6 +23,8 @@ from airflow_cd.artifacts.archive import unpack
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.model.service import Service
 from airflow_cd.targets.base import Record, Target
+from airflow_cd.targets.local.layout import Layout
+from airflow_cd.targets.local.target import root_of
 from airflow_cd.targets.registry import open_target
 
 APP = """
@@ -155,6 +157,13 @@ class TestService:
         service = Service.model_validate(self.definition)
         data = self.airflow.home / "cd"
         return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack).record()
+
+    def files(self, environment: str = "production") -> Path:
+        """Return the folder of the release that runs there."""
+        current = self.record(environment).current
+        assert current is not None
+        layout = Layout(root_of(self.airflow.home / "cd"), self.name, environment)
+        return layout.release(current.release.digest)
 
     def history(self, environment: str = "production") -> list[dict[str, Any]]:
         """Return the asset events about the environment, oldest first."""

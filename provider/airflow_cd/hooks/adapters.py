@@ -46,7 +46,12 @@ def open_runner(service: Service) -> Runner:
     """Return what runs the service's build and test commands."""
     from airflow_cd.runners import registry
 
-    return registry.open_runner(service.runner)
+    if service.runner is None:
+        return registry.open_runner("subprocess")
+    from airflow_cd.hooks.docker import docker_client
+
+    settings = service.runner.docker
+    return registry.open_runner("docker", settings, lambda: docker_client(settings.engine, settings.conn_id))
 
 
 def open_source(service: Service) -> AbstractContextManager[GitSource]:

@@ -35,7 +35,11 @@ KINDS: dict[str, dict[str, Kind]] = {
         "ecs": _AWS,
         "lambda": _AWS,
     },
-    "runner": {"subprocess": Kind(True), "docker": _DOCKER, "kubernetes": _KUBERNETES},
+    "runner": {
+        "subprocess": Kind(True),
+        "docker": Kind(True, "docker", "docker"),
+        "kubernetes": _KUBERNETES,
+    },
     "artifact store": {"file": Kind(True), "s3": _AWS, "oci": Kind(False)},
 }
 

@@ -29,10 +29,13 @@ def services_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = generated["$defs"]
     for name in _FROM_DEFAULTS:
         definitions[name].pop("required", None)
-    defaults = {**definitions["Service"], "title": "Defaults", "description": "Merged under every service."}
     definitions["Build"] = _with_short_form(definitions["Build"])
+    definitions["Service"]["properties"]["runner"] = {
+        "anyOf": [{"const": "subprocess"}, {"$ref": _REFERENCE.format(model="RunnerChoice")}]
+    }
     definitions["HealthCheck"]["oneOf"] = [{"required": [kind]} for kind in ("http", "tcp", "command")]
     definitions["Window"]["oneOf"] = [{"required": [kind]} for kind in ("allow", "deny")]
+    defaults = {**definitions["Service"], "title": "Defaults", "description": "Merged under every service."}
     definitions["Service"]["required"] = ["name"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

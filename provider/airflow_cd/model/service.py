@@ -18,6 +18,7 @@ from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
+from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import Signing, Verification
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.window import Window
@@ -159,6 +160,7 @@ class Service(Frozen):
     A service: how it is built, tested and packaged, and the environments its releases go through.
 
     :param pipeline: ``delivery`` stops for a person before production, ``deployment`` promotes by itself
+    :param runner: what runs the build and test commands: processes of the worker when it is ``None``
     :param signing: who signs the releases; ``None`` leaves them unsigned
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
@@ -167,7 +169,7 @@ class Service(Frozen):
     name: Name
     pipeline: Literal["delivery", "deployment"]
     source: Source
-    runner: Literal["subprocess"] = "subprocess"
+    runner: Runner = None
     build: Build = Build()
     test: dict[Name, TestSuite] = Field(default_factory=dict)
     package: Package = Package()

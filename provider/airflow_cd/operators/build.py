@@ -48,7 +48,8 @@ def build_key(service: Service, tree: str) -> str:
     """
     definition = service.build.model_dump(mode="json", exclude={"timeout"})
     machine = [platform.system(), platform.machine(), sys.implementation.cache_tag]
-    content = json.dumps([_FORMAT, tree, service.runner, machine, definition], sort_keys=True)
+    runner = service.model_dump(mode="json", include={"runner"})["runner"] or "subprocess"
+    content = json.dumps([_FORMAT, tree, runner, machine, definition], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -97,7 +98,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
             workspace = self._stored(store, key, signer)
             reused = workspace is not None
             if workspace is None:
-                workspace = self._build(source, revision, store, key, signer)
+                workspace = self._build(context, source, revision, store, key, signer)
         return {
             "revision": revision.model_dump(mode="json"),
             "build": key,
@@ -144,6 +145,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
 
     def _build(
         self,
+        context: Context,
         source: Source,
         revision: Revision,
         store: ArtifactStore,
@@ -162,7 +164,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
                 source.checkout(revision.sha, tree)
                 self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
                 self.run_commands(
-                    self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout
+                    context, self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout
                 )
                 pack(tree, scratch / "workspace.tar.gz", include=["**"])
             except (CommandError, UnsafeArchiveError, UnsafeTreeError) as error:

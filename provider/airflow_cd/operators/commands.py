@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
 
@@ -21,6 +24,7 @@ class CommandsMixin:
 
     def run_commands(
         self,
+        context: Context,
         service: Service,
         commands: Sequence[Sequence[str]],
         *,
@@ -32,17 +36,21 @@ class CommandsMixin:
         Run the commands one after the other; ``timeout`` holds for all of them together.
 
         :raises CommandError: a command failed; those after it did not run
+        :raises RunnerError: what runs commands cannot be used
         """
         from airflow_cd.hooks.adapters import open_runner
 
+        if not commands:
+            return
         self._runner = open_runner(service)
         deadline = time.monotonic() + timeout.total_seconds()
-        for argv in commands:
-            self.log.info("$ %s", " ".join(argv))
-            started = time.monotonic()
-            left = max(deadline - started, 0.001)
-            self._runner.run(argv, cwd=cwd, env=env, timeout=left, on_line=self._log_line)
-            self.log.info("  done in %.1f s", time.monotonic() - started)
+        with self._runner.job(_job_name(context, service, commands, env), cwd):
+            for argv in commands:
+                self.log.info("$ %s", " ".join(argv))
+                started = time.monotonic()
+                left = max(deadline - started, 0.001)
+                self._runner.run(argv, cwd=cwd, env=env, timeout=left, on_line=self._log_line)
+                self.log.info("  done in %.1f s", time.monotonic() - started)
 
     def _log_line(self, line: str) -> None:
         self.log.info("  %s", line)
@@ -51,3 +59,13 @@ class CommandsMixin:
         """End the command that runs; Airflow calls this when the task is killed or marked."""
         if self._runner is not None:
             self._runner.kill()
+
+
+def _job_name(
+    context: Context, service: Service, commands: Sequence[Sequence[str]], env: Mapping[str, str]
+) -> str:
+    """Return what all tries of a task share, as long as they are to run the same."""
+    ti: Any = context["ti"]
+    identity = [getattr(ti, name, "") for name in ("dag_id", "run_id", "task_id", "map_index")]
+    runner = service.model_dump(mode="json", include={"name", "runner"})
+    return json.dumps([identity, runner, [list(argv) for argv in commands], dict(env)], sort_keys=True)

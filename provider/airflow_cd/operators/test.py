@@ -58,7 +58,7 @@ class TestOperator(CommandsMixin, BaseOperator):
             failure: CommandError | None = None
             try:
                 self.run_commands(
-                    self.service, suite.commands, cwd=tree, env=suite.env, timeout=suite.timeout
+                    context, self.service, suite.commands, cwd=tree, env=suite.env, timeout=suite.timeout
                 )
             except CommandError as error:
                 failure = error

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_cd.runners.base import Runner
 
-RUNNERS = {"subprocess": "airflow_cd.runners.subprocess:SubprocessRunner"}
+RUNNERS = {
+    "subprocess": "airflow_cd.runners.subprocess:SubprocessRunner",
+    "docker": "airflow_cd.runners.docker:DockerRunner",
+}
 
 
-def open_runner(name: str) -> Runner:
-    """Return a runner of this kind. :raises KeyError: there is none, which loading has ruled out"""
+def open_runner(name: str, *settings: Any) -> Runner:
+    """
+    Return a runner of this kind.
+
+    :param settings: what its class takes
+    :raises KeyError: there is none, which loading has ruled out
+    """
     module, _, attribute = RUNNERS[name].partition(":")
-    runner: Runner = getattr(import_module(module), attribute)()
+    runner: Runner = getattr(import_module(module), attribute)(*settings)
     return runner

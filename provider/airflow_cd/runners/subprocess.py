@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import selectors
 import signal
 import subprocess
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.processes.environment import SOURCE_DATE_EPOCH, clean_environment
+from airflow_cd.runners.lines import Lines
 
 _GRACE_SECONDS = 5.0
-_LONGEST_LINE = 64 * 1024
-_TAIL_LINES = 20
 # What a process that outlives its parent may still say before nobody listens any more.
 _LAST_WORDS_SECONDS = 1.0
 
@@ -33,6 +31,11 @@ class SubprocessRunner:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
+    @contextmanager
+    def job(self, name: str, folder: Path) -> Iterator[None]:
+        """Commands work in the folder itself, so there is nothing to prepare."""
+        yield
+
     def run(
         self,
         argv: Sequence[str],
@@ -44,7 +47,7 @@ class SubprocessRunner:
     ) -> None:
         """Run one command to its end; see :class:`airflow_cd.runners.base.Runner`."""
         deadline = time.monotonic() + timeout
-        output = _Lines(on_line)
+        output = Lines(on_line)
         process = self._start(
             argv, cwd, {**clean_environment(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, **env}
         )
@@ -88,47 +91,7 @@ class SubprocessRunner:
             raise CommandError(argv, 126, [f"{argv[0]!r} is not executable: chmod +x it"]) from error
 
 
-class _Lines:
-    """Cuts a stream of bytes into lines of text and remembers the last ones."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._rest = ""
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-
-    @property
-    def tail(self) -> tuple[str, ...]:
-        return tuple(self._tail)
-
-    def feed(self, chunk: bytes, final: bool = False) -> None:
-        text = self._rest + self._decode(chunk, final)
-        *lines, self._rest = text.replace("\r\n", "\n").split("\n")
-        for line in lines:
-            self._emit(self._cut(line))
-        self._rest = self._cut(self._rest)
-
-    def close(self) -> None:
-        self.feed(b"", final=True)
-        if self._rest:
-            self._emit(self._rest)
-            self._rest = ""
-
-    def _cut(self, line: str) -> str:
-        """Emit what exceeds the longest line, piece by piece, and return the rest."""
-        while len(line) > _LONGEST_LINE:
-            self._emit(line[:_LONGEST_LINE])
-            line = line[_LONGEST_LINE:]
-        return line
-
-    def _emit(self, line: str) -> None:
-        # A progress bar rewrites its line; what stood there last is what counts.
-        shown = line.rstrip("\r").rpartition("\r")[2]
-        self._tail.append(shown)
-        self._on_line(shown)
-
-
-def _read_until_end(process: subprocess.Popen[bytes], output: _Lines, deadline: float) -> bool:
+def _read_until_end(process: subprocess.Popen[bytes], output: Lines, deadline: float) -> bool:
     """Hand on the output until the process ended; return whether that was before the deadline."""
     assert process.stdout is not None
     fd = process.stdout.fileno()
