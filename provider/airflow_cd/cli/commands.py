@@ -101,6 +101,12 @@ def get_cd_commands() -> list[CLICommand]:
                     func=_command("airflow_cd.cli.decide.reject"),
                     args=_DECIDE,
                 ),
+                ActionCommand(
+                    name="override",
+                    help="Deploy a release now that waits for a window or the end of a freeze",
+                    func=lazy_load_command("airflow_cd.cli.decide.override"),
+                    args=_DECIDE,
+                ),
             ),
         )
     ]
