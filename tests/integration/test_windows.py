@@ -39,7 +39,7 @@ def test_a_freeze_holds_until_its_end_and_tells_why(service: MakeService, airflo
     assert told["opens_at"] == f"{frozen['end']}+00:00"
     assert "the fair. Waiting until it opens at" in run.log(DEPLOY)
     file = airflow.dags_folder / f"{hello.name}.yaml"
-    status = airflow.run("cd", "status", "--file", str(file))
+    status = airflow.run("cd", "status", "--file", str(file), COLUMNS="300")
     assert "closed: frozen until" in status.stdout and "the fair; it opens at" in status.stdout
     assert hello.record().current is None
     run.wait_for("success", timeout=240)
@@ -78,7 +78,7 @@ def test_a_named_approver_overrides_and_is_on_record(service: MakeService, airfl
     current = hello.record().current
     assert current is not None and current.approval == recorded
     (event,) = wait_until(hello.history, "the change is in the history", timeout=30)
-    assert event["extra"]["approval"] == recorded
+    assert event["approval"] == recorded
     assert hello.served() == "first"
 
 

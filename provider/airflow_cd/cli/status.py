@@ -19,6 +19,7 @@ from airflow_cd.model.loading import load_services
 from airflow_cd.model.window_request import opening
 
 if TYPE_CHECKING:
+    from airflow_cd.exceptions import DefinitionError
     from airflow_cd.model.service import Environment, Service
     from airflow_cd.targets.base import Record
 
@@ -34,22 +35,32 @@ def status(args: Namespace) -> None:
 
     :raises DefinitionError: the services file cannot be used
     """
-    definitions = load_services(services_file(args))
-    services = [one for one in definitions.services if not args.service or one.name in args.service]
-    if unknown := set(args.service or ()) - {service.name for service in services}:
-        raise SystemExit(f"No such service in {services_file(args)}: {', '.join(sorted(unknown))}")
+    services, errors = chosen_services(args)
     waiting = None
     if has_login(args):
         with logged_in(args) as api:
             waiting = waiting_approvals(api)
     console = Console(highlight=False, soft_wrap=True)
     console.print(_table(services, waiting))
-    for problem in definitions.errors:
+    for problem in errors:
         console.print(f"error  {problem}", markup=False)
     if waiting is None:
         console.print(
             f"Waiting approvals are shown with --user, or a token in {TOKEN_VARIABLE}.", markup=False
         )
+
+
+def chosen_services(args: Namespace) -> tuple[list[Service], tuple[DefinitionError, ...]]:
+    """
+    Return the services that are meant, and what is wrong with others in the file.
+
+    :raises SystemExit: one that is named is not in the file
+    """
+    definitions = load_services(services_file(args))
+    services = [one for one in definitions.services if not args.service or one.name in args.service]
+    if unknown := set(args.service or ()) - {service.name for service in services}:
+        raise SystemExit(f"No such service in {services_file(args)}: {', '.join(sorted(unknown))}")
+    return services, definitions.errors
 
 
 def services_file(args: Namespace) -> Path:

@@ -19,6 +19,7 @@ from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
+from airflow_cd.model.notification import Notification
 from airflow_cd.model.signing import Signing, Verification
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.window import Closed, Window, closed_because
@@ -178,6 +179,7 @@ class Service(Frozen):
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
     :param freezes: dates on which nothing is deployed; those of the whole services file are among them
+    :param notify: whom it tells of approvals that are needed, deployments and rollbacks
     """
 
     name: Name
@@ -192,6 +194,7 @@ class Service(Frozen):
     artifacts: str | None = None
     train: Name | None = None
     freezes: tuple[Freeze, ...] = ()
+    notify: tuple[Notification, ...] = ()
     owner: str = "airflow"
     tags: tuple[str, ...] = ()
 

@@ -18,6 +18,7 @@ from airflow_cd.exceptions import (
     WindowClosedError,
 )
 from airflow_cd.hooks.history import change_of, changes_alias, emit
+from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 from airflow_cd.operators.turns import TurnsMixin
@@ -101,7 +102,9 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
         if running is None or running.digest != release.digest:
             approval = self._pass_gates(context, release, record)
         done = self._deploy(target, release, ref.store, record, context, approval)
-        emit(context, change_of(context, self.service.name, self.environment, done))
+        change = change_of(context, self.service.name, self.environment, done)
+        emit(context, change)
+        notify_of_change(context, self.service, change, self.service_url)
         changed = done.generation != record.generation
         self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
         return {
