@@ -63,6 +63,16 @@ class Window(Frozen):
         """Return the cron expression, of whichever kind."""
         return self.allow or self.deny or ""
 
+    @property
+    def kind(self) -> str:
+        """Return what happens to deployments in it."""
+        return "allowed" if self.allow else "denied"
+
+    @property
+    def shown(self) -> str:
+        """Return for how long, and when."""
+        return f"for {format_duration(self.duration)} from {self.expression!r} ({self.timezone})"
+
     def span(self, now: datetime) -> tuple[datetime, datetime] | None:
         """Return begin and end of the span ``now`` lies in, or ``None`` when it lies in none."""
         start = max(self._last_start(now, fold) for fold in self._folds())
@@ -139,16 +149,12 @@ def _closing(
             return freeze.told, freeze.ends_at
     for window in windows:
         if window.deny and (span := window.span(now)):
-            return f"denied {_shown(window)}, until {local(span[1], window.timezone)}", span[1]
+            return f"denied {window.shown}, until {local(span[1], window.timezone)}", span[1]
     allowing = [window for window in windows if window.allow]
     if not allowing or any(window.span(now) for window in allowing):
         return None
-    shown = " or ".join(_shown(window) for window in allowing)
+    shown = " or ".join(window.shown for window in allowing)
     return f"allowed only {shown}", min(window.next_start(now) for window in allowing)
-
-
-def _shown(window: Window) -> str:
-    return f"for {format_duration(window.duration)} from {window.expression!r} ({window.timezone})"
 
 
 def valid_cron(expression: str) -> str:
