@@ -32,7 +32,10 @@ class Collector(ThreadingHTTPServer):
                 for metric in scope.metrics:
                     for point in metric.gauge.data_points:
                         self.values[metric.name] = point.as_double or point.as_int
-                    for histogram in metric.histogram.data_points:
+                    for histogram in (
+                        *metric.histogram.data_points,
+                        *metric.exponential_histogram.data_points,
+                    ):
                         self.values[metric.name] = histogram.sum
 
 
