@@ -29,7 +29,7 @@ def freeze(ends_in: timedelta, reason: str = "the fair") -> dict[str, Any]:
 
 
 def test_a_freeze_holds_until_its_end_and_tells_why(service: MakeService, airflow: RunningAirflow) -> None:
-    frozen = freeze(timedelta(seconds=45))
+    frozen = freeze(timedelta(days=3))
     hello = service("deployment", freezes=[frozen])
     run = hello.run()
     run.wait_for_task(DEPLOY, "deferred", timeout=120)
@@ -42,10 +42,16 @@ def test_a_freeze_holds_until_its_end_and_tells_why(service: MakeService, airflo
     status = airflow.run("cd", "status", "--file", str(file), COLUMNS="300")
     assert "closed: frozen until" in status.stdout and "the fair; it opens at" in status.stdout
     assert hello.record().current is None
+
+    # It is to end sooner: whoever waits looks again when cleared, and goes on by itself at the new end.
+    sooner = freeze(timedelta(seconds=30))
+    hello.change(freezes=[sooner])
+    airflow.wait_until_noted(run.run_id, DEPLOY)
+    airflow.api.clear(hello.dag_id, run.run_id, DEPLOY, downstream=True)
     run.wait_for("success", timeout=240)
     current = hello.record().current
     assert current is not None and current.approval is None
-    assert current.deployed_at >= datetime.fromisoformat(told["opens_at"])
+    assert current.deployed_at >= datetime.fromisoformat(f"{sooner['end']}+00:00")
 
 
 def test_where_it_is_not_to_wait_it_fails(service: MakeService) -> None:
@@ -104,7 +110,7 @@ def test_an_override_is_for_one_run_and_ends_with_the_freeze(
 
 def test_nobody_has_to_answer(service: MakeService) -> None:
     """Where somebody may override, the opening still comes by itself."""
-    hello = service("deployment", freezes=[freeze(timedelta(seconds=45))], window_approvers=["bob"])
+    hello = service("deployment", freezes=[freeze(timedelta(seconds=90))], window_approvers=["bob"])
     run = hello.run()
     run.wait_for_task(DEPLOY, "awaiting_input", timeout=120)
     run.wait_for("success", timeout=240)
