@@ -26,7 +26,7 @@ The errors this package raises. Each message says what failed, which value, and 
     └── TargetError                the place releases run refused or failed
         ├── DeployConflictError    someone else deploys, or deployed meanwhile
         ├── SupersededError        a newer release runs already
-        ├── WindowClosedError      the environment's windows do not allow a deployment now
+        ├── WindowClosedError      the environment's windows or freezes do not allow a deployment now
         ├── NotReadyError          the new release did not become ready; the old one still serves
         └── NoPreviousReleaseError there is nothing to roll back to
 """
@@ -186,7 +186,7 @@ class SupersededError(TargetError):
 
 
 class WindowClosedError(TargetError):
-    """Raised when the environment's windows do not allow a deployment now."""
+    """Raised when the environment's windows or freezes do not allow a deployment now."""
 
 
 class NotReadyError(TargetError):

@@ -63,7 +63,7 @@ shutil.copy("tests.xml", "report.xml")
 sys.exit("failure" in open("report.xml").read())
 """
 
-_OF_PRODUCTION = ("approval", "monitor", "verify")
+_OF_PRODUCTION = ("approval", "monitor", "verify", "when_closed", "window_approvers")
 
 DAG_FILE = """from airflow_cd.dag_factories import load_dags
 load_dags("{name}.yaml", globals())
@@ -74,7 +74,7 @@ class TestService:
     """
     A service in a running Airflow.
 
-    :param changes: merged into its definition: ``approval``, ``monitor`` and ``verify`` of production,
+    :param changes: merged into its definition: those of ``_OF_PRODUCTION`` of production,
         anything else at the top
     """
 

@@ -31,6 +31,14 @@ _HISTORY = (
     Arg(("--json",), help="one JSON object per line", action="store_true"),
     *_LOGIN,
 )
+_METRICS = (
+    Arg(("service",), help="names of services; default: all", nargs="*"),
+    Arg(("--file",), help="the services file; default: services.yaml in the DAG folder"),
+    Arg(("--environment",), help="default: production, the last one of each service"),
+    Arg(("--days",), help="how many days are looked back on", type=float, default=90.0),
+    Arg(("--json",), help="as one JSON object", action="store_true"),
+    *_LOGIN,
+)
 _ROLLBACK = (
     _SERVICE,
     Arg(("--environment",), help="default: production, the last one of the service"),
@@ -84,6 +92,12 @@ def get_cd_commands() -> list[CLICommand]:
                     args=_HISTORY,
                 ),
                 ActionCommand(
+                    name="metrics",
+                    help="Deployment frequency, lead time, change failure rate, time to restore (DORA)",
+                    func=lazy_load_command("airflow_cd.cli.metrics.metrics"),
+                    args=_METRICS,
+                ),
+                ActionCommand(
                     name="rollback",
                     help="Go back to an earlier release",
                     func=_command("airflow_cd.cli.rollback.rollback"),
@@ -99,6 +113,12 @@ def get_cd_commands() -> list[CLICommand]:
                     name="reject",
                     help="Reject a waiting release",
                     func=_command("airflow_cd.cli.decide.reject"),
+                    args=_DECIDE,
+                ),
+                ActionCommand(
+                    name="override",
+                    help="Deploy a release now that waits for a window or the end of a freeze",
+                    func=lazy_load_command("airflow_cd.cli.decide.override"),
                     args=_DECIDE,
                 ),
             ),

@@ -1,4 +1,4 @@
-"""``airflow cd approve`` and ``airflow cd reject``: answer a waiting approval as the user you are."""
+"""``airflow cd approve``, ``reject`` and ``override``: answer what waits, as the user you are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from urllib.parse import quote
 from rich.console import Console
 
 from airflow_cd.cli.api import Api, RefusedError, logged_in
-from airflow_cd.cli.questions import Question, waiting_questions
+from airflow_cd.cli.questions import Question, stage_of, waiting_questions
 from airflow_cd.model.approval_request import digest_in, revision_in
+from airflow_cd.model.window_request import DEPLOY_NOW
 
 # Shorter beginnings of a commit or digest are more likely a mistake than a name.
 _SHORTEST = 4
@@ -26,12 +27,31 @@ def reject(args: Namespace) -> None:
     _decide(args, "Reject")
 
 
+def override(args: Namespace) -> None:
+    """
+    Deploy a release now that waits for a window or the end of a freeze.
+
+    :raises SystemExit: with code 1 and why, when that is not possible
+    """
+    dag_ids = (f"{args.service}_delivery", f"{args.service}_deployment")
+    with logged_in(args) as api:
+        waiting = [one for one in waiting_questions(api) if one["task_instance"]["dag_id"] in dag_ids]
+        question = choose(waiting, args.service, args.run_id, args.environment, task="deploy")
+        api.check_enabled(question["task_instance"]["dag_id"])
+        _answer(api, question, DEPLOY_NOW, args.reason)
+    _tell(question, DEPLOY_NOW)
+
+
 def _decide(args: Namespace, option: str) -> None:
     dag_id = f"{args.service}_delivery"
     with logged_in(args) as api:
         _check_dag(api, args.service, dag_id)
         question = choose(list(waiting_questions(api, dag_id)), args.service, args.run_id, args.environment)
         _answer(api, question, option, args.reason)
+    _tell(question, option)
+
+
+def _tell(question: Question, option: str) -> None:
     ti = question["task_instance"]
     Console(soft_wrap=True, highlight=False).print(
         f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})", markup=False
@@ -52,19 +72,25 @@ def _check_dag(api: Api, service: str, dag_id: str) -> None:
 
 
 def choose(
-    waiting: Sequence[Question], service: str, name: str | None = None, environment: str | None = None
+    waiting: Sequence[Question],
+    service: str,
+    name: str | None = None,
+    environment: str | None = None,
+    task: str = "approve",
 ) -> Question:
     """
     Return the one question that is meant. Never guess: the newest is not always what somebody has read.
 
     :param waiting: questions as Airflow's API returns them
     :param name: the run's id, or the beginning of the release's commit or digest
+    :param task: ``approve`` for approvals, ``deploy`` for overrides of windows
     :raises SystemExit: none is meant, or several may be; lists them
     """
-    questions = [question for question in waiting if _is_about(question, environment)]
+    questions = [question for question in waiting if _is_about(question, environment, task)]
     where = f" for {environment}" if environment else ""
     if not questions:
-        raise SystemExit(f"No release of {service!r} waits for an approval{where}.")
+        what = "an approval" if task == "approve" else "an opening that somebody may override"
+        raise SystemExit(f"No release of {service!r} waits for {what}{where}.")
     meant = [question for question in questions if name is None or _is_named(question, name)]
     if len(meant) == 1:
         return meant[0]
@@ -74,9 +100,9 @@ def choose(
     raise SystemExit("\n".join([f"{len(meant)} releases wait{where}; say which one:", *lines]))
 
 
-def _is_about(question: Question, environment: str | None) -> bool:
-    stage, _, task = str(question["task_instance"]["task_id"]).rpartition(".")
-    return task == "approve" and environment in (None, stage)
+def _is_about(question: Question, environment: str | None, task: str) -> bool:
+    stage = stage_of(question, task)
+    return stage is not None and environment in (None, stage)
 
 
 def _is_named(question: Question, name: str) -> bool:

@@ -32,3 +32,9 @@ def waiting_questions(api: Api, dag_id: str = "~") -> Iterator[Question]:
         total = int(page["total_entries"])
         offset += _PAGE
         yield from page["hitl_details"]
+
+
+def stage_of(question: Question, task: str) -> str | None:
+    """Return the environment the question is about, if a task of this name asks it."""
+    stage, _, name = str(question["task_instance"]["task_id"]).rpartition(".")
+    return stage if name == task else None

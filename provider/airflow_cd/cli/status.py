@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from airflow_cd.cli.api import TOKEN_VARIABLE, Api, has_login, logged_in
-from airflow_cd.cli.questions import waiting_questions
+from airflow_cd.cli.questions import stage_of, waiting_questions
 from airflow_cd.model.base import format_age
 from airflow_cd.model.loading import load_services
+from airflow_cd.model.window_request import opening
 
 if TYPE_CHECKING:
+    from airflow_cd.exceptions import DefinitionError
     from airflow_cd.model.service import Environment, Service
     from airflow_cd.targets.base import Record
 
@@ -26,28 +28,39 @@ _UNKNOWN = "?"
 
 def status(args: Namespace) -> None:
     """
-    Print services by environments: the running release, its commit and its age, and waiting approvals.
+    Print services by environments: the running release, its commit and its age, waiting approvals, and why
+    an environment is closed.
 
     Targets are asked from this machine; approvals need a login.
 
     :raises DefinitionError: the services file cannot be used
     """
-    definitions = load_services(services_file(args))
-    services = [one for one in definitions.services if not args.service or one.name in args.service]
-    if unknown := set(args.service or ()) - {service.name for service in services}:
-        raise SystemExit(f"No such service in {services_file(args)}: {', '.join(sorted(unknown))}")
+    services, errors = chosen_services(args)
     waiting = None
     if has_login(args):
         with logged_in(args) as api:
             waiting = waiting_approvals(api)
     console = Console(highlight=False, soft_wrap=True)
     console.print(_table(services, waiting))
-    for problem in definitions.errors:
+    for problem in errors:
         console.print(f"error  {problem}", markup=False)
     if waiting is None:
         console.print(
             f"Waiting approvals are shown with --user, or a token in {TOKEN_VARIABLE}.", markup=False
         )
+
+
+def chosen_services(args: Namespace) -> tuple[list[Service], tuple[DefinitionError, ...]]:
+    """
+    Return the services that are meant, and what is wrong with others in the file.
+
+    :raises SystemExit: one that is named is not in the file
+    """
+    definitions = load_services(services_file(args))
+    services = [one for one in definitions.services if not args.service or one.name in args.service]
+    if unknown := set(args.service or ()) - {service.name for service in services}:
+        raise SystemExit(f"No such service in {services_file(args)}: {', '.join(sorted(unknown))}")
+    return services, definitions.errors
 
 
 def services_file(args: Namespace) -> Path:
@@ -59,8 +72,11 @@ def services_file(args: Namespace) -> Path:
 
 def waiting_approvals(api: Api) -> Counter[tuple[str, str]]:
     """Return how many releases wait, by DAG id and environment."""
-    tasks = (question["task_instance"] for question in waiting_questions(api))
-    return Counter((task["dag_id"], task["task_id"].rpartition(".")[0]) for task in tasks)
+    stages = (
+        (question["task_instance"]["dag_id"], stage_of(question, "approve"))
+        for question in waiting_questions(api)
+    )
+    return Counter((dag_id, stage) for dag_id, stage in stages if stage is not None)
 
 
 def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) -> Table:
@@ -73,7 +89,8 @@ def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) ->
             asked = _UNKNOWN
             if waiting is not None:
                 asked = str(waiting[f"{service.name}_{service.pipeline}", environment.name] or "-")
-            row = (service.name, environment.name, *cells[:-1], asked, cells[-1])
+            notes = "; ".join(filter(None, (_closed(service, environment), cells[-1])))
+            row = (service.name, environment.name, *cells[:-1], asked, notes)
             # Text, as strings are taken for markup, and subjects and reasons are anybody's words.
             table.add_row(*map(Text, row))
     return table
@@ -98,6 +115,11 @@ def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
         format_age(now - record.current.deployed_at),
         _note(record),
     )
+
+
+def _closed(service: Service, environment: Environment) -> str:
+    closed = service.closed(environment, datetime.now(timezone.utc))
+    return f"closed: {closed.reason}; {opening(closed)}" if closed else ""
 
 
 def _note(record: Record) -> str:

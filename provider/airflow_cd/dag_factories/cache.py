@@ -11,6 +11,7 @@ from pathlib import Path
 from airflow_cd import __version__
 from airflow_cd.dag_factories.excerpts import pack, unpack, unpack_one
 from airflow_cd.model.document import Document
+from airflow_cd.model.freeze import with_written_dates
 
 # Below this the YAML is parsed in a few milliseconds.
 _SMALLEST = 16 * 1024
@@ -60,7 +61,7 @@ def _own(file: Path) -> bytes:
 
 def _remember(document: Document, file: Path, key: bytes) -> None:
     try:
-        data = pack(document.content, key)
+        data = pack(with_written_dates(document.content), key)
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent)  # readable and writable by nobody else
         with open(descriptor, "wb") as opened:

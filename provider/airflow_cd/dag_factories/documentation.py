@@ -30,6 +30,7 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
         lines += _commands(f"Test `{name}`", suite.commands)
     lines += ["", "| environment | where | healthy when | who decides |", "|---|---|---|---|"]
     lines += [_environment(service, environment, approved) for environment in service.environments]
+    lines += _closings(service)
     production = service.production.name
     lines += [
         "",
@@ -43,6 +44,22 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
             f"`airflow cd approve {service.name}`. To reject: answer *Reject*, or mark it as failed.",
         ]
     return "\n".join(lines)
+
+
+def _closings(service: Service) -> list[str]:
+    """Return when its environments may not be deployed to."""
+    told = []
+    for environment in service.environments:
+        freezes = [one for one in service.freezes if one.concerns(environment.name)]
+        spans = [f"{window.kind} {window.shown}" for window in environment.windows]
+        spans += [f"frozen from {one.start} to {one.end} ({one.timezone}): {one.reason}" for one in freezes]
+        if not spans:
+            continue
+        then = "Meanwhile deployments fail" if environment.when_closed == "fail" else "Deployments wait"
+        if environment.window_approvers:
+            then += f", unless {', '.join(environment.window_approvers)} answers `deploy`'s question"
+        told.append(f"- **{environment.name}**: {'; '.join(map(escape, spans))}. {escape(then)}.")
+    return ["", *told] if told else []
 
 
 def rollback_doc(service: Service) -> str:

@@ -119,6 +119,8 @@ def _folded(user: str) -> str:
 class Decision(Frozen):
     """
     A recorded answer, bound to one digest. ``by`` is the Airflow user id, ``None`` when nobody answered.
+
+    :param until: when it ends to count: that of a closed window's override, at the opening it was given for
     """
 
     outcome: Outcome
@@ -126,3 +128,4 @@ class Decision(Frozen):
     by: str | None = None
     at: datetime | None = None
     reason: str | None = None
+    until: datetime | None = None

@@ -22,7 +22,8 @@ class Change(Frozen):
     :param replaced: what ran before; ``None`` where nothing did
     :param actor: the DAG run that did it, as ``<dag_id>/<run_id>``
     :param user: the Airflow user who started that run by hand
-    :param approval: ``approved by bob``, ``override``; ``None`` where nobody is asked
+    :param approval: ``approved by bob``, ``override``, ``window override by carol: <reason>``, or two of
+        them; ``None`` where nobody is asked
     :param reason: why it was rolled back
     :param at: when requests went to the release
     :param lead_time: seconds from the commit to then; ``None`` for a rollback, which delivers no commit

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.document import Document, Place
+from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.kinds import check_kind
 from airflow_cd.model.messages import closest, explain, shorten, telling
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train, departure_order
 
-_TOP = ("defaults", "services", "trains")
+_TOP = ("defaults", "services", "trains", "freezes")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class _Reader:
         self._defaults = self._part("defaults", dict)
         self._services = self._part("services", list)
         self._trains = self._part("trains", list)
+        self._freezes = self._valid_freezes()
 
     def definitions(self, only: str | None) -> Definitions:
         services = dict(self._valid_services(only))
@@ -109,6 +111,18 @@ class _Reader:
             raise self._error((key,), f"{key!r} is not {wanted}", value, f"Write {wanted} under it")
         return value
 
+    def _valid_freezes(self) -> tuple[Freeze, ...]:
+        """
+        Return what is frozen for every service.
+
+        :raises DefinitionError: one is wrong. Leaving it out would let through what it was to hold.
+        """
+        freezes = self._part("freezes", list)
+        found = [self._validate(Freeze, raw, ("freezes", i), None) for i, raw in enumerate(freezes)]
+        if self._errors:
+            raise self._errors[0]
+        return tuple(found)
+
     def _valid_services(self, only: str | None) -> Iterator[tuple[int, Service]]:
         for i, raw in enumerate(self._services):
             if not isinstance(raw, dict):
@@ -120,9 +134,14 @@ class _Reader:
             if self._check_kinds(i, merged):
                 service = self._validate(Service, merged, ("services", i), str(raw.get("name")))
                 if service is not None:
-                    yield i, service
+                    yield i, self._frozen(service)
             if only is not None:
                 return  # the name of a second one is an error, the first one has it
+
+    def _frozen(self, service: Service) -> Service:
+        if not self._freezes:
+            return service
+        return service.model_copy(update={"freezes": (*self._freezes, *service.freezes)})
 
     def _check_kinds(self, i: int, raw: Mapping[str, Any]) -> bool:
         """Kinds come before keys: a missing extra is not an unknown key."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
 
@@ -24,7 +25,7 @@ _FROM_DEFAULTS = ("Service", "Source")
 def services_schema() -> dict[str, Any]:
     """Return the schema of a whole services file (JSON Schema 2020-12)."""
     _, generated = models_json_schema(
-        [(Service, "validation"), (Train, "validation")], ref_template=_REFERENCE
+        [(Service, "validation"), (Train, "validation"), (Freeze, "validation")], ref_template=_REFERENCE
     )
     definitions: dict[str, Any] = generated["$defs"]
     for name in _FROM_DEFAULTS:
@@ -46,6 +47,7 @@ def services_schema() -> dict[str, Any]:
             "defaults": defaults,
             "services": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Service")}},
             "trains": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Train")}},
+            "freezes": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Freeze")}},
         },
         "$defs": definitions,
     }

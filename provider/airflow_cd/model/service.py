@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,14 +14,16 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_cd.model.approval import Approval
+from airflow_cd.model.approval import Approval, UserId
 from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
+from airflow_cd.model.notification import Notification
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import Signing, Verification
 from airflow_cd.model.strategy import Strategy
-from airflow_cd.model.window import Window
+from airflow_cd.model.window import Closed, Window, closed_because
 
 # Names become DAG ids, task ids, file names and process names: no dots, no upper case, no surprises.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -132,6 +134,9 @@ class Environment(Frozen):
     One stage on the way to production; the last one of a service is its production.
 
     :param monitor: how its health checks go on after the pipeline ended; ``None`` means that they end
+    :param when_closed: whether a deployment that a window or a freeze denies waits for the opening, or fails
+    :param window_approvers: Airflow user ids who may let a waiting release in before the opening; empty
+        means nobody
     """
 
     name: Name
@@ -141,12 +146,23 @@ class Environment(Frozen):
     strategy: Strategy | None = None
     approval: Approval | None = None
     windows: tuple[Window, ...] = ()
+    when_closed: Literal["wait", "fail"] = "wait"
+    window_approvers: tuple[UserId, ...] = ()
     verify: Verification | None = None
 
     @model_validator(mode="after")
     def _something_to_monitor(self) -> Environment:
         if self.monitored and not self.health:
             raise ValueError("has `monitor` but no `health` checks to go on with; list some, or remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_override(self) -> Environment:
+        if self.window_approvers and self.when_closed == "fail":
+            raise ValueError(
+                "has `window_approvers`, who are asked while a release waits, and `when_closed: fail`, where "
+                "none waits; remove one of them"
+            )
         return self
 
     @property
@@ -164,6 +180,8 @@ class Service(Frozen):
     :param signing: who signs the releases; ``None`` leaves them unsigned
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
+    :param freezes: dates on which nothing is deployed; those of the whole services file are among them
+    :param notify: whom it tells of approvals that are needed, deployments and rollbacks
     """
 
     name: Name
@@ -177,6 +195,8 @@ class Service(Frozen):
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     artifacts: str | None = None
     train: Name | None = None
+    freezes: tuple[Freeze, ...] = ()
+    notify: tuple[Notification, ...] = ()
     owner: str = "airflow"
     tags: tuple[str, ...] = ()
 
@@ -213,6 +233,11 @@ class Service(Frozen):
                 ],
             )
         return self
+
+    def closed(self, environment: Environment, now: datetime) -> Closed | None:
+        """Return why the environment may not be deployed to at the aware time ``now``, or ``None``."""
+        freezes = [freeze for freeze in self.freezes if freeze.concerns(environment.name)]
+        return closed_because(environment.windows, now, freezes)
 
     @property
     def production(self) -> Environment:

@@ -12,7 +12,8 @@ from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.service import Name
-from airflow_cd.model.window import valid_cron, valid_zone
+from airflow_cd.model.wall_clock import valid_zone
+from airflow_cd.model.window import valid_cron
 
 
 class Order(Frozen):

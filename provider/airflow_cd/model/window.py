@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pydantic import field_validator, model_validator
 
 from airflow_cd.model.base import Duration, Frozen, format_duration
+from airflow_cd.model.freeze import Freeze
+from airflow_cd.model.wall_clock import instant, local, valid_zone
 
 _SEARCHED = timedelta(days=400)
 # Windows of a minute, every minute, would be searched through for half an hour.
 _MOST_WINDOWS = 500
 # No zone has moved its clocks by more than this at once in living memory.
 _LARGEST_SHIFT = timedelta(hours=3)
-_MINUTE = timedelta(minutes=1)
 
 
 class Window(Frozen):
@@ -24,8 +25,9 @@ class Window(Frozen):
     A recurring span of time in which deployments are allowed or denied.
 
     Exactly one of ``allow`` and ``deny`` is given. A span lasts ``duration`` of elapsed time, whatever the
-    clocks do meanwhile. A start the clocks skip happens when they go on; one that comes twice happens the
-    first time.
+    clocks do meanwhile. A start the clocks skip happens when they go on. One that comes twice happens the
+    first time, but both times when the expression's hour is ``*`` or ``*/n``: that means every hour, and the
+    night has one more.
 
     :param allow: cron expression of the starts; outside all ``allow`` windows nothing is deployed
     :param deny: cron expression of the starts; deny beats allow
@@ -61,40 +63,48 @@ class Window(Frozen):
         """Return the cron expression, of whichever kind."""
         return self.allow or self.deny or ""
 
+    @property
+    def kind(self) -> str:
+        """Return what happens to deployments in it."""
+        return "allowed" if self.allow else "denied"
+
+    @property
+    def shown(self) -> str:
+        """Return for how long, and when."""
+        return f"for {format_duration(self.duration)} from {self.expression!r} ({self.timezone})"
+
     def span(self, now: datetime) -> tuple[datetime, datetime] | None:
         """Return begin and end of the span ``now`` lies in, or ``None`` when it lies in none."""
-        crons = self._crons(now + _LARGEST_SHIFT)
-        while True:
-            start = self._instant(crons.get_prev(datetime))
-            if start <= now:
-                return (start, start + self.duration) if now < start + self.duration else None
+        start = max(self._last_start(now, fold) for fold in self._folds())
+        return (start, start + self.duration) if now < start + self.duration else None
 
     def next_start(self, now: datetime) -> datetime:
         """Return the first start after ``now``."""
+        return min(self._first_start(now, fold) for fold in self._folds())
+
+    def _folds(self) -> tuple[int, ...]:
+        """Return which of two equal times on the clock are starts: 0 the first one, 1 the second one."""
+        return (0, 1) if self.expression.split()[1].startswith("*") else (0,)
+
+    def _last_start(self, now: datetime, fold: int) -> datetime:
+        crons = self._crons(now + _LARGEST_SHIFT)
+        while True:
+            start = instant(crons.get_prev(datetime), self.timezone, fold)
+            if start <= now:
+                return start
+
+    def _first_start(self, now: datetime, fold: int) -> datetime:
         crons = self._crons(now - _LARGEST_SHIFT)
         while True:
-            start = self._instant(crons.get_next(datetime))
+            start = instant(crons.get_next(datetime), self.timezone, fold)
             if start > now:
                 return start
 
     def _crons(self, around: datetime):  # type: ignore[no-untyped-def]  # croniter is imported when used
         from croniter import croniter
 
-        # Reckoned in wall clock time, which knows no shifts; _instant() places it in real time.
+        # Reckoned in wall clock time, which knows no shifts; instant() places it in real time.
         return croniter(self.expression, around.astimezone(ZoneInfo(self.timezone)).replace(tzinfo=None))
-
-    def _instant(self, wall: datetime) -> datetime:
-        """Return when the clocks of the zone first show this time, or skip it."""
-        zone = ZoneInfo(self.timezone)
-        instant = wall.replace(tzinfo=zone, fold=0).astimezone(timezone.utc)
-        if instant.astimezone(zone).replace(tzinfo=None) == wall:
-            return instant
-        # Skipped: go back to where the clocks jumped.
-        after = instant.astimezone(zone).utcoffset()
-        instant = instant.replace(second=0, microsecond=0)
-        while (instant - _MINUTE).astimezone(zone).utcoffset() == after:
-            instant -= _MINUTE
-        return instant
 
 
 class Closed(NamedTuple):
@@ -109,45 +119,42 @@ class Closed(NamedTuple):
     opens_at: datetime | None
 
 
-def is_open(windows: Sequence[Window], now: datetime) -> bool:
+def is_open(windows: Sequence[Window], now: datetime, freezes: Sequence[Freeze] = ()) -> bool:
     """Tell whether deployments are allowed at the aware time ``now``."""
-    return _closing(windows, now) is None
+    return _closing(windows, freezes, now) is None
 
 
-def closed_because(windows: Sequence[Window], now: datetime) -> Closed | None:
+def closed_because(windows: Sequence[Window], now: datetime, freezes: Sequence[Freeze] = ()) -> Closed | None:
     """Return why deployments are not allowed at the aware time ``now``, or ``None`` when they are."""
-    closing = _closing(windows, now)
+    closing = _closing(windows, freezes, now)
     if closing is None:
         return None
     at = closing[1]
     for _ in range(_MOST_WINDOWS):
         if at - now >= _SEARCHED:
             break
-        still = _closing(windows, at)
+        still = _closing(windows, freezes, at)
         if still is None:
             return Closed(closing[0], at)
         at = still[1]
     return Closed(closing[0], None)
 
 
-def _closing(windows: Sequence[Window], now: datetime) -> tuple[str, datetime] | None:
+def _closing(
+    windows: Sequence[Window], freezes: Sequence[Freeze], now: datetime
+) -> tuple[str, datetime] | None:
     """Return the reason, and the next time at which it may no longer hold."""
+    for freeze in freezes:
+        if freeze.holds(now):
+            return freeze.told, freeze.ends_at
     for window in windows:
         if window.deny and (span := window.span(now)):
-            return f"denied {_shown(window)}, until {_local(span[1], window)}", span[1]
+            return f"denied {window.shown}, until {local(span[1], window.timezone)}", span[1]
     allowing = [window for window in windows if window.allow]
     if not allowing or any(window.span(now) for window in allowing):
         return None
-    shown = " or ".join(_shown(window) for window in allowing)
+    shown = " or ".join(window.shown for window in allowing)
     return f"allowed only {shown}", min(window.next_start(now) for window in allowing)
-
-
-def _shown(window: Window) -> str:
-    return f"for {format_duration(window.duration)} from {window.expression!r} ({window.timezone})"
-
-
-def _local(time: datetime, window: Window) -> str:
-    return time.astimezone(ZoneInfo(window.timezone)).strftime("%Y-%m-%d %H:%M %Z")
 
 
 def valid_cron(expression: str) -> str:
@@ -157,12 +164,3 @@ def valid_cron(expression: str) -> str:
     if len(expression.split()) != 5 or not croniter.is_valid(expression):
         raise ValueError("is not a cron expression; write five fields: minute hour day month weekday")
     return expression
-
-
-def valid_zone(name: str) -> str:
-    """Return the name. :raises ValueError: it is not an IANA time zone"""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError("is not a time zone; write an IANA name such as Europe/Berlin or UTC") from error
-    return name

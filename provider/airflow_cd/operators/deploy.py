@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -19,13 +18,14 @@ from airflow_cd.exceptions import (
     WindowClosedError,
 )
 from airflow_cd.hooks.history import change_of, changes_alias, emit
+from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 from airflow_cd.operators.turns import TurnsMixin
+from airflow_cd.operators.windows import WindowsMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.triggers.base import BaseTrigger
 
     from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release, ReleaseRef
@@ -33,19 +33,16 @@ if TYPE_CHECKING:
     from airflow_cd.targets.base import Record, Target
 
 
-# The scheduler of Airflow 3.3.2 takes a task that is back before it noticed the deferral for lost.
-_SETTLE = timedelta(seconds=10)
-
-
-class DeployOperator(TurnsMixin, BaseOperator):
+class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
     """
     Deploys the run's release, if it may be deployed.
 
     In this order: where the environment demands signatures, a release that is not the one that was signed
     fails the task before the target is asked anything; the release that runs already is left alone; an older
     one than what runs is skipped as superseded; one that was rolled back is not deployed again by itself, nor
-    is any while the environment is held; a missing or foreign approval fails the task; a closed window holds
-    it in the triggerer, and when it opens everything is decided anew; the target then compares and sets, so
+    is any while the environment is held; a missing or foreign approval fails the task; a closed window
+    or a freeze holds it, on no slot, and when it opens, or is overridden, everything is decided anew (or it
+    fails the task, where the environment says so); the target then compares and sets, so
     that of two deployments based on the same record one wins, and the other waits, in the triggerer, until
     it can decide anew.
 
@@ -105,7 +102,9 @@ class DeployOperator(TurnsMixin, BaseOperator):
         if running is None or running.digest != release.digest:
             approval = self._pass_gates(context, release, record)
         done = self._deploy(target, release, ref.store, record, context, approval)
-        emit(context, change_of(context, self.service.name, self.environment, done))
+        change = change_of(context, self.service.name, self.environment, done)
+        emit(context, change)
+        notify_of_change(context, self.service, change, self.service_url)
         changed = done.generation != record.generation
         self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
         return {
@@ -141,8 +140,8 @@ class DeployOperator(TurnsMixin, BaseOperator):
         self._respect_hold(context, record)
         try:
             allowed = self._check_approval(context, release)
-            self._wait_for_window()
-            return allowed
+            overridden = self._pass_windows(context, release)
+            return "; ".join(filter(None, (allowed, overridden))) or None
         except (ApprovalError, WindowClosedError) as error:
             raise AirflowFailException(str(error)) from error
 
@@ -168,29 +167,6 @@ class DeployOperator(TurnsMixin, BaseOperator):
             f"{hold.since.isoformat(timespec='seconds')} ({hold.reason or 'no reason given'}); "
             "trigger the DAG by hand to deploy and lift the hold"
         )
-
-    def _wait_for_window(self) -> None:
-        """Give up the worker slot until the environment may be deployed to; then decide everything anew."""
-        from airflow_cd.model.window import closed_because
-
-        windows = self.service.environment(self.environment).windows
-        now = datetime.now(timezone.utc)
-        closed = closed_because(windows, now) if windows else None
-        if closed is None:
-            return
-        why = f"{self.environment} may not be deployed to now: {closed.reason}"
-        if closed.opens_at is None:
-            raise WindowClosedError(f"{why}; no opening is in sight. Change the windows and clear this.")
-        self.log.info(
-            "%s. Waiting until it opens at %s; clear this task to look again earlier.",
-            why,
-            closed.opens_at.isoformat(),
-        )
-        self.defer(trigger=_at(max(closed.opens_at, now + _SETTLE)), method_name="window_opened")
-
-    def window_opened(self, context: Context, event: Any) -> dict[str, Any]:
-        """Decide anew; see :meth:`execute`."""
-        return self.execute(context)
 
     def _check_approval(self, context: Context, release: Release) -> str | None:
         from airflow_cd.model.approval import Approval
@@ -235,9 +211,3 @@ class DeployOperator(TurnsMixin, BaseOperator):
             raise AirflowFailException(f"{error} {explain_archive(store, release)}") from error
         except NotReadyError as error:
             raise AirflowFailException(str(error)) from error
-
-
-def _at(moment: datetime) -> BaseTrigger:
-    from airflow.providers.standard.triggers.temporal import DateTimeTrigger
-
-    return DateTimeTrigger(moment=moment)

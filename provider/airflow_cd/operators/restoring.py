@@ -8,6 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import NoPreviousReleaseError, NotReadyError
 from airflow_cd.hooks.history import change_of, emit
+from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class RestoringMixin:
         self.log.info("%s runs %s again", self.environment, restored["version"])
         change = change_of(context, self.service.name, self.environment, record)
         self.service_url = url = target.url()
+        # Before it is verified: what serves requests has changed, whatever comes of it.
+        notify_of_change(context, self.service, change, url)
         checks = self.service.environment(self.environment).health
         if not checks or url is None:
             emit(context, change)

@@ -14,11 +14,13 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from airflow_cd.exceptions import SourceError
 from airflow_cd.hooks.decisions import keep_decision
+from airflow_cd.hooks.notifications import notify
 from airflow_cd.hooks.questions import put_question
 from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
 from airflow_cd.model.base import format_duration
+from airflow_cd.model.release import ReleaseName
 from airflow_cd.model.text import printable
 
 if TYPE_CHECKING:
@@ -173,7 +175,15 @@ class ApprovalSensor(HITLOperator):
         )
         if (about := approval_request.digest_in(shown)) != release.digest:
             self._refuse_to_ask(release, about)
-        self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
+        url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
+        self.log.info("Waiting for a decision: %s", url)
+        facts = {
+            "release": ReleaseName.of(release).model_dump(mode="json"),
+            "replaced": ReleaseName.of(running).model_dump(mode="json") if running else None,
+            "approvers": self._assigned(release),
+            "url": url,
+        }
+        notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
         raise TaskAwaitingInput(
             method_name="execute_complete",
             # A clock that was set back meanwhile must not give more time than was meant.

@@ -18,7 +18,8 @@ class Deployed(Frozen):
     release: Release
     deployed_at: datetime
     actor: str  # who did it: "<dag_id>/<run_id>", or a person
-    approval: str | None = None  # "approved by bob", "override"; None where nobody is asked
+    # "approved by bob", "override", "window override by carol: <reason>"; None where nobody is asked
+    approval: str | None = None
     replaced: ReleaseName | None = None  # what ran before
     rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
     reason: str | None = None  # why it was rolled back to

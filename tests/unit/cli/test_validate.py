@@ -42,4 +42,5 @@ def test_the_commands_are_there() -> None:
     (group,) = get_cd_commands()
     assert group.name == "cd"
     names = [command.name for command in group.subcommands]  # type: ignore[union-attr]
-    assert names == ["validate", "status", "history", "rollback", "approve", "reject"]
+    answers = ["approve", "reject", "override"]
+    assert names == ["validate", "status", "history", "metrics", "rollback", *answers]

@@ -169,3 +169,20 @@ def test_a_task_runs_the_service_whose_name_it_is_not_a_second_one_of_it(
         found = owners(folder, twice)
         found.pop("errors_in_services_yaml", None)
         assert found == without
+
+
+def test_dates_of_freezes_are_remembered_as_they_are_written(
+    folder: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freezes = "[{start: 2026-12-24, end: 2026-12-26 18:00:00, reason: Christmas}]"
+    frozen = f"freezes: {freezes}\ndefaults: {{freezes: {freezes}}}\n{SERVICES}    freezes: {freezes}\n"
+
+    def ends() -> set[str]:
+        # svc7 has the file's and the defaults' freeze.
+        service = dags(folder, frozen)["svc7_deployment"].get_task("package").service
+        return {freeze.ends_at.isoformat() for freeze in service.freezes}
+
+    first = ends()
+    assert first == {"2026-12-26T18:00:00+00:00"}
+    monkeypatch.setattr("yaml.load", None)
+    assert ends() == first

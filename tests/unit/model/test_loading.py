@@ -255,3 +255,50 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
         kinds.check_kind("target", "moon")
     monkeypatch.setitem(kinds.KINDS["target"], "moon", kinds.Kind(True, "moon", "json"))
     kinds.check_kind("target", "moon")
+
+
+FREEZE = "{start: 2026-12-24, end: 2026-12-26, reason: Christmas}"
+
+
+def test_a_freeze_of_the_whole_file_is_every_services(tmp_path: Path) -> None:
+    own = service("freezes: [{start: 2026-07-01, end: 2026-07-02 12:00, reason: fair}]")
+    found = load(tmp_path, f"freezes:\n- {FREEZE}\n" + with_good(own))
+    reasons = {one.name: [freeze.reason for freeze in one.freezes] for one in found.services}
+    assert reasons == {"bad": ["Christmas", "fair"], "good": ["Christmas"]}
+    assert not found.errors
+
+
+@pytest.mark.parametrize(
+    ("freeze", "says"),
+    [
+        ("{start: 2026-12-24, end: 2026-12-26}", "'reason' is missing"),
+        ("{start: 2026-12-24, end: 2026-12-01, reason: x}", "ends before it starts"),
+        ("{start: 2026-12-24, end: tomorrow, reason: x}", "is not a date; write 2026-12-24"),
+        ("{start: 2026-12-24, end: 2026-12-26, reason: x, timezone: Mars}", "'Mars'"),
+        ("Christmas", "Write a mapping"),
+    ],
+)
+def test_a_wrong_freeze_of_the_whole_file_lets_nothing_through(
+    tmp_path: Path, freeze: str, says: str
+) -> None:
+    """Left out like a broken service, it would not hold what it was meant to hold."""
+    with pytest.raises(DefinitionError, match=re.escape(says)) as caught:
+        load(tmp_path, f"freezes:\n- {FREEZE}\n- {freeze}\n" + with_good(""))
+    assert "services.yaml:3: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ("when_closed: ask", "'wait' or 'fail'"),
+        ("notify: [{events: [deploy], notifier: a.B}]", "'approval_needed', 'deployed' or 'rolled_back'"),
+        ("notify: [{on: [deployed], notifier: a.B}]", "notify.0"),
+    ],
+)
+def test_what_is_told_and_what_waits_is_checked(tmp_path: Path, entry: str, says: str) -> None:
+    local = "target: {local: {command: [a], port: 1}}"
+    in_environment = f"environments: [{{name: production, {local}, {entry}}}]"
+    line = service(in_environment if entry.startswith("when_closed") else entry)
+    found = load(tmp_path, with_good(line))
+    assert [one.name for one in found.services] == ["good"]
+    assert says in "\n".join(str(error) for error in found.errors)

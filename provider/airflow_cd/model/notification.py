@@ -1,0 +1,39 @@
+"""Whom a service tells of what, through which of Airflow's notifiers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from airflow_cd.model.base import Frozen
+
+Event = Literal["approval_needed", "deployed", "rolled_back"]
+
+
+class Notification(Frozen):
+    """
+    One notifier, and what it is told.
+
+    :param events: what it is told of. (Not ``on``, which YAML reads as true.)
+    :param notifier: dotted path of a notifier's class, of any installed Airflow provider or of your own
+    :param kwargs: what the class is made with; those it renders are templates that know ``cd`` beside
+        Airflow's own names. Secrets belong into an Airflow connection, not here.
+    :param environments: names of the environments it is about; empty means all of them
+    """
+
+    events: Annotated[tuple[Event, ...], Field(min_length=1)]
+    notifier: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    environments: tuple[str, ...] = ()
+
+    @field_validator("kwargs")
+    @classmethod
+    def _no_context(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if "context" in kwargs:
+            raise ValueError("holds `context`, which Airflow fills in; remove it")
+        return kwargs
+
+    def wants(self, event: str, environment: str) -> bool:
+        """Tell whether it is told of this event in the environment of this name."""
+        return event in self.events and (not self.environments or environment in self.environments)

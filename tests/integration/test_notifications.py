@@ -1,0 +1,104 @@
+"""Notifications on a running Airflow: mails that arrive, through the notifier of an installed provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from demo.airflow import RunningAirflow
+from demo.ports import any_free
+from demo.waiting import wait_until
+from tests.integration.deciding import APPROVE, DEPLOY, answer, parked
+from tests.integration.services import TestService
+from tests.support.mail_server import MailServer, mail_server
+
+pytestmark = pytest.mark.scheduler
+
+MakeService = Callable[..., TestService]
+SMTP = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+PASSWORD = "a-password-that-nobody-may-see"
+
+
+def connect(airflow: RunningAirflow, conn_id: str, port: int) -> None:
+    extra = {"disable_ssl": True, "disable_tls": True, "timeout": 2, "retry_limit": 1}
+    body = {"connection_id": conn_id, "conn_type": "smtp", "host": "127.0.0.1", "port": port}
+    airflow.api.request("POST", "/api/v2/connections", json={**body, "extra": json.dumps(extra)})
+
+
+@pytest.fixture
+def mails(airflow: RunningAirflow) -> Iterator[MailServer]:
+    """A mail server known to Airflow as the connection ``mail``; behind ``nowhere`` nothing listens."""
+    with mail_server() as server:
+        connect(airflow, "mail", server.port)
+        connect(airflow, "nowhere", any_free()[0])
+        yield server
+        for conn_id in ("mail", "nowhere"):
+            airflow.api.request("DELETE", f"/api/v2/connections/{conn_id}")
+
+
+def by_mail(*events: str, subject: str, conn_id: str = "mail", **more: Any) -> dict[str, Any]:
+    kwargs = {
+        "smtp_conn_id": conn_id,
+        "from_email": "cd@example.org",
+        "to": "team@example.org",
+        "subject": subject,
+        "html_content": "{{ cd.release.subject }} {{ cd.url }}",
+    }
+    return {"events": list(events), "notifier": SMTP, "kwargs": kwargs, **more}
+
+
+SUBJECT = "{{ cd.event }} {{ cd.service }} {{ cd.environment }} {{ cd.release.revision[:8] }}"
+
+
+def test_people_are_told_once_of_what_happens(
+    service: MakeService, airflow: RunningAirflow, mails: MailServer
+) -> None:
+    everything = ("approval_needed", "deployed", "rolled_back")
+    hello = service(notify=[by_mail(*everything, subject=SUBJECT, environments=["production"])])
+    first = hello.head[:8]
+    run = parked(hello.run())
+    wait_until(lambda: mails.subjects(), "the mail about the approval", timeout=30)
+    assert mails.subjects() == [f"approval_needed {hello.name} production {first}"]
+    assert f"{APPROVE}/required_actions" in mails.mails[0].get_body().get_content()  # type: ignore[union-attr]
+    answer(run, "Approve", airflow.as_user("bob"))
+    run.wait_for("success", timeout=180)
+    assert mails.subjects("deployed") == [f"deployed {hello.name} production {first}"]
+    deployed = mails.mails[-1].get_body()
+    assert deployed is not None
+    assert deployed.get_content().split("\n")[0] == f"say first http://127.0.0.1:{hello.ports['production']}"
+
+    second = hello.commit("second", sick_in="production")[:8]
+    run = parked(hello.run())
+    answer(run, "Approve", airflow.as_user("bob"))
+    run.wait_for("failed", timeout=240)
+    assert mails.subjects("deployed")[1:] == [f"deployed {hello.name} production {second}"]
+    # About the release that runs again; told once, though the task came back from the triggerer.
+    assert mails.subjects("rolled_back") == [f"rolled_back {hello.name} production {first}"]
+    assert len(mails.subjects("approval_needed")) == 2
+
+
+def test_a_notifier_that_fails_fails_nothing(
+    service: MakeService, airflow: RunningAirflow, mails: MailServer
+) -> None:
+    failing = [
+        {"events": ["deployed"], "notifier": "no.such.Notifier", "kwargs": {"token": PASSWORD}},
+        {"events": ["deployed"], "notifier": "json.JSONDecoder"},
+        {"events": ["deployed"], "notifier": SMTP, "kwargs": {"unknown": PASSWORD}},
+        by_mail("deployed", subject="x", conn_id="nowhere"),
+        by_mail("deployed", subject="{{ 1 / 0 }}"),
+    ]
+    hello = service("deployment", notify=[*failing, by_mail("deployed", subject="{{ cd.environment }}")])
+    run = hello.run()
+    run.wait_for("success", timeout=240)
+    assert hello.served() == "first"
+    # In the order of the environments, though others before it in the list failed.
+    assert mails.subjects() == ["staging", "production"]
+    log = run.log(DEPLOY)
+    for told in ("no.such.Notifier", "json.JSONDecoder is no notifier", "ZeroDivisionError"):
+        assert told in log
+    path = f"/dags/{hello.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/{DEPLOY}"
+    assert PASSWORD not in log
+    assert airflow.api.get(path)["rendered_fields"] == {}
