@@ -10,6 +10,8 @@ LOOPBACK = "127.0.0.1"
 # Below the range the kernel takes the ports of outgoing connections from, so that none of those gets in the
 # way between finding a port and listening on it.
 _FIRST, _LAST = 20_000, 32_000
+# What this process was given before: whoever asked may not listen yet.
+_given: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -32,7 +34,7 @@ def first_free(preferred: int, taken: Collection[int] = ()) -> int:
 
 def any_free(count: int = 1) -> list[int]:
     """
-    Return different free ports, chosen at random so that callers in other processes rarely get the same.
+    Return free ports that were not returned before, at random so that other processes rarely get the same.
 
     :raises OSError: there are not that many
     """
@@ -40,8 +42,9 @@ def any_free(count: int = 1) -> list[int]:
     for port in random.sample(range(_FIRST, _LAST), _LAST - _FIRST):
         if len(found) == count:
             return found
-        if is_free(port):
+        if port not in _given and is_free(port):
             found.append(port)
+            _given.add(port)
     raise OSError(f"fewer than {count} ports between {_FIRST} and {_LAST} are free; stop what listens there")
 
 
