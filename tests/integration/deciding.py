@@ -59,6 +59,7 @@ def answer(run: Run, option: str, api: AirflowApi, task_id: str = APPROVE, **inp
         if run.states()[task_id] in ("success", "failed", "skipped"):
             return True
         if is_asking(run, task_id):
+            wait_until_noted(run, task_id)
             run.answer(task_id, option, api, **inputs)
         return False
 

@@ -11,7 +11,7 @@ from demo.airflow import RunningAirflow
 from demo.api import ApiError
 from demo.runs import Run
 from demo.waiting import wait_until
-from tests.integration.deciding import DEPLOY, answer
+from tests.integration.deciding import DEPLOY, answer, wait_until_noted
 from tests.integration.services import TestService
 
 pytestmark = pytest.mark.scheduler
@@ -67,6 +67,7 @@ def test_a_named_approver_overrides_and_is_on_record(service: MakeService, airfl
     hello = service("deployment", freezes=[freeze(timedelta(days=3))], window_approvers=["bob"])
     run = hello.run()
     run.wait_for_task(DEPLOY, "awaiting_input", timeout=120)
+    wait_until_noted(run, DEPLOY)
     question = run.question(DEPLOY)
     assert "the fair; it opens at" in question["body"]
     assert [user["id"] for user in question["assigned_users"]] == ["bob"]
@@ -113,6 +114,7 @@ def test_nobody_has_to_answer(service: MakeService) -> None:
     hello = service("deployment", freezes=[freeze(timedelta(seconds=90))], window_approvers=["bob"])
     run = hello.run()
     run.wait_for_task(DEPLOY, "awaiting_input", timeout=120)
+    wait_until_noted(run, DEPLOY)
     run.wait_for("success", timeout=240)
     current = hello.record().current
     assert current is not None and current.approval is None
@@ -121,6 +123,7 @@ def test_nobody_has_to_answer(service: MakeService) -> None:
 def overridden(hello: TestService, airflow: RunningAirflow) -> Run:
     run = hello.run()
     run.wait_for_task(DEPLOY, "awaiting_input", timeout=120)
+    wait_until_noted(run, DEPLOY)
     answer(run, NOW, airflow.as_user("bob"), DEPLOY)
     run.wait_for("success", timeout=180)
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,9 +124,14 @@ class DockerRunner:
         watch = threading.Timer(timeout, end)
         watch.start()
         try:
+            shown = 0
             for chunk in container.logs(stream=True, follow=True):
                 output.feed(chunk)
+                shown += len(chunk)
             container.wait(timeout=_END_SECONDS)
+            # Docker may end such a stream with the container, before its last words are in the log.
+            for chunk in _after(shown, container.logs(stream=True, follow=False)):
+                output.feed(chunk)
         finally:
             watch.cancel()
             output.close()
@@ -137,6 +142,13 @@ class DockerRunner:
         if self._current is not None:
             with _reported():
                 download(self._current, folder)
+
+
+def _after(start: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what comes after the first ``start`` bytes."""
+    for chunk in chunks:
+        yield chunk[start:]
+        start = max(start - len(chunk), 0)
 
 
 def name_on_engine(job: str) -> str:
