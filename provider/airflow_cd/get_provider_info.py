@@ -27,8 +27,12 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "operators": _modules("operators", "build", "test", "package", "deploy", "rollback", "restore"),
-        "sensors": _modules("sensors", "approval", "health"),
+        "operators": _modules(
+            "operators",
+            *("build", "test", "package", "deploy", "rollback", "restore"),
+            *("ready", "board", "train_deploy", "recall", "arrival"),
+        ),
+        "sensors": _modules("sensors", "approval", "departure", "health"),
         "hooks": _modules("hooks", "git", "signing"),
         "triggers": _modules("triggers", "git_heads", "health", "monitor"),
         "extra-links": [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.markdown import cell, code, escape
 from airflow_cd.model.service import Environment, Service
+from airflow_cd.model.train import Train
 
 
 def pipeline_doc(service: Service, approved: Collection[str]) -> str:
@@ -44,6 +45,31 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
             f"`airflow cd approve {service.name}`. To reject: answer *Reject*, or mark it as failed.",
         ]
     return "\n".join(lines)
+
+
+def train_doc(train: Train, layers: Sequence[Sequence[str]]) -> str:
+    """Return Markdown that explains this train. :param layers: its members, in the order of departure"""
+    lines = [
+        f"### The release train {train.name}",
+        "",
+        f"Departs at {code(train.schedule)} ({train.timezone}) and takes to production what is ready of each "
+        "member: healthy in the environment before production, and newer than what production runs. What "
+        "gets ready later catches the next one.",
+        "",
+        *(f"{number}. {', '.join(layer)}" for number, layer in enumerate(layers, 1)),
+        "",
+        f"At most {train.max_parallel} at a time. When one turns out unhealthy: {_FAILURE[train.on_failure]}",
+        "",
+        "**Trigger** departs now; `hold` names services that stay behind. To cancel it, answer *Reject*.",
+    ]
+    return "\n".join(lines)
+
+
+_FAILURE = {
+    "service": "it alone goes back, the others go on.",
+    "dependents": "it goes back, and what is to follow it is not deployed.",
+    "train": "all go back, in the reverse order.",
+}
 
 
 def _closings(service: Service) -> list[str]:

@@ -14,8 +14,9 @@ from airflow_cd.dag_factories.broken import BrokenServicesDag
 from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
+from airflow_cd.dag_factories.train import PREFIX, release_train_dag, train_dag_id
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.loading import load_services
+from airflow_cd.model.loading import Definitions, load_services
 from airflow_cd.model.service import Service
 
 _FACTORIES = {"delivery": delivery_dag, "deployment": deployment_dag}
@@ -36,7 +37,11 @@ def load_dags(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
     wanted = get_parsing_context().dag_id
     with _no_garbage_collection():
         definitions = load_services(file, only=_service_of(wanted), parse=cached_document)
-        errors = [*definitions.errors, *_add_dags(definitions.services, namespace, wanted)]
+        errors = [
+            *definitions.errors,
+            *_add_dags(definitions.services, namespace, wanted),
+            *_add_trains(definitions, namespace, wanted),
+        ]
     if errors and wanted is None:
         broken = BrokenServicesDag(file, errors)
         namespace[broken.dag_id] = broken
@@ -57,6 +62,19 @@ def _add_dags(
                 namespace[dag_id] = factory(service)
             except DefinitionError as error:
                 yield error
+
+
+def _add_trains(
+    definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None
+) -> Iterator[DefinitionError]:
+    for train in definitions.trains:
+        dag_id = train_dag_id(train)
+        if wanted is not None and dag_id != wanted:
+            continue
+        try:
+            namespace[dag_id] = release_train_dag(train, definitions.services)
+        except DefinitionError as error:
+            yield error
 
 
 @contextmanager
@@ -82,7 +100,8 @@ def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
 
 def _service_of(dag_id: str | None) -> str | None:
     """Return the service a DAG id belongs to, so that only it need be validated."""
-    if dag_id is None:
+    # A train is made of all its services.
+    if dag_id is None or dag_id.startswith(PREFIX):
         return None
     name, _, kind = dag_id.rpartition("_")
     return name if kind == "rollback" or kind in _FACTORIES else None

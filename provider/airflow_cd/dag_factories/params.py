@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from airflow.sdk import DAG, Param
@@ -9,6 +10,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_cd.model.rollback_request import CHOOSE, PREVIOUS
 from airflow_cd.model.service import Service
+from airflow_cd.operators.ready import BOARD, BYPASS
 from airflow_cd.operators.revision import SHA_PATTERN
 
 
@@ -26,6 +28,42 @@ def set_rollback_params(dag: DAG, service: Service) -> None:
     """Give the DAG the params of a rollback; services with equally named environments share them."""
     names = tuple(environment.name for environment in service.environments)
     object.__setattr__(dag, "params", _rollback_params(names))
+
+
+def set_member_params(dag: DAG) -> None:
+    """Give the DAG of a train's member the params ``revision`` and ``train``."""
+    object.__setattr__(dag, "params", _member_params())
+
+
+def set_train_params(dag: DAG, members: Sequence[str]) -> None:
+    """Give a train's DAG the param ``hold``."""
+    hold = Param(
+        [],
+        type="array",
+        items={"type": "string", "enum": list(members)},
+        title="Hold",
+        description="Services that stay behind this time.",
+        source="dag",
+    )
+    params = ParamsDict({"hold": hold})
+    params.validate()
+    object.__setattr__(dag, "params", params)
+
+
+@cache
+def _member_params() -> ParamsDict:
+    train = Param(
+        BOARD,
+        type="string",
+        enum=[BOARD, BYPASS],
+        title="Train",
+        description=f"`{BOARD}`: wait for the next departure. `{BYPASS}`: a hotfix, which goes to production "
+        "at once when it is approved.",
+        source="dag",
+    )
+    params = ParamsDict({"revision": _revision_params().get_param("revision"), "train": train})
+    params.validate()
+    return params
 
 
 @cache

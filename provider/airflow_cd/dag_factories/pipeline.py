@@ -9,13 +9,13 @@ from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
 from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import pipeline_doc
-from airflow_cd.dag_factories.params import set_revision_param
+from airflow_cd.dag_factories.params import set_member_params, set_revision_param
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
-from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.service import Environment, Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
+from airflow_cd.operators.ready import ReadyOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.test import TestOperator
 from airflow_cd.sensors.approval import ApprovalSensor
@@ -33,8 +33,6 @@ _MAX_ACTIVE_RUNS = 10_000
 def delivery_dag(service: Service) -> DAG:
     """
     Return the DAG ``<service>_delivery``, which stops for a person's approval before production.
-
-    :raises DefinitionError: this version cannot generate the service's pipeline
     """
     return _pipeline(_as(service, "delivery"))
 
@@ -42,8 +40,6 @@ def delivery_dag(service: Service) -> DAG:
 def deployment_dag(service: Service) -> DAG:
     """
     Return the DAG ``<service>_deployment``, which goes on to production by itself.
-
-    :raises DefinitionError: this version cannot generate the service's pipeline
     """
     return _pipeline(_as(service, "deployment"))
 
@@ -90,21 +86,18 @@ def commits_asset(service: Service) -> Asset:
 
 
 def approved_environments(service: Service) -> set[str]:
-    """Return the environments a person lets releases into: in a delivery pipeline, production at least."""
+    """
+    Return the environments a person lets releases into: in a delivery pipeline, production at least.
+
+    Of a train's member that is production too: what goes there around its train needs its own approval.
+    """
     if service.pipeline == "deployment":
-        return set()
+        return set() if service.train is None else {service.production.name}
     asked = {environment.name for environment in service.environments if environment.approval is not None}
     return asked | {service.production.name}
 
 
 def _pipeline(service: Service) -> DAG:
-    if service.train is not None:
-        raise DefinitionError(
-            f"service {service.name!r} goes to production by a release train, and this version runs none",
-            value=service.train,
-            service=service.name,
-            remedy="Remove `train:`",
-        )
     dag = PipelineDag(
         dag_id=dag_id_of(service),
         description=f"Continuous {service.pipeline} of {service.name}",
@@ -118,10 +111,21 @@ def _pipeline(service: Service) -> DAG:
     last: BaseOperator = _package(dag, service)
     asked = approved_environments(service)
     for environment in service.environments:
+        if environment is service.production and service.train is not None:
+            last = _ready(dag, service, last)
         last = _stage(dag, service, environment, last, asks=environment.name in asked)
     # Last, since Airflow copies the params a DAG has into each task that is added to it.
-    set_revision_param(dag)
+    set_revision_param(dag) if service.train is None else set_member_params(dag)
     return dag
+
+
+def _ready(dag: DAG, service: Service, last: BaseOperator) -> BaseOperator:
+    """Add the task that leaves the rest of the way to the service's train."""
+    approve = f"{service.production.name}.approve"
+    ready = ReadyOperator(task_id="ready", production_task_id=approve, **_common(dag, service))
+    last >> ready
+    dag.set_edge_info(ready.task_id, approve, {"label": "train: bypass"})
+    return ready
 
 
 def _common(dag: DAG, service: Service) -> dict[str, Any]:

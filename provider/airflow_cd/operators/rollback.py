@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.hooks.history import changes_alias
 from airflow_cd.hooks.releases import actor_of, load_ref
+from airflow_cd.hooks.task_states import task_states
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.operators.restoring import RestoringMixin
 from airflow_cd.operators.turns import TurnsMixin
@@ -68,23 +69,19 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
         """Roll back if need be. :raises DeployConflictError: somebody else deploys here"""
         from airflow_cd.hooks.adapters import open_target
 
-        state = self._health_state(context)
-        if state in ("success", "skipped"):
-            raise AirflowSkipException(f"{self.health_task_id} ended as {state}: nothing to roll back")
+        reason = self._reason(context)
         target = open_target(self.service, self.service.environment(self.environment))
         bad = self._bad_digest(context, target.record())
-        verdict = context["ti"].xcom_pull(task_ids=self.health_task_id) or {}
-        reason = f"{self.health_task_id} ended as {state}: {verdict.get('reason', 'no verdict')}"
         self.log.warning("%s: rolling back %s", reason, bad)
         return self._restore(context, target, bad=bad, reason=reason)
 
-    def _health_state(self, context: Context) -> str | None:
-        run = context["dag_run"]
-        states = context["ti"].get_task_states(
-            dag_id=run.dag_id, task_ids=[self.health_task_id], run_ids=[run.run_id]
-        )
-        state = states.get(run.run_id, {}).get(self.health_task_id)
-        return None if state is None else str(getattr(state, "value", state))
+    def _reason(self, context: Context) -> str:
+        """Return why to roll back. :raises AirflowSkipException: there is no reason to"""
+        state = task_states(context, [self.health_task_id])[self.health_task_id]
+        if state in ("success", "skipped"):
+            raise AirflowSkipException(f"{self.health_task_id} ended as {state}: nothing to roll back")
+        verdict = context["ti"].xcom_pull(task_ids=self.health_task_id) or {}
+        return f"{self.health_task_id} ended as {state}: {verdict.get('reason', 'no verdict')}"
 
     def _bad_digest(self, context: Context, record: Record) -> str:
         release = load_ref(context, self.release_task_id)

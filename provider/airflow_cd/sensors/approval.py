@@ -66,7 +66,7 @@ class ApprovalSensor(HITLOperator):
             **kwargs,
         )
         # The form has only its own field, not what else the DAG's runs are asked for.
-        self.params = _form()
+        self.params = reason_form()
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
@@ -239,7 +239,7 @@ class ApprovalSensor(HITLOperator):
 
 
 @cache
-def _form() -> ParamsDict:
+def reason_form() -> ParamsDict:
     """One form serves all sensors: making params is slow, and a thousand services are parsed at once."""
     return ParamsDict(
         {"reason": Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")}

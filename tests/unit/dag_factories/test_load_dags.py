@@ -10,7 +10,6 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 
 from airflow_cd.dag_factories import delivery_dag, deployment_dag, load_dags
-from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.service import Service
 
 SERVICES = """
@@ -128,8 +127,3 @@ def test_a_revision_is_a_full_sha_or_nothing() -> None:
     params.validate()
     with pytest.raises(ValueError, match="does not match|Invalid"):
         params["revision"] = "main"
-
-
-def test_a_service_on_a_train_waits_for_a_version_that_has_trains() -> None:
-    with pytest.raises(DefinitionError, match="release train.*Remove `train:`"):
-        delivery_dag(service(train="nightly"))

@@ -1,0 +1,71 @@
+"""The end of a release train's journey: who arrived, and who did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cd.hooks.readiness import ABSENT, BOARDING
+from airflow_cd.hooks.task_states import task_states
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Of one member: where it boards, is deployed, is watched, goes back, and is taken back with the others.
+_TASKS = ("board.{}", "{}.deploy", "{}.health", "rollback.{}", "recall.{}")
+_WENT_WRONG = ("failed", "upstream_failed")
+
+
+class ArrivalOperator(BaseOperator):
+    """
+    Sums the journey up, and fails when something went wrong, so that the run does.
+
+    The XCom maps each member to ``arrived``, ``rolled back``, ``failed``, ``stayed behind`` or
+    ``not on board``. A journey without passengers is a good one.
+
+    :param members: names of the services
+    :param departure_task_id: the task that let the train depart, or did not
+    """
+
+    template_fields: Sequence[str] = ()
+    ui_color = "#e6f4ea"
+
+    def __init__(self, *, members: Sequence[str], departure_task_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.members = list(members)
+        self.departure_task_id = departure_task_id
+
+    def execute(self, context: Context) -> dict[str, str]:
+        """Sum up. :raises AirflowFailException: it did not depart, or not everybody on board arrived"""
+        ids = [task.format(member) for member in self.members for task in _TASKS]
+        states = task_states(context, [self.departure_task_id, *ids])
+        outcomes = {member: _outcome(member, states) for member in self.members}
+        for member, outcome in outcomes.items():
+            why = context["ti"].xcom_pull(task_ids=f"{BOARDING}.{member}", key=ABSENT)
+            self.log.info("%s: %s%s", member, outcome, f" ({why})" if why else "")
+        context["ti"].xcom_push(key="return_value", value=outcomes)
+        if states[self.departure_task_id] in _WENT_WRONG:
+            raise AirflowFailException("the train did not depart: nothing was deployed")
+        wrong = [f"{member} {outcome}" for member, outcome in outcomes.items() if outcome in _BAD]
+        if wrong:
+            raise AirflowFailException(f"not everything arrived: {', '.join(wrong)}")
+        if "arrived" not in outcomes.values():
+            self.log.info("Nothing was on board.")
+        return outcomes
+
+
+_BAD = ("rolled back", "failed", "stayed behind")
+
+
+def _outcome(member: str, states: dict[str, str | None]) -> str:
+    board, deploy, health, *back = (states[task.format(member)] for task in _TASKS)
+    if "success" in back:
+        return "rolled back"
+    if board == "skipped":
+        return "not on board"
+    if _WENT_WRONG[0] in (board, deploy, health, *back):
+        return "failed"
+    return "arrived" if health == "success" else "stayed behind"

@@ -1,0 +1,66 @@
+"""Deploys a member of a release train when it is its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_cd.hooks.readiness import ABSENT
+from airflow_cd.hooks.task_states import task_states
+from airflow_cd.operators.deploy import DeployOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_WENT_WRONG = ("failed", "upstream_failed")
+
+
+class TrainDeployOperator(DeployOperator):
+    """
+    Deploys as :class:`DeployOperator` does, if its service is on board, the train departed, and nothing that
+    it depends on went wrong.
+
+    All tasks before it have ended, however they did; it looks at their states itself.
+
+    :param departure_task_id: the task that lets the train depart
+    :param after: health task of each member that must be healthy before -> its board task
+    :param stops_for: health tasks of all members, where any failure stops the whole train
+    """
+
+    def __init__(
+        self,
+        *,
+        departure_task_id: str,
+        after: Mapping[str, str],
+        stops_for: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.departure_task_id = departure_task_id
+        self.after = dict(after)
+        self.stops_for = list(stops_for)
+
+    def take_turn(self, context: Context) -> dict[str, Any]:
+        """Check whether it may go, then every gate, and deploy. Raises as the base class, and skips."""
+        if why := self._stays(context):
+            self.log.info("%s stays behind: %s", self.service.name, why)
+            raise AirflowSkipException(why)
+        return super().take_turn(context)
+
+    def _stays(self, context: Context) -> str | None:
+        """Return why this member is not deployed, or ``None``."""
+        ti = context["ti"]
+        if not ti.xcom_pull(task_ids=self.release_task_id):
+            absent = ti.xcom_pull(task_ids=self.release_task_id, key=ABSENT)
+            return f"not on board: {absent or 'its boarding failed'}"
+        states = task_states(context, [self.departure_task_id, *self.after, *self.stops_for])
+        departed = states[self.departure_task_id]
+        if departed != "success":
+            return f"the train did not depart: {self.departure_task_id} is {departed}"
+        for health, board in self.after.items():
+            if states[health] != "success" and ti.xcom_pull(task_ids=board):
+                return f"it goes after {health.partition('.')[0]}, which did not arrive"
+        stopped = [task_id for task_id in self.stops_for if states[task_id] in _WENT_WRONG]
+        return f"the train stopped: {stopped[0]} failed" if stopped else None

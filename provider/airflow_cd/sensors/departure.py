@@ -1,0 +1,193 @@
+"""Lets a release train depart, with or without a person's word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+
+from airflow_cd.hooks.decisions import keep_decision
+from airflow_cd.hooks.questions import put_question
+from airflow_cd.hooks.readiness import ABSENT, BOARDING
+from airflow_cd.hooks.releases import read_release
+from airflow_cd.links.release import ApprovalLink, approval_url
+from airflow_cd.model.approval import Approval, Decision, Outcome
+from airflow_cd.model.base import format_duration
+from airflow_cd.model.text import printable
+from airflow_cd.sensors.approval import APPROVE, EXPIRED, REJECT, reason_form
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cd.model.manifest import Manifest
+    from airflow_cd.model.service import Service
+    from airflow_cd.model.train import Train
+
+_LONGEST_REASON = 500
+
+
+class DepartureSensor(HITLOperator):
+    """
+    Writes the manifest, and waits for one approval of the whole train, on no slot of any kind.
+
+    The decision is kept for every passenger, bound to its digest, where each one's ``deploy`` looks for it.
+    An approval is of exactly the releases that were shown. A train with nobody on board asks nobody.
+
+    The XCom is a mapping with ``manifest`` (its digest), ``on_board`` (service -> version) and ``absent``
+    (service -> why).
+
+    :param train: the train
+    :param members: its services
+    :param policy: who may let it depart; ``None`` asks nobody
+    """
+
+    template_fields: Sequence[str] = ()
+    operator_extra_links = (ApprovalLink(),)
+    ui_color = "#fff3cd"
+
+    def __init__(
+        self, *, train: Train, members: Sequence[Service], policy: Approval | None, **kwargs: Any
+    ) -> None:
+        super().__init__(subject=f"Let {train.name} depart?", options=[APPROVE, REJECT], **kwargs)
+        # The form has only its own field, not what else the DAG's runs are asked for.
+        self.params = reason_form()
+        self.train = train
+        self.members = tuple(members)
+        self.policy = policy
+
+    @property
+    def approval_task_id(self) -> str | None:
+        """Return this task's id, for the link, where somebody is asked."""
+        return self.task_id if self.policy is not None else None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Show the manifest and ask, unless there is nobody to ask, or nothing to ask about."""
+        manifest = self._manifest(context)
+        for line in manifest.lines():
+            self.log.info("  %s", line)
+        if self.policy is not None and manifest.passengers:
+            self._ask(context, manifest, self.policy, asked_at=datetime.now(timezone.utc))
+        return _told(manifest)
+
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], asked_at: str = "", digest: str = ""
+    ) -> dict[str, Any]:
+        """
+        Take the answer, or the news that none came in time.
+
+        :param asked_at: when the question was asked first, in ISO format
+        :param digest: the manifest the question was about
+        :raises AirflowFailException: rejected or expired, or somebody else is on board by now
+        """
+        manifest, policy = self._manifest(context), self.policy or Approval()
+        if digest != manifest.digest:
+            self._refuse_to_ask(manifest, digest)
+        outcome = self._outcome(event)
+        by = (event.get("responded_by_user") or {}).get("id")
+        authors = manifest.authors if outcome is Outcome.APPROVED else ()
+        refusal = policy.may_decide(by or "", authors)
+        if refusal and outcome is not Outcome.EXPIRED:
+            self.log.warning("This answer does not count: %s. Asking again.", refusal)
+            self._ask(context, manifest, policy, asked_at=datetime.fromisoformat(asked_at))
+        reason = _reason(event, outcome, policy)
+        for service, passenger in self._passengers(manifest).items():
+            decision = Decision(
+                outcome=outcome,
+                digest=passenger.release.digest,
+                by=by,
+                at=event.get("responded_at"),
+                reason=reason,
+            )
+            member = next(one for one in self.members if one.name == service)
+            keep_decision(context, member, member.production.name, self.task_id, decision)
+        told = f"{outcome.value}{f' by {by}' if by else ''}: {reason or 'no reason given'}"
+        self.log.info("%s", told)
+        if outcome is not Outcome.APPROVED:
+            raise AirflowFailException(told)
+        return _told(manifest)
+
+    def _ask(self, context: Context, manifest: Manifest, policy: Approval, *, asked_at: datetime) -> NoReturn:
+        from airflow_cd.model.manifest import digest_in
+
+        ti, expires = context["ti"], policy.expires_after
+        for member in self.members:
+            keep_decision(context, member, member.production.name, self.task_id, None)
+        shown = put_question(
+            ti.id,
+            subject=manifest.subject(),
+            body=manifest.body(),
+            options=self.options,
+            params=self.serialized_params,
+            assigned=self._assigned(manifest, policy),
+            default=EXPIRED if expires else None,
+        )
+        if (about := digest_in(shown)) != manifest.digest:
+            self._refuse_to_ask(manifest, about)
+        self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
+        raise TaskAwaitingInput(
+            method_name="execute_complete",
+            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
+            kwargs={"asked_at": asked_at.isoformat(), "digest": manifest.digest},
+        )
+
+    def _assigned(self, manifest: Manifest, policy: Approval) -> list[str]:
+        users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]
+        if policy.approvers and not users:
+            raise AirflowFailException(
+                f"nobody may let this train depart: all approvers ({', '.join(policy.approvers)}) wrote a "
+                "part of what is on board, and self_approval is false. List another approver, or set it."
+            )
+        return users
+
+    def _refuse_to_ask(self, manifest: Manifest, about: str | None) -> NoReturn:
+        raise AirflowFailException(
+            f"the manifest is {manifest.digest} by now, but the question is about {about or 'another one'}, "
+            "and Airflow keeps it for the whole run. Trigger the DAG: a new run asks about what is ready now."
+        )
+
+    def _manifest(self, context: Context) -> Manifest:
+        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.model.manifest import Manifest, Passenger
+        from airflow_cd.model.release import ReleaseName, ReleaseRef
+
+        passengers, absent = [], {}
+        for member in self.members:
+            board = f"{BOARDING}.{member.name}"
+            if not (pulled := context["ti"].xcom_pull(task_ids=board)):
+                why = context["ti"].xcom_pull(task_ids=board, key=ABSENT)
+                absent[member.name] = why or "its boarding failed"
+                continue
+            current = open_target(member, member.production).record().current
+            running = ReleaseName.of(current.release) if current else None
+            release = read_release(ReleaseRef.model_validate(pulled))
+            passengers.append(Passenger(release=release, running=running))
+        return Manifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
+
+    @staticmethod
+    def _passengers(manifest: Manifest) -> Mapping[str, Any]:
+        return {passenger.service: passenger for passenger in manifest.passengers}
+
+    def _outcome(self, event: dict[str, Any]) -> Outcome:
+        if "error" in event and event.get("error_type") != "timeout":
+            self.process_trigger_event_error(event)
+        if "error" in event or event["chosen_options"] == [EXPIRED]:
+            return Outcome.EXPIRED
+        return Outcome.APPROVED if event["chosen_options"] == [APPROVE] else Outcome.REJECTED
+
+
+def _reason(event: dict[str, Any], outcome: Outcome, policy: Approval) -> str | None:
+    if outcome is Outcome.EXPIRED:
+        return f"nobody decided within {format_duration(policy.expires_after or timedelta())}"
+    reason = (event.get("params_input") or {}).get("reason")
+    return printable(str(reason), _LONGEST_REASON) if reason else None
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "manifest": manifest.digest,
+        "on_board": {one.service: one.release.version for one in manifest.passengers},
+        "absent": dict(manifest.absent),
+    }
