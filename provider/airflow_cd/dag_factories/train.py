@@ -12,11 +12,11 @@ from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import train_doc
 from airflow_cd.dag_factories.params import set_train_params
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
-from airflow_cd.exceptions import DefinitionError
+from airflow_cd.exceptions import ApprovalError, DefinitionError
 from airflow_cd.hooks.readiness import BOARDING
-from airflow_cd.model.approval import Approval
+from airflow_cd.model.approval import Approval, strictest
 from airflow_cd.model.service import Service
-from airflow_cd.model.train import Train, departure_order
+from airflow_cd.model.train import Train, departure_order, predecessors
 from airflow_cd.operators.arrival import ArrivalOperator
 from airflow_cd.operators.board import BoardOperator
 from airflow_cd.operators.recall import RecallOperator
@@ -54,31 +54,43 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
             value=taken[0],
             remedy="Rename the service, or take it off the train",
         )
-    rules = [rule for rule in train.order if rule.service in members]
-    before = {name: {one for rule in rules if rule.service == name for one in rule.after} for name in members}
-    layers = departure_order(members, [rule for rule in rules if set(rule.after) <= set(members)])
-    order = [name for layer in layers for name in layer]
+    layers = departure_order(members, train.order)
+    before = predecessors(train.order)
+    order = [name for layer in layers for name in layer if name in members]
     dag = DAG(
         dag_id=train_dag_id(train),
         description=f"Takes {', '.join(order) or 'no service'} to production",
         schedule=CronTriggerTimetable(train.schedule, timezone=train.timezone),
         catchup=False,
         max_active_runs=1,
-        doc_md=train_doc(train, layers),
+        doc_md=train_doc(train, [[name for name in layer if name in members] for layer in layers]),
         tags=["cd", "train"],
         **configured(),
     )
     policy = _policy(train, members.values())
-    _Journey(dag, train, [_governed(members[name], policy) for name in order], before, policy).add()
+    journey = _Journey(dag, train, [_governed(members[name], policy) for name in order], before, policy)
+    journey.add()
     set_train_params(dag, order)
     return dag
 
 
 def _policy(train: Train, members: Iterable[Service]) -> Approval | None:
-    """Return who is asked: without a word about it, somebody is as soon as one member would ask."""
+    """
+    Return who is asked. Without a word about it, it is whoever may approve all members that would ask.
+
+    :raises DefinitionError: nobody may approve all of them
+    """
     if train.approval is not None:
         return train.approval
-    return Approval() if any(member.pipeline == "delivery" for member in members) else None
+    asking = [member for member in members if member.pipeline == "delivery"]
+    policies = [member.production.approval or Approval() for member in asking]
+    try:
+        return strictest(policies) if policies else None
+    except ApprovalError as error:
+        raise DefinitionError(
+            f"train {train.name!r} has no `approval`, and {error}",
+            remedy="Say who lets this train depart: approval: {approvers: [...]}",
+        ) from error
 
 
 def _governed(service: Service, policy: Approval | None) -> Service:
@@ -127,7 +139,7 @@ class _Journey:
             board = BoardOperator(task_id=member.name, task_group=boarding, **common)
             deploy, healths[member.name] = self._deployed(member, common, board, departure)
             board >> departure >> deploy
-            for other in self._before[member.name] & set(healths):
+            for other in self._ahead_of(member) & set(healths):
                 healths[other] >> deploy
             if number >= self._train.max_parallel:  # each one follows the one whose place it takes
                 healths[names[number - self._train.max_parallel]] >> deploy
@@ -137,6 +149,10 @@ class _Journey:
             [healths[member.name], rollbacks[member.name]] >> arrival
         if self._train.on_failure == "train":
             self._go_back_together(healths, rollbacks, arrival)
+
+    def _ahead_of(self, member: Service) -> set[str]:
+        """Return the members that arrive before this one is deployed, directly or not."""
+        return self._before.get(member.name, set()) & {one.name for one in self._members}
 
     def _deployed(
         self, member: Service, common: dict[str, Any], board: BaseOperator, departure: BaseOperator
@@ -151,7 +167,7 @@ class _Journey:
             release_task_id=board.task_id,
             approval_task_id=departure.task_id if self._policy is not None else None,
             departure_task_id=departure.task_id,
-            after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._before[member.name])}
+            after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._ahead_of(member))}
             if depends
             else {},
             stops_for=stops if self._train.on_failure == "train" else (),
@@ -211,5 +227,5 @@ class _Journey:
             recalls[member.name] = self._recalled(member, common, healths, rollbacks)
             recalls[member.name] >> arrival
         for name, recall in recalls.items():
-            for earlier in self._before[name] & set(recalls):
+            for earlier in self._before.get(name, set()) & set(recalls):
                 recall >> recalls[earlier]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Literal
@@ -109,6 +109,28 @@ class Approval(Frozen):
             f"the approval task was marked as success ({instead_of}), and `override: deny` is set; "
             "clear the approval task and let an approver answer it"
         )
+
+
+def strictest(policies: Sequence[Approval]) -> Approval:
+    """
+    Return the policy under which only what each of these policies allows is allowed.
+
+    :param policies: at least one
+    :raises ApprovalError: their approvers have nobody in common
+    """
+    lists = [policy.approvers for policy in policies if policy.approvers]
+    common = tuple(user for user in lists[0] if all(user in one for one in lists)) if lists else ()
+    if lists and not common:
+        names = sorted({user for one in lists for user in one})
+        raise ApprovalError(f"nobody among {', '.join(names)} may approve all of its members")
+    times = [policy.expires_after for policy in policies if policy.expires_after is not None]
+    return Approval(
+        approvers=common,
+        expires_after=min(times, default=None),
+        self_approval=all(policy.self_approval for policy in policies),
+        override="deny" if any(policy.override == "deny" for policy in policies) else "allow",
+        identities={email: user for policy in policies for email, user in policy.identities.items()},
+    )
 
 
 def _folded(user: str) -> str:

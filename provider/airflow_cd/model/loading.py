@@ -202,7 +202,7 @@ class _Reader:
                         service=service.name,
                     )
 
-    def _check_trains(self, services: Mapping[int, Service], trains: Mapping[int, Train]) -> None:
+    def _check_trains(self, services: Mapping[int, Service], trains: dict[int, Train]) -> None:
         members: dict[str, set[str]] = {train.name: set() for train in trains.values()}
         for i, service in services.items():
             if service.train is None:
@@ -217,8 +217,17 @@ class _Reader:
                     f"{closest(service.train, list(members))}Add it under `trains:`, or remove this line",
                     service=service.name,
                 )
-        for i, train in trains.items():
-            self._check_order(i, train, members[train.name])
+        for i, train in list(trains.items()):
+            before = len(self._errors)
+            self._check_order(i, train, members[train.name] | self._broken_members(train.name))
+            if len(self._errors) > before:  # one without its order would deploy in another one
+                del trains[i]
+
+    def _broken_members(self, train: str) -> set[str]:
+        """Return the names of members with errors of their own: that they are missing is told already."""
+        raws = [raw for i, raw in enumerate(self._services) if i in self._broken and isinstance(raw, dict)]
+        default = self._defaults.get("train")
+        return {str(raw.get("name")) for raw in raws if raw.get("train", default) == train}
 
     def _check_order(self, i: int, train: Train, members: set[str]) -> None:
         for n, rule in enumerate(train.order):

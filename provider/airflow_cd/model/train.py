@@ -52,6 +52,26 @@ class Train(Frozen):
         return valid_zone(name)
 
 
+def predecessors(order: Iterable[Order]) -> dict[str, set[str]]:
+    """
+    Return all that arrive before each service is deployed, directly or by way of others.
+
+    A member in between that is not on board, or not there at all, does not make them independent.
+    """
+    direct: dict[str, set[str]] = {}
+    for rule in order:
+        direct.setdefault(rule.service, set()).update(rule.after)
+    found: dict[str, set[str]] = {}
+    for service in direct:
+        open_, seen = list(direct[service]), set[str]()
+        while open_:
+            if (name := open_.pop()) not in seen:
+                seen.add(name)
+                open_ += direct.get(name, ())
+        found[service] = seen
+    return found
+
+
 def departure_order(members: Iterable[str], order: Sequence[Order]) -> tuple[tuple[str, ...], ...]:
     """
     Return the members in layers: each is deployed when the layers before it are.

@@ -14,6 +14,7 @@ from airflow_cd.hooks.releases import read_release, superseded_by
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
 
 
@@ -46,6 +47,7 @@ class BoardOperator(BaseOperator):
         if ref is None:
             self._stay(context, "nothing is ready")
         release, production = read_release(ref), self.service.production
+        self._check_stage_before(context, release)
         record = open_target(self.service, production).record()
         current = record.current
         if current is not None and current.release.digest == release.digest:
@@ -58,6 +60,17 @@ class BoardOperator(BaseOperator):
             self._stay(context, f"{production.name} is held since {record.hold.by} rolled it back")
         self.log.info("%s %s is on board: %s", self.service.name, release.version, release.digest)
         return ref.model_dump(mode="json")
+
+    def _check_stage_before(self, context: Context, release: Release) -> None:
+        """What was found bad there after it got ready must not go on."""
+        from airflow_cd.hooks.adapters import open_target
+
+        if len(self.service.environments) < 2:
+            return
+        stage = self.service.environments[-2]
+        current = open_target(self.service, stage).record().current
+        if current is not None and current.rolled_back_from == release.digest:
+            self._stay(context, f"{release.version} was rolled back in {stage.name}")
 
     def _stay(self, context: Context, why: str) -> NoReturn:
         context["ti"].xcom_push(key=ABSENT, value=why)

@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from airflow_cd.dag_factories import deployment_dag, release_train_dag
 from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.loading import load_services
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
 
 NAMES = [f"s{n}" for n in range(8)]
 
 
-def service(name: str, pipeline: str = "deployment") -> Service:
-    environments = [
+def service(name: str, pipeline: str = "deployment", approval: dict[str, Any] | None = None) -> Service:
+    environments: list[dict[str, Any]] = [
         {"name": stage, "target": {"local": {"command": ["app"], "port": 1}}} for stage in ("staging", "live")
     ]
+    if approval:
+        environments[-1]["approval"] = approval
     source = {"repository": "/srv/git/hello.git"}
     definition = {"name": name, "pipeline": pipeline, "source": source, "environments": environments}
     return Service.model_validate({**definition, "train": "nightly"})
@@ -56,6 +59,44 @@ def test_a_members_own_pipeline_stops_before_production() -> None:
 def test_a_member_that_is_called_as_a_task_of_the_train_is_refused() -> None:
     with pytest.raises(DefinitionError, match="cannot take a service of this name.*'board'.*Rename"):
         release_train_dag(train(), [service("board")])
+
+
+def test_without_a_word_the_strictest_of_the_members_policies_holds() -> None:
+    policies = [{"approvers": ["alice", "bob"], "override": "deny"}, {"approvers": ["bob"]}, {}]
+    members = [service(f"a{n}", "delivery", approval) for n, approval in enumerate(policies)]
+    approve = release_train_dag(train(), members).get_task("approve")
+    assert (approve.policy.approvers, approve.policy.override) == (("bob",), "deny")
+    deploy = release_train_dag(train(), members).get_task("a2.deploy")
+    assert deploy.service.production.approval == approve.policy
+    with pytest.raises(DefinitionError, match="nobody among alice, bob, carol may approve all.*Say who"):
+        release_train_dag(train(), [*members, service("c", "delivery", {"approvers": ["carol"]})])
+
+
+def test_the_order_holds_by_way_of_a_member_that_is_not_there() -> None:
+    order = [{"after": ["a"], "service": "gone"}, {"after": ["gone", "b"], "service": "c"}]
+    dag = release_train_dag(train(order=order), [service(name) for name in "abc"])
+    assert {"a.health", "b.health"} <= upstream(dag, "c.deploy")
+    assert set(dag.get_task("c.deploy").after) == {"a.health", "b.health"}
+
+
+def test_a_broken_member_leaves_the_others_order_and_a_mistake_in_it_the_train(tmp_path: Path) -> None:
+    file = tmp_path / "services.yaml"
+    text = """
+        defaults: {pipeline: deployment, train: nightly, source: {repository: /srv/git/a.git}}
+        services:
+          - {name: a, environments: [{name: live, target: {local: {command: [app], port: 9001}}}]}
+          - {name: b, environments: [{name: live, target: {local: {command: [app], port: 9002}}}]}
+          - {name: x, buld: [], environments: [{name: live, target: {local: {command: [app], port: 9003}}}]}
+        trains:
+          - {name: nightly, schedule: "0 2 * * *", order: [{after: [b, NAME], service: a}]}
+        """
+    file.write_text(dedent(text.replace("NAME", "x")))
+    found = load_services(file)
+    assert [train.name for train in found.trains] == ["nightly"] and len(found.errors) == 1
+    assert "b.health" in upstream(release_train_dag(found.trains[0], found.services), "a.deploy")
+    file.write_text(dedent(text.replace("NAME", "y")))
+    found = load_services(file)
+    assert found.trains == () and "not on it" in str(found.errors[-1])
 
 
 def test_a_services_file_makes_trains(tmp_path: Path) -> None:
