@@ -40,7 +40,7 @@ def set_train_params(dag: DAG, members: Sequence[str]) -> None:
     hold = Param(
         [],
         type="array",
-        items={"type": "string", "enum": list(members)},
+        items={"type": "string", "enum": list(members)} if members else {"type": "string"},
         title="Hold",
         description="Services that stay behind this time.",
         source="dag",

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Iterable
 
-from airflow.sdk import DAG, BaseOperator, CronTriggerTimetable, TaskGroup
+from airflow.sdk import DAG, CronTriggerTimetable
 
 from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import train_doc
+from airflow_cd.dag_factories.journey import TAKEN, Journey
 from airflow_cd.dag_factories.params import set_train_params
-from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
 from airflow_cd.exceptions import ApprovalError, DefinitionError
-from airflow_cd.hooks.readiness import BOARDING
 from airflow_cd.model.approval import Approval, strictest
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train, departure_order, predecessors
-from airflow_cd.operators.arrival import ArrivalOperator
-from airflow_cd.operators.board import BoardOperator
-from airflow_cd.operators.recall import RecallOperator
-from airflow_cd.operators.rollback import RollbackOperator
-from airflow_cd.operators.train_deploy import TrainDeployOperator
-from airflow_cd.sensors.departure import DepartureSensor
-from airflow_cd.sensors.health import HealthCheckSensor
 
 PREFIX = "train_"
-# Groups of their own: the tasks of one service would be before and after those of another otherwise.
-BACK, RECALL = "rollback", "recall"
-_ASKS, _ASKS_NOT, _LAST = "approve", "depart", "arrive"
-_TAKEN = {BOARDING, BACK, RECALL, _ASKS, _ASKS_NOT, _LAST}
-_RETRIES = 3
-_RETRY_DELAY = timedelta(seconds=5)
-_WHATEVER_HAPPENED = "all_done"
 
 
 def train_dag_id(train: Train) -> str:
@@ -48,7 +31,7 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
     :raises DefinitionError: the order has a cycle, or a member is called as one of the train's own tasks is
     """
     members = {service.name: service for service in services if service.train == train.name}
-    if taken := sorted(_TAKEN & set(members)):
+    if taken := sorted(TAKEN & set(members)):
         raise DefinitionError(
             f"train {train.name!r} cannot take a service of this name: its own tasks are called so",
             value=taken[0],
@@ -68,7 +51,7 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
         **configured(),
     )
     policy = _policy(train, members.values())
-    journey = _Journey(dag, train, [_governed(members[name], policy) for name in order], before, policy)
+    journey = Journey(dag, train, [_governed(members[name], policy) for name in order], before, policy)
     journey.add()
     set_train_params(dag, order)
     return dag
@@ -97,135 +80,3 @@ def _governed(service: Service, policy: Approval | None) -> Service:
     """Return the member with the train's policy in its production, instead of its own."""
     production = service.production.model_copy(update={"approval": policy})
     return service.model_copy(update={"environments": (*service.environments[:-1], production)})
-
-
-class _Journey:
-    """The tasks of one train."""
-
-    def __init__(
-        self,
-        dag: DAG,
-        train: Train,
-        members: Sequence[Service],
-        before: dict[str, set[str]],
-        policy: Approval | None,
-    ) -> None:
-        self._dag, self._train, self._members, self._before = dag, train, members, before
-        self._policy = policy
-        self._common: dict[str, Any] = {"dag": dag, "retries": _RETRIES, "retry_delay": _RETRY_DELAY}
-
-    def add(self) -> None:
-        departure = DepartureSensor(
-            task_id=_ASKS_NOT if self._policy is None else _ASKS,
-            train=self._train,
-            members=self._members,
-            policy=self._policy,
-            trigger_rule=_WHATEVER_HAPPENED,
-            **self._common,
-        )
-        names = [member.name for member in self._members]
-        arrival = ArrivalOperator(
-            task_id=_LAST,
-            members=names,
-            departure_task_id=departure.task_id,
-            trigger_rule=_WHATEVER_HAPPENED,
-            **self._common,
-        )
-        boarding, back = TaskGroup(BOARDING, dag=self._dag), TaskGroup(BACK, dag=self._dag)
-        healths: dict[str, BaseOperator] = {}
-        rollbacks: dict[str, BaseOperator] = {}
-        for number, member in enumerate(self._members):
-            common = {**self._common, "service": member, "owner": member.owner}
-            board = BoardOperator(task_id=member.name, task_group=boarding, **common)
-            deploy, healths[member.name] = self._deployed(member, common, board, departure)
-            board >> departure >> deploy
-            for other in self._ahead_of(member) & set(healths):
-                healths[other] >> deploy
-            if number >= self._train.max_parallel:  # each one follows the one whose place it takes
-                healths[names[number - self._train.max_parallel]] >> deploy
-            common["task_group"] = back
-            health = healths[member.name]
-            rollbacks[member.name] = self._rolled_back(member, common, board.task_id, deploy, health)
-            [healths[member.name], rollbacks[member.name]] >> arrival
-        if self._train.on_failure == "train":
-            self._go_back_together(healths, rollbacks, arrival)
-
-    def _ahead_of(self, member: Service) -> set[str]:
-        """Return the members that arrive before this one is deployed, directly or not."""
-        return self._before.get(member.name, set()) & {one.name for one in self._members}
-
-    def _deployed(
-        self, member: Service, common: dict[str, Any], board: BaseOperator, departure: BaseOperator
-    ) -> tuple[BaseOperator, BaseOperator]:
-        common = {**common, "task_group": TaskGroup(member.name, dag=self._dag)}
-        depends = self._train.on_failure != "service"
-        names = [one.name for one in self._members]
-        stops = [f"{name}.health" for name in names if name != member.name]
-        deploy = TrainDeployOperator(
-            task_id="deploy",
-            environment=member.production.name,
-            release_task_id=board.task_id,
-            approval_task_id=departure.task_id if self._policy is not None else None,
-            departure_task_id=departure.task_id,
-            after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._ahead_of(member))}
-            if depends
-            else {},
-            stops_for=stops if self._train.on_failure == "train" else (),
-            trigger_rule=_WHATEVER_HAPPENED,
-            **common,
-        )
-        health = HealthCheckSensor(
-            task_id="health",
-            environment=member.production.name,
-            deploy_task_id=deploy.task_id,
-            release_task_id=board.task_id,
-            **common,
-        )
-        deploy >> health
-        return deploy, health
-
-    def _rolled_back(
-        self, member: Service, common: dict[str, Any], board: str, deploy: BaseOperator, health: BaseOperator
-    ) -> BaseOperator:
-        rollback = RollbackOperator(
-            task_id=member.name, health_task_id=health.task_id, **self._going_back(member, common, board)
-        )
-        health >> rollback
-        rollback.as_teardown(setups=deploy, on_failure_fail_dagrun=False)
-        return rollback
-
-    def _recalled(
-        self,
-        member: Service,
-        common: dict[str, Any],
-        healths: dict[str, BaseOperator],
-        rollbacks: dict[str, BaseOperator],
-    ) -> BaseOperator:
-        """Whether the others are healthy is known when all are done."""
-        recall = RecallOperator(
-            task_id=member.name,
-            health_task_id=healths[member.name].task_id,
-            others=[health.task_id for name, health in healths.items() if name != member.name],
-            trigger_rule=_WHATEVER_HAPPENED,
-            **self._going_back(member, common, f"{BOARDING}.{member.name}"),
-        )
-        [*healths.values(), rollbacks[member.name]] >> recall
-        return recall
-
-    def _going_back(self, member: Service, common: dict[str, Any], board: str) -> dict[str, Any]:
-        patient = {"retries": ROLLBACK_RETRIES, "retry_delay": ROLLBACK_RETRY_DELAY}
-        return {**common, **patient, "environment": member.production.name, "release_task_id": board}
-
-    def _go_back_together(
-        self, healths: dict[str, BaseOperator], rollbacks: dict[str, BaseOperator], arrival: BaseOperator
-    ) -> None:
-        """Who was deployed last goes back first."""
-        group = TaskGroup(RECALL, dag=self._dag)
-        recalls = {}
-        for member in self._members:
-            common = {**self._common, "service": member, "owner": member.owner, "task_group": group}
-            recalls[member.name] = self._recalled(member, common, healths, rollbacks)
-            recalls[member.name] >> arrival
-        for name, recall in recalls.items():
-            for earlier in self._before.get(name, set()) & set(recalls):
-                recall >> recalls[earlier]

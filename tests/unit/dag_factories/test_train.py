@@ -49,6 +49,11 @@ def test_a_train_has_its_members_tasks() -> None:
     assert set(release_train_dag(train(), [service("a")]).task_ids) >= {"depart", "arrive"}
 
 
+def test_a_train_without_members_arrives() -> None:
+    dag = release_train_dag(train(), [])
+    assert (set(dag.task_ids), upstream(dag, "arrive")) == ({"depart", "arrive"}, {"depart"})
+
+
 def test_a_members_own_pipeline_stops_before_production() -> None:
     dag = deployment_dag(service("a"))
     assert upstream(dag, "ready") == {"staging.health"}
