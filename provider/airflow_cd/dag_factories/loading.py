@@ -14,10 +14,10 @@ from airflow_cd.dag_factories.broken import BrokenServicesDag
 from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
-from airflow_cd.dag_factories.train import PREFIX, release_train_dag, train_dag_id
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.loading import Definitions, load_services
 from airflow_cd.model.service import Service
+from airflow_cd.model.train import TRAIN_PREFIX
 
 _FACTORIES = {"delivery": delivery_dag, "deployment": deployment_dag}
 
@@ -67,8 +67,12 @@ def _add_dags(
 def _add_trains(
     definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None
 ) -> Iterator[DefinitionError]:
+    if not definitions.trains:
+        return
+    from airflow_cd.dag_factories.train import release_train_dag
+
     for train in definitions.trains:
-        dag_id = train_dag_id(train)
+        dag_id = f"{TRAIN_PREFIX}{train.name}"
         if wanted is not None and dag_id != wanted:
             continue
         try:
@@ -101,7 +105,7 @@ def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
 def _service_of(dag_id: str | None) -> str | None:
     """Return the service a DAG id belongs to, so that only it need be validated."""
     # A train is made of all its services.
-    if dag_id is None or dag_id.startswith(PREFIX):
+    if dag_id is None or dag_id.startswith(TRAIN_PREFIX):
         return None
     name, _, kind = dag_id.rpartition("_")
     return name if kind == "rollback" or kind in _FACTORIES else None

@@ -13,14 +13,7 @@ from airflow_cd.dag_factories.params import set_train_params
 from airflow_cd.exceptions import ApprovalError, DefinitionError
 from airflow_cd.model.approval import Approval, strictest
 from airflow_cd.model.service import Service
-from airflow_cd.model.train import Train, departure_order, predecessors
-
-PREFIX = "train_"
-
-
-def train_dag_id(train: Train) -> str:
-    """Return the id of the train's DAG."""
-    return f"{PREFIX}{train.name}"
+from airflow_cd.model.train import TRAIN_PREFIX, Train, departure_order, predecessors
 
 
 def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
@@ -41,7 +34,7 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
     before = predecessors(train.order)
     order = [name for layer in layers for name in layer if name in members]
     dag = DAG(
-        dag_id=train_dag_id(train),
+        dag_id=f"{TRAIN_PREFIX}{train.name}",
         description=f"Takes {', '.join(order) or 'no service'} to production",
         schedule=CronTriggerTimetable(train.schedule, timezone=train.timezone),
         catchup=False,

@@ -15,6 +15,9 @@ from airflow_cd.model.service import Name
 from airflow_cd.model.wall_clock import valid_zone
 from airflow_cd.model.window import valid_cron
 
+# What the id of a train's DAG begins with.
+TRAIN_PREFIX = "train_"
+
 
 class Order(Frozen):
     """``service`` is deployed after all of ``after``."""
