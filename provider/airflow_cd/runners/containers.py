@@ -73,7 +73,7 @@ class JobContainers:
     def create(self, number: int, argv: Sequence[str], env: Mapping[str, str]) -> Container:
         """Make the container of a command, not started yet; that of the first one has a new volume."""
         if number == 0:
-            self.remove()
+            self.remove()  # a volume that is left would bring another try's files into the workspace
             self._client.volumes.create(self._name, labels=self._labels())
         elif left := self._get(number):
             left.remove(force=True)
@@ -113,10 +113,12 @@ class JobContainers:
             raise CommandError(argv, code, [reason]) from error
 
     def remove(self) -> None:
-        """Remove all of the job; what cannot be removed now is removed when its time is over."""
-        with suppress(Exception):
-            for container in self._client.containers.list(all=True, filters={"name": f"^/{self._name}-"}):
-                container.remove(force=True)
+        """Remove all of the job. :raises docker.errors.DockerException: something is left"""
+        from docker.errors import NotFound
+
+        for container in self._client.containers.list(all=True, filters={"name": f"^/{self._name}-"}):
+            container.remove(force=True)
+        with suppress(NotFound):
             self._client.volumes.get(self._name).remove()
 
     def remove_abandoned(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,21 +49,23 @@ class DockerRunner:
         """Open the engine, and bring the workspace back when the commands are done or one failed."""
         with _reported():
             client = self._connect()
-            self._containers = JobContainers(client, self._settings, name_on_engine(name))
-            self._containers.remove_abandoned()
-            self._containers.need_image()
-        self._next, self._current = 0, None
-        try:
+        with closing(client):
+            self._containers = containers = JobContainers(client, self._settings, name_on_engine(name))
+            self._next, self._current = 0, None
+            with _reported():
+                containers.remove_abandoned()
+                containers.need_image()
             try:
                 yield
             except CommandError:
                 self._bring_back(folder)
                 raise
-            self._bring_back(folder)
-        finally:
-            self._containers.remove()
-            self._containers = None
-            client.close()
+            else:
+                self._bring_back(folder)
+            finally:
+                with suppress(Exception):  # what cannot be removed now is removed when its time is over
+                    containers.remove()
+                self._containers = None
 
     def run(
         self,

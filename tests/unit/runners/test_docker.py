@@ -18,6 +18,7 @@ from airflow_cd.exceptions import CommandError, RunnerError
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.model.runner import DockerRunner
 from airflow_cd.runners.base import Runner
+from airflow_cd.runners.docker import name_on_engine
 from airflow_cd.runners.registry import open_runner
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -141,3 +142,16 @@ def test_what_nobody_came_back_for_is_removed(tmp_path: Path, engine: Any) -> No
     run(tmp_path, "true")
     assert engine.containers.list(all=True, filters={"name": "cd-abandoned"}) == []
     assert engine.volumes.list(filters={"name": "cd-abandoned"}) == []
+
+
+def test_files_of_another_try_never_get_into_a_workspace(tmp_path: Path, engine: Any) -> None:
+    volume = name_on_engine(str(tmp_path))
+    engine.volumes.create(volume)
+    mounted = {volume: {"bind": "/cd"}}
+    user = engine.containers.create(PYTHON, ["true"], name=f"user-of-{volume}", volumes=mounted)
+    try:
+        with pytest.raises(RunnerError, match="volume is in use"):
+            run(tmp_path, "true")
+    finally:
+        user.remove()
+    run(tmp_path, "true")
