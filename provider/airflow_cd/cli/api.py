@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "AIRFLOW_CD_TOKEN"
 PASSWORD_VARIABLE = "AIRFLOW_CD_PASSWORD"
+_PAGE = 100
 
 
 class RefusedError(SystemExit):
@@ -38,6 +39,16 @@ class Api:
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """Return the JSON object at ``/api/v2<path>``."""
         return self._request("GET", path, params=params)
+
+    def rows(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Yield the objects listed under ``key`` at ``/api/v2<path>``, of all pages."""
+        offset, total = 0, 1
+        while offset < total:
+            page = self.get(path, limit=_PAGE, offset=offset, **params)
+            if not page[key]:  # the list became shorter meanwhile
+                return
+            total, offset = int(page["total_entries"]), offset + len(page[key])
+            yield from page[key]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Post to ``/api/v2<path>`` and return the answer."""

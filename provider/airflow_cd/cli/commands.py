@@ -19,11 +19,11 @@ _LOGIN = (
     ),
     Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url"),
 )
-_STATUS = (
+_SERVICES = (
     Arg(("service",), help="names of services; default: all", nargs="*"),
     Arg(("--file",), help="the services file; default: services.yaml in the DAG folder"),
-    *_LOGIN,
 )
+_STATUS = (*_SERVICES, *_LOGIN)
 _HISTORY = (
     _SERVICE,
     Arg(("--environment",), help="only this environment"),
@@ -32,8 +32,7 @@ _HISTORY = (
     *_LOGIN,
 )
 _METRICS = (
-    Arg(("service",), help="names of services; default: all", nargs="*"),
-    Arg(("--file",), help="the services file; default: services.yaml in the DAG folder"),
+    *_SERVICES,
     Arg(("--environment",), help="default: production, the last one of each service"),
     Arg(("--days",), help="how many days are looked back on", type=float, default=90.0),
     Arg(("--json",), help="as one JSON object", action="store_true"),
@@ -94,7 +93,7 @@ def get_cd_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="metrics",
                     help="Deployment frequency, lead time, change failure rate, time to restore (DORA)",
-                    func=lazy_load_command("airflow_cd.cli.metrics.metrics"),
+                    func=_command("airflow_cd.cli.metrics.metrics"),
                     args=_METRICS,
                 ),
                 ActionCommand(
@@ -118,7 +117,7 @@ def get_cd_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="override",
                     help="Deploy a release now that waits for a window or the end of a freeze",
-                    func=lazy_load_command("airflow_cd.cli.decide.override"),
+                    func=_command("airflow_cd.cli.decide.override"),
                     args=_DECIDE,
                 ),
             ),

@@ -17,7 +17,6 @@ from airflow_cd.model.base import format_age
 from airflow_cd.model.change import Change, changes_of
 from airflow_cd.model.dora import Measures, measure
 
-_PAGE = 100
 _ALL = "all services"
 
 
@@ -53,28 +52,9 @@ def changes_since(api: Api, environments: Mapping[str, str], since: datetime) ->
     # One question for many services, since each takes its time; for a few, their own events only.
     few = len(environments) <= 10
     for prefix in [f"cd/{name}/{where}" for name, where in environments.items()] if few else ["cd/"]:
-        extras += _extras(api, prefix, since)
+        told = {"name_prefix_pattern": prefix, "timestamp_gte": since.isoformat(), "order_by": "timestamp"}
+        extras += [event["extra"] for event in api.rows("/assets/events", "asset_events", **told)]
     return [one for one in changes_of(extras) if environments.get(one.service) == one.environment]
-
-
-def _extras(api: Api, prefix: str, since: datetime) -> list[Any]:
-    found: list[Any] = []
-    total = 1
-    while len(found) < total:
-        page = api.get(
-            "/assets/events",
-            name_prefix_pattern=prefix,
-            timestamp_gte=since.isoformat(),
-            order_by="timestamp",
-            limit=_PAGE,
-            offset=len(found),
-        )
-        events = page["asset_events"]
-        if not events:
-            break
-        total = int(page["total_entries"])
-        found += [event["extra"] for event in events]
-    return found
 
 
 def emit(measured: Mapping[str, Measures], overall: Measures) -> None:

@@ -8,8 +8,6 @@ from urllib.parse import quote
 
 from airflow_cd.cli.api import Api
 
-_PAGE = 100
-
 Question = dict[str, Any]
 
 
@@ -19,19 +17,13 @@ def waiting_questions(api: Api, dag_id: str = "~") -> Iterator[Question]:
 
     :param dag_id: whose; ``~`` for those of all DAGs
     """
-    offset, total = 0, 1
-    while offset < total:
-        page = api.get(
-            f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
-            response_received=False,
-            state="awaiting_input",
-            order_by="-created_at",
-            limit=_PAGE,
-            offset=offset,
-        )
-        total = int(page["total_entries"])
-        offset += _PAGE
-        yield from page["hitl_details"]
+    yield from api.rows(
+        f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
+        "hitl_details",
+        response_received=False,
+        state="awaiting_input",
+        order_by="-created_at",
+    )
 
 
 def stage_of(question: Question, task: str) -> str | None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, BaseOperator, TaskGroup
 
+from airflow_cd.dag_factories.pipeline import RETRIES, common_arguments
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
-from airflow_cd.hooks.readiness import BOARDING
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.service import Service
-from airflow_cd.model.train import Train
+from airflow_cd.model.train import BACK, BOARDING, RECALL, Train
 from airflow_cd.operators.arrival import ArrivalOperator
 from airflow_cd.operators.board import BoardOperator
 from airflow_cd.operators.recall import RecallOperator
@@ -21,13 +20,9 @@ from airflow_cd.operators.train_deploy import TrainDeployOperator
 from airflow_cd.sensors.departure import DepartureSensor
 from airflow_cd.sensors.health import HealthCheckSensor
 
-# Groups of their own: the tasks of one service would be before and after those of another otherwise.
-BACK, RECALL = "rollback", "recall"
 _ASKS, _ASKS_NOT, _LAST = "approve", "depart", "arrive"
 # No member can be called so.
 TAKEN = {BOARDING, BACK, RECALL, _ASKS, _ASKS_NOT, _LAST}
-_RETRIES = 3
-_RETRY_DELAY = timedelta(seconds=5)
 _WHATEVER_HAPPENED = "all_done"
 
 
@@ -50,7 +45,6 @@ class Journey:
     ) -> None:
         self._dag, self._train, self._members, self._before = dag, train, members, before
         self._policy = policy
-        self._common: dict[str, Any] = {"dag": dag, "retries": _RETRIES, "retry_delay": _RETRY_DELAY}
 
     def add(self) -> None:
         """Add all tasks."""
@@ -60,7 +54,8 @@ class Journey:
             members=self._members,
             policy=self._policy,
             trigger_rule=_WHATEVER_HAPPENED,
-            **self._common,
+            dag=self._dag,
+            **RETRIES,
         )
         names = [member.name for member in self._members]
         arrival = ArrivalOperator(
@@ -68,14 +63,16 @@ class Journey:
             members=names,
             departure_task_id=departure.task_id,
             trigger_rule=_WHATEVER_HAPPENED,
-            **self._common,
+            dag=self._dag,
+            **RETRIES,
         )
         departure >> arrival
+        # Groups of their own: a service's group would be before and after those of other services otherwise.
         boarding, back = TaskGroup(BOARDING, dag=self._dag), TaskGroup(BACK, dag=self._dag)
         healths: dict[str, BaseOperator] = {}
         rollbacks: dict[str, BaseOperator] = {}
         for number, member in enumerate(self._members):
-            common = {**self._common, "service": member, "owner": member.owner}
+            common = common_arguments(self._dag, member)
             board = BoardOperator(task_id=member.name, task_group=boarding, **common)
             deploy, healths[member.name] = self._deployed(member, common, board, departure)
             board >> departure >> deploy
@@ -163,7 +160,7 @@ class Journey:
         group = TaskGroup(RECALL, dag=self._dag)
         recalls = {}
         for member in self._members:
-            common = {**self._common, "service": member, "owner": member.owner, "task_group": group}
+            common = {**common_arguments(self._dag, member), "task_group": group}
             recalls[member.name] = self._recalled(member, common, healths, rollbacks)
             recalls[member.name] >> arrival
         for name, recall in recalls.items():

@@ -8,6 +8,7 @@ from functools import cache
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.param import ParamsDict
 
+from airflow_cd.hooks.questions import LONGEST_REASON
 from airflow_cd.model.rollback_request import CHOOSE, PREVIOUS
 from airflow_cd.model.service import Service
 from airflow_cd.operators.ready import BOARD, BYPASS
@@ -45,9 +46,7 @@ def set_train_params(dag: DAG, members: Sequence[str]) -> None:
         description="Services that stay behind this time.",
         source="dag",
     )
-    params = ParamsDict({"hold": hold})
-    params.validate()
-    object.__setattr__(dag, "params", params)
+    object.__setattr__(dag, "params", _validated(hold=hold))
 
 
 @cache
@@ -61,9 +60,7 @@ def _member_params() -> ParamsDict:
         "at once when it is approved.",
         source="dag",
     )
-    params = ParamsDict({"revision": _revision_params().get_param("revision"), "train": train})
-    params.validate()
-    return params
+    return _validated(revision=_revision_params().get_param("revision"), train=train)
 
 
 @cache
@@ -76,9 +73,7 @@ def _revision_params() -> ParamsDict:
         description="Full SHA of the commit to release; empty for the head of the branch.",
         source="dag",
     )
-    params = ParamsDict({"revision": revision})
-    params.validate()
-    return params
+    return _validated(revision=revision)
 
 
 @cache
@@ -107,9 +102,13 @@ def _rollback_params(environments: tuple[str, ...]) -> ParamsDict:
         type=["string", "null"],
         title="Reason",
         description="Kept in the history.",
-        maxLength=500,
+        maxLength=LONGEST_REASON,
         source="dag",
     )
-    params = ParamsDict({"environment": environment, "release": release, "reason": reason})
-    params.validate()
-    return params
+    return _validated(environment=environment, release=release, reason=reason)
+
+
+def _validated(**params: Param) -> ParamsDict:
+    made = ParamsDict(params)
+    made.validate()
+    return made

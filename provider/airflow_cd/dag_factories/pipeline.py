@@ -24,8 +24,7 @@ from airflow_cd.triggers.git_heads import GitHeadTrigger
 
 # Every effect of these tasks is idempotent, so a lost worker costs a retry, not a release. What would fail
 # again the same way fails at once (AirflowFailException).
-_RETRIES = 3
-_RETRY_DELAY = timedelta(seconds=5)
+RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=5)}
 # A candidate that waits for its approval keeps its DAG run active; newer commits must not wait behind it.
 _MAX_ACTIVE_RUNS = 10_000
 
@@ -122,26 +121,20 @@ def _pipeline(service: Service) -> DAG:
 def _ready(dag: DAG, service: Service, last: BaseOperator) -> BaseOperator:
     """Add the task that leaves the rest of the way to the service's train."""
     approve = f"{service.production.name}.approve"
-    ready = ReadyOperator(task_id="ready", production_task_id=approve, **_common(dag, service))
+    ready = ReadyOperator(task_id="ready", production_task_id=approve, **common_arguments(dag, service))
     last >> ready
     dag.set_edge_info(ready.task_id, approve, {"label": "train: bypass"})
     return ready
 
 
-def _common(dag: DAG, service: Service) -> dict[str, Any]:
-    """Return what all tasks have in common; default_args would be copied for each."""
-    return {
-        "dag": dag,
-        "service": service,
-        "owner": service.owner,
-        "retries": _RETRIES,
-        "retry_delay": _RETRY_DELAY,
-    }
+def common_arguments(dag: DAG, service: Service) -> dict[str, Any]:
+    """Return what all tasks about a service have in common; default_args would be copied for each."""
+    return {"dag": dag, "service": service, "owner": service.owner, **RETRIES}
 
 
 def _package(dag: DAG, service: Service) -> PackageOperator:
     """Add build, tests and package, and return the last of them."""
-    common = _common(dag, service)
+    common = common_arguments(dag, service)
     build = BuildOperator(task_id="build", **common)
     suites = sorted(service.test)
     group = TaskGroup("test", dag=dag) if len(suites) > 1 else None
@@ -163,7 +156,7 @@ def _stage(
 ) -> BaseOperator:
     """Add one environment after ``last``, and return the task whose success lets the release go on."""
     group = TaskGroup(environment.name, dag=dag, tooltip=f"Where {service.name} runs as {environment.name}")
-    common = {**_common(dag, service), "task_group": group, "environment": environment.name}
+    common = {**common_arguments(dag, service), "task_group": group, "environment": environment.name}
     before = last
     if asks:
         before = ApprovalSensor(task_id="approve", **common)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
+
+from airflow_cd.model.text import printable
+
+LONGEST_REASON = 500
 
 
 def put_question(
@@ -44,3 +52,25 @@ def put_question(
         )
     )
     return str(getattr(shown, "body", None) or "")
+
+
+@cache
+def reason_form() -> ParamsDict:
+    """
+    Return the form in which somebody gives the reason of an answer.
+
+    All tasks share one: making params is slow, and a thousand services are parsed at once.
+    """
+    return ParamsDict(
+        {
+            "reason": Param(
+                "", type=["string", "null"], title="Reason", maxLength=LONGEST_REASON, source="task"
+            )
+        }
+    )
+
+
+def reason_in(event: Mapping[str, Any]) -> str | None:
+    """Return the reason that an answer gives, if it gives one. :param event: what Airflow tells of it"""
+    reason = (event.get("params_input") or {}).get("reason")
+    return printable(str(reason), LONGEST_REASON) if reason else None

@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 # Under this XCom key a member that stays behind tells why.
 ABSENT = "absent"
-# The task group of a train in which its members board, each in a task of its own name.
-BOARDING = "board"
 
 
 def make_ready(service: Service, ref: ReleaseRef) -> bool:

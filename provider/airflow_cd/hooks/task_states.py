@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+WENT_WRONG = ("failed", "upstream_failed")
+
 
 def task_states(context: Any, task_ids: Iterable[str]) -> dict[str, str | None]:
     """Return the state of each of these tasks of this run; ``None`` for one that has none yet."""

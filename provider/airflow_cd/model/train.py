@@ -17,6 +17,9 @@ from airflow_cd.model.window import valid_cron
 
 # What the id of a train's DAG begins with.
 TRAIN_PREFIX = "train_"
+# Task groups of a train in which each member has one task, of its own name: it boards, it goes back, and it
+# goes back because of another member.
+BOARDING, BACK, RECALL = "board", "rollback", "recall"
 
 
 class Order(Frozen):

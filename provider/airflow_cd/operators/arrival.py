@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.hooks.readiness import ABSENT, BOARDING
-from airflow_cd.hooks.task_states import task_states
+from airflow_cd.hooks.readiness import ABSENT
+from airflow_cd.hooks.task_states import WENT_WRONG, task_states
+from airflow_cd.model.train import BACK, BOARDING, RECALL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 # Of one member: where it boards, is deployed, is watched, goes back, and is taken back with the others.
-_TASKS = ("board.{}", "{}.deploy", "{}.health", "rollback.{}", "recall.{}")
-_WENT_WRONG = ("failed", "upstream_failed")
+_TASKS = (f"{BOARDING}.{{}}", "{}.deploy", "{}.health", f"{BACK}.{{}}", f"{RECALL}.{{}}")
+_BAD = ("rolled back", "failed", "stayed behind")
 
 
 class ArrivalOperator(BaseOperator):
@@ -47,7 +48,7 @@ class ArrivalOperator(BaseOperator):
             why = context["ti"].xcom_pull(task_ids=f"{BOARDING}.{member}", key=ABSENT)
             self.log.info("%s: %s%s", member, outcome, f" ({why})" if why else "")
         context["ti"].xcom_push(key="return_value", value=outcomes)
-        if states[self.departure_task_id] in _WENT_WRONG:
+        if states[self.departure_task_id] in WENT_WRONG:
             raise AirflowFailException("the train did not depart: nothing was deployed")
         wrong = [f"{member} {outcome}" for member, outcome in outcomes.items() if outcome in _BAD]
         if wrong:
@@ -57,15 +58,12 @@ class ArrivalOperator(BaseOperator):
         return outcomes
 
 
-_BAD = ("rolled back", "failed", "stayed behind")
-
-
 def _outcome(member: str, states: dict[str, str | None]) -> str:
     board, deploy, health, *back = (states[task.format(member)] for task in _TASKS)
     if "success" in back:
         return "rolled back"
     if board == "skipped":
         return "not on board"
-    if _WENT_WRONG[0] in (board, deploy, health, *back):
+    if "failed" in (board, deploy, health, *back):
         return "failed"
     return "arrived" if health == "success" else "stayed behind"

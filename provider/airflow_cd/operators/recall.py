@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_cd.hooks.task_states import task_states
+from airflow_cd.hooks.task_states import WENT_WRONG, task_states
 from airflow_cd.operators.rollback import RollbackOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_WENT_WRONG = ("failed", "upstream_failed")
 
 
 class RecallOperator(RollbackOperator):
@@ -33,7 +31,7 @@ class RecallOperator(RollbackOperator):
         states = task_states(context, [self.health_task_id, *self.others])
         if (own := states[self.health_task_id]) != "success":
             raise AirflowSkipException(f"{self.health_task_id} ended as {own}: nothing to take back")
-        wrong = [name for name in self.others if states[name] in _WENT_WRONG]
+        wrong = [name for name in self.others if states[name] in WENT_WRONG]
         if not wrong:
             raise AirflowSkipException("every other member is healthy: nothing to take back")
         return f"{', '.join(wrong)} failed, and the whole train goes back"

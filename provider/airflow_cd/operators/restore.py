@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from pydantic import ValidationError
 
 from airflow_cd.hooks.history import changes_alias
-from airflow_cd.hooks.questions import put_question
+from airflow_cd.hooks.questions import LONGEST_REASON, put_question
 from airflow_cd.hooks.releases import actor_of
 from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import rollback_request
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CANCEL = "Cancel"
 _STATE_KEY = "bad"
-_LONGEST_REASON = 500
 
 
 class RestoreOperator(RestoringMixin, HITLOperator):
@@ -182,7 +181,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
     ) -> dict[str, Any]:
         from airflow_cd.targets.base import Hold
 
-        why = printable(str(context["params"].get("reason") or ""), _LONGEST_REASON) or None
+        why = printable(str(context["params"].get("reason") or ""), LONGEST_REASON) or None
         hold = Hold(by=by, since=datetime.now(timezone.utc), reason=why)
         self.log.info("%s rolls %s back: %s", by, self.environment, why or "no reason given")
         said = f"by {by}: {why or 'no reason given'}"

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.hooks.readiness import ABSENT
-from airflow_cd.hooks.task_states import task_states
+from airflow_cd.hooks.task_states import WENT_WRONG, task_states
 from airflow_cd.operators.deploy import DeployOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-_WENT_WRONG = ("failed", "upstream_failed")
 
 
 class TrainDeployOperator(DeployOperator):
@@ -62,5 +60,5 @@ class TrainDeployOperator(DeployOperator):
         for health, board in self.after.items():
             if states[health] != "success" and ti.xcom_pull(task_ids=board):
                 return f"it goes after {health.partition('.')[0]}, which did not arrive"
-        stopped = [task_id for task_id in self.stops_for if states[task_id] in _WENT_WRONG]
+        stopped = [task_id for task_id in self.stops_for if states[task_id] in WENT_WRONG]
         return f"the train stopped: {stopped[0]} failed" if stopped else None

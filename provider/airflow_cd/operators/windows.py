@@ -6,7 +6,6 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import WindowClosedError
-from airflow_cd.model.text import printable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 # Under this key a task that waits, or failed, tells why: {"reason": ..., "opens_at": ISO time or None}.
 CLOSED = "closed"
-_LONGEST_REASON = 500
 
 
 class WindowsMixin:
@@ -83,17 +81,17 @@ class WindowsMixin:
         :param until: when the environment opens by itself, in ISO format
         """
         from airflow_cd.hooks.decisions import keep_decision
+        from airflow_cd.hooks.questions import reason_in
         from airflow_cd.model.approval import Decision, Outcome
 
         by = (event.get("responded_by_user") or {}).get("id")
         if by in self.service.environment(self.environment).window_approvers:
-            reason = printable(str((event.get("params_input") or {}).get("reason") or ""), _LONGEST_REASON)
             decision = Decision(
                 outcome=Outcome.APPROVED,
                 digest=digest,
                 by=by,
                 at=event.get("responded_at"),
-                reason=reason or None,
+                reason=reason_in(event) or None,
                 until=datetime.fromisoformat(until) if until else None,
             )
             keep_decision(context, self.service, self.environment, self.task_id, decision)
@@ -124,7 +122,7 @@ class WindowsMixin:
         """Park until somebody answers or the environment opens; return when the question cannot be put."""
         from airflow.sdk.exceptions import TaskAwaitingInput
 
-        from airflow_cd.hooks.questions import put_question
+        from airflow_cd.hooks.questions import put_question, reason_form
         from airflow_cd.links.release import approval_url
         from airflow_cd.model import window_request
         from airflow_cd.model.approval_request import digest_in
@@ -135,7 +133,7 @@ class WindowsMixin:
             subject=window_request.subject(release, self.environment),
             body=window_request.body(release, self.environment, closed),
             options=[window_request.DEPLOY_NOW],
-            params={"reason": _reason_field()},
+            params={"reason": reason_form().get_param("reason").serialize()},
             assigned=users,
         )
         if digest_in(shown) != release.digest:
@@ -164,15 +162,6 @@ class WindowsMixin:
         self.defer(
             trigger=DateTimeTrigger(moment=max(opens_at, now + _settling())), method_name="window_opened"
         )
-
-
-def _reason_field() -> dict[str, Any]:
-    from airflow.sdk import Param
-
-    field: dict[str, Any] = Param(
-        "", type=["string", "null"], title="Reason", maxLength=_LONGEST_REASON, source="task"
-    ).serialize()
-    return field
 
 
 def _settling() -> timedelta:

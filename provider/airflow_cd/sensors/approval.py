@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
-from functools import cache
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import Param
-from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import SourceError
 from airflow_cd.hooks.decisions import keep_decision
 from airflow_cd.hooks.notifications import notify
-from airflow_cd.hooks.questions import put_question
+from airflow_cd.hooks.questions import put_question, reason_form
 from airflow_cd.hooks.releases import load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
-from airflow_cd.model.base import format_duration
 from airflow_cd.model.release import ReleaseName
-from airflow_cd.model.text import printable
+from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, AskingMixin, told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,14 +25,10 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
 
-APPROVE, REJECT = "Approve", "Reject"
-# What Airflow enters as the answer when nobody gave one in time. It is not among the buttons.
-EXPIRED = "Expired"
 DECISION = "decision"
-_LONGEST_REASON = 500
 
 
-class ApprovalSensor(HITLOperator):
+class ApprovalSensor(AskingMixin, HITLOperator):
     """
     Parks in Airflow's ``awaiting_input`` state until somebody decides about this run's release.
 
@@ -109,19 +101,14 @@ class ApprovalSensor(HITLOperator):
         release, running = self._candidate(context)
         if digest is not None and digest != release.digest:
             self._refuse_to_ask(release, digest)
-        decision = self._decision(event, release)
-        # Authors may not let their own work in, but they may take it back.
-        authors = release.authors if decision.outcome is Outcome.APPROVED else ()
-        refusal = self.policy.may_decide(decision.by or "", authors)
-        if refusal and decision.outcome is not Outcome.EXPIRED:
+        decision = self._decision(event, self.policy, release.digest)
+        if refusal := self._refusal(decision, self.policy, release.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, release, running, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
-        by = f" by {decision.by}" if decision.by else ""
-        told = f"{decision.outcome.value}{by}: {decision.reason or 'no reason given'}"
-        self.log.info("%s", told)
+        self.log.info("%s", told(decision))
         if decision.outcome is not Outcome.APPROVED:
-            raise AirflowFailException(told)
+            raise AirflowFailException(told(decision))
         return kept
 
     def _candidate(self, context: Context) -> tuple[Release, Release | None]:
@@ -157,7 +144,7 @@ class ApprovalSensor(HITLOperator):
         from airflow_cd.model import approval_request
         from airflow_cd.sources.web import compare_url
 
-        ti, expires = context["ti"], self.policy.expires_after
+        ti = context["ti"]
         diff = (
             compare_url(self.service.source.repository, running.revision.sha, release.revision.sha)
             if running
@@ -171,7 +158,7 @@ class ApprovalSensor(HITLOperator):
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
-            default=EXPIRED if expires else None,
+            default=EXPIRED if self.policy.expires_after else None,
         )
         if (about := approval_request.digest_in(shown)) != release.digest:
             self._refuse_to_ask(release, about)
@@ -184,12 +171,7 @@ class ApprovalSensor(HITLOperator):
             "url": url,
         }
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
-        raise TaskAwaitingInput(
-            method_name="execute_complete",
-            # A clock that was set back meanwhile must not give more time than was meant.
-            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
-            kwargs={"asked_at": asked_at.isoformat(), "digest": release.digest},
-        )
+        self._park(asked_at, self.policy, release.digest)
 
     def _refuse_to_ask(self, release: Release, about: str | None) -> NoReturn:
         """Nobody shall approve one release under the words about another."""
@@ -212,23 +194,6 @@ class ApprovalSensor(HITLOperator):
             )
         return users
 
-    def _decision(self, event: dict[str, Any], release: Release) -> Decision:
-        if "error" in event and event.get("error_type") != "timeout":
-            self.process_trigger_event_error(event)
-        if "error" in event or event["chosen_options"] == [EXPIRED]:
-            waited = format_duration(self.policy.expires_after or timedelta())
-            why = f"nobody decided within {waited}"
-            return Decision(outcome=Outcome.EXPIRED, digest=release.digest, reason=why)
-        user = event.get("responded_by_user") or {}
-        reason = (event.get("params_input") or {}).get("reason")
-        return Decision(
-            outcome=Outcome.APPROVED if event["chosen_options"] == [APPROVE] else Outcome.REJECTED,
-            digest=release.digest,
-            by=user.get("id"),
-            at=event.get("responded_at"),
-            reason=printable(str(reason), _LONGEST_REASON) if reason else None,
-        )
-
     def _keep(self, context: Context, decision: Decision) -> dict[str, Any]:
         """Keep the decision for ``deploy``, and return it as an XCom; what ends the run is pushed."""
         keep_decision(context, self.service, self.environment, self.task_id, decision)
@@ -236,14 +201,6 @@ class ApprovalSensor(HITLOperator):
         if decision.outcome not in (Outcome.APPROVED, Outcome.NOT_NEEDED):
             context["ti"].xcom_push(key=DECISION, value=kept)
         return kept
-
-
-@cache
-def reason_form() -> ParamsDict:
-    """One form serves all sensors: making params is slow, and a thousand services are parsed at once."""
-    return ParamsDict(
-        {"reason": Param("", type=["string", "null"], title="Reason", maxLength=500, source="task")}
-    )
 
 
 def _time(text: str | None) -> datetime:

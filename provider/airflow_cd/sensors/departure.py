@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.hooks.decisions import keep_decision
-from airflow_cd.hooks.questions import put_question
-from airflow_cd.hooks.readiness import ABSENT, BOARDING
+from airflow_cd.hooks.questions import put_question, reason_form
+from airflow_cd.hooks.readiness import ABSENT
 from airflow_cd.hooks.releases import read_release
 from airflow_cd.links.release import ApprovalLink, approval_url
-from airflow_cd.model.approval import Approval, Decision, Outcome
-from airflow_cd.model.base import format_duration
-from airflow_cd.model.text import printable
-from airflow_cd.sensors.approval import APPROVE, EXPIRED, REJECT, reason_form
+from airflow_cd.model.approval import Approval, Outcome
+from airflow_cd.model.train import BOARDING
+from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, AskingMixin, told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,10 +25,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
 
-_LONGEST_REASON = 500
 
-
-class DepartureSensor(HITLOperator):
+class DepartureSensor(AskingMixin, HITLOperator):
     """
     Writes the manifest, and waits for one approval of the whole train, on no slot of any kind.
 
@@ -70,7 +67,7 @@ class DepartureSensor(HITLOperator):
             self.log.info("  %s", line)
         if self.policy is not None and manifest.passengers:
             self._ask(context, manifest, self.policy, asked_at=datetime.now(timezone.utc))
-        return _told(manifest)
+        return _summary(manifest)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], asked_at: str = "", digest: str = ""
@@ -85,34 +82,24 @@ class DepartureSensor(HITLOperator):
         manifest, policy = self._manifest(context), self.policy or Approval()
         if digest != manifest.digest:
             self._refuse_to_ask(manifest, digest)
-        outcome = self._outcome(event)
-        by = (event.get("responded_by_user") or {}).get("id")
-        authors = manifest.authors if outcome is Outcome.APPROVED else ()
-        refusal = policy.may_decide(by or "", authors)
-        if refusal and outcome is not Outcome.EXPIRED:
+        decision = self._decision(event, policy, manifest.digest)
+        if refusal := self._refusal(decision, policy, manifest.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, manifest, policy, asked_at=datetime.fromisoformat(asked_at))
-        reason = _reason(event, outcome, policy)
-        for service, passenger in self._passengers(manifest).items():
-            decision = Decision(
-                outcome=outcome,
-                digest=passenger.release.digest,
-                by=by,
-                at=event.get("responded_at"),
-                reason=reason,
-            )
-            member = next(one for one in self.members if one.name == service)
-            keep_decision(context, member, member.production.name, self.task_id, decision)
-        told = f"{outcome.value}{f' by {by}' if by else ''}: {reason or 'no reason given'}"
-        self.log.info("%s", told)
-        if outcome is not Outcome.APPROVED:
-            raise AirflowFailException(told)
-        return _told(manifest)
+        members = {member.name: member for member in self.members}
+        for passenger in manifest.passengers:
+            member, digest = members[passenger.service], passenger.release.digest
+            its_own = decision.model_copy(update={"digest": digest})
+            keep_decision(context, member, member.production.name, self.task_id, its_own)
+        self.log.info("%s", told(decision))
+        if decision.outcome is not Outcome.APPROVED:
+            raise AirflowFailException(told(decision))
+        return _summary(manifest)
 
     def _ask(self, context: Context, manifest: Manifest, policy: Approval, *, asked_at: datetime) -> NoReturn:
         from airflow_cd.model.manifest import digest_in
 
-        ti, expires = context["ti"], policy.expires_after
+        ti = context["ti"]
         for member in self.members:
             keep_decision(context, member, member.production.name, self.task_id, None)
         shown = put_question(
@@ -122,16 +109,12 @@ class DepartureSensor(HITLOperator):
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(manifest, policy),
-            default=EXPIRED if expires else None,
+            default=EXPIRED if policy.expires_after else None,
         )
         if (about := digest_in(shown)) != manifest.digest:
             self._refuse_to_ask(manifest, about)
         self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
-        raise TaskAwaitingInput(
-            method_name="execute_complete",
-            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
-            kwargs={"asked_at": asked_at.isoformat(), "digest": manifest.digest},
-        )
+        self._park(asked_at, policy, manifest.digest)
 
     def _assigned(self, manifest: Manifest, policy: Approval) -> list[str]:
         users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]
@@ -166,26 +149,8 @@ class DepartureSensor(HITLOperator):
             passengers.append(Passenger(release=release, running=running))
         return Manifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
 
-    @staticmethod
-    def _passengers(manifest: Manifest) -> Mapping[str, Any]:
-        return {passenger.service: passenger for passenger in manifest.passengers}
 
-    def _outcome(self, event: dict[str, Any]) -> Outcome:
-        if "error" in event and event.get("error_type") != "timeout":
-            self.process_trigger_event_error(event)
-        if "error" in event or event["chosen_options"] == [EXPIRED]:
-            return Outcome.EXPIRED
-        return Outcome.APPROVED if event["chosen_options"] == [APPROVE] else Outcome.REJECTED
-
-
-def _reason(event: dict[str, Any], outcome: Outcome, policy: Approval) -> str | None:
-    if outcome is Outcome.EXPIRED:
-        return f"nobody decided within {format_duration(policy.expires_after or timedelta())}"
-    reason = (event.get("params_input") or {}).get("reason")
-    return printable(str(reason), _LONGEST_REASON) if reason else None
-
-
-def _told(manifest: Manifest) -> dict[str, Any]:
+def _summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "manifest": manifest.digest,
         "on_board": {one.service: one.release.version for one in manifest.passengers},
