@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from airflow_cd.model.base import Frozen
+from airflow_cd.model.fields import Engine
 
 # A name, with a tag or a digest if need be; never an option of a command.
 Image = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][^\s]{0,511}$")]
@@ -43,7 +44,7 @@ class DockerRunner(Frozen):
     """
 
     image: Image
-    engine: Annotated[str, StringConstraints(pattern=r"^(unix|tcp|ssh)://\S+$")] | None = None
+    engine: Engine | None = None
     conn_id: str | None = None
     pull: Literal["always", "missing"] = "missing"
     user: Annotated[str, AfterValidator(_ids)] = "1000:1000"

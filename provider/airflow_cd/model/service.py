@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     StringConstraints,
     ValidationError,
@@ -16,28 +15,17 @@ from pydantic import (
 
 from airflow_cd.model.approval import Approval, UserId
 from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.fields import Argv, Env, Name, RelativePath
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
 from airflow_cd.model.notification import Notification
+from airflow_cd.model.package import Package
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import Signing, Verification
 from airflow_cd.model.strategy import Strategy
+from airflow_cd.model.target import TargetChoice
 from airflow_cd.model.window import Closed, Window, closed_because
-
-# Names become DAG ids, task ids, file names and process names: no dots, no upper case, no surprises.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Argv = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1)]
-
-
-def _relative(path: str) -> str:
-    if not path or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError("is not a path inside the source; write it relative, without '..'")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_relative)]
-Env = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
 
 
 class Source(Frozen):
@@ -79,54 +67,6 @@ class TestSuite(Frozen):
     junit: RelativePath | None = None
     env: Env = Field(default_factory=dict)
     timeout: Duration = timedelta(minutes=30)
-
-
-class Archive(Frozen):
-    """A reproducible archive of the files that match; ``**`` crosses folders."""
-
-    include: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = ("**",)
-    exclude: tuple[RelativePath, ...] = ("**/__pycache__/**", "**/*.pyc", "**/.pytest_cache/**")
-
-
-class Package(Frozen):
-    """How a release is made."""
-
-    archive: Archive = Archive()
-
-
-class LocalTarget(Frozen):
-    """
-    Processes on the machine Airflow's workers run on.
-
-    :param command: argv list; the process must listen on the port in its environment variable ``PORT``
-    :param port: where the service answers, whatever release runs
-    :param host: address the service answers on
-    :param ready: path that must answer below 400 before the new release gets requests; without it the
-        release is ready when its port accepts a connection
-    :param start_timeout: how long a release may take to become ready
-    :param drain: how long requests to the old release may take to finish after the switch
-    :param keep: how many previous releases stay unpacked, ready to be rolled back to
-    """
-
-    command: Argv
-    port: int = Field(ge=1, le=65535)
-    host: str = "127.0.0.1"
-    env: Env = Field(default_factory=dict)
-    ready: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
-    start_timeout: Duration = timedelta(seconds=30)
-    drain: Duration = timedelta(seconds=10)
-    keep: int = Field(5, ge=1)
-
-
-class TargetChoice(Frozen):
-    """Where releases of an environment run: exactly one kind of target."""
-
-    local: LocalTarget
-
-    @property
-    def kind(self) -> str:
-        """Return the name of the kind, as written in services.yaml."""
-        return "local"
 
 
 class Environment(Frozen):

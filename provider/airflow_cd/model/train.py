@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.service import Name
+from airflow_cd.model.fields import Name
 from airflow_cd.model.wall_clock import valid_zone
 from airflow_cd.model.window import valid_cron
 
