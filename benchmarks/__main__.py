@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("parse", "imports", "task_start", "waiting", "overhead", "celery")
+BENCHMARKS = ("parse", "imports", "task_start", "waiting", "overhead", "superseding", "parked", "celery")
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +13,7 @@ from demo.waiting import wait_until
 from tests.support.releases import release_of
 
 from airflow_cd.artifacts.registry import open_store
-from airflow_cd.model.release import ReleaseRef
+from airflow_cd.model.release import Release, ReleaseRef
 
 APPROVE = "production.approve"
 
@@ -28,6 +30,7 @@ with DAG("{name}_delivery", schedule=None, max_active_runs=10_000):
     approve = ApprovalSensor(task_id="{approve}", service=service, environment="production", retries=3)
     EmptyOperator(task_id="package") >> approve
 """
+_LOCAL = {"command": ["true"], "port": 1}
 
 
 class Parking:
@@ -35,30 +38,46 @@ class Parking:
     A DAG whose runs do nothing but wait for their approval.
 
     :param name: of the service that is asked about
+    :param repository: where its commits come from
+    :param production: how it runs in production
     """
 
-    def __init__(self, airflow: RunningAirflow, name: str) -> None:
-        self.airflow, self.dag_id = airflow, f"{name}_delivery"
-        self._ref = self._store_release(name)
-        local = {"command": ["true"], "port": 1}
-        service = {
+    dag_file = DAG_FILE
+
+    def __init__(
+        self,
+        airflow: RunningAirflow,
+        name: str,
+        repository: str = "https://git.example/none.git",
+        production: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.airflow, self.name, self.dag_id = airflow, name, f"{name}_delivery"
+        self.store = open_store((airflow.home / "cd" / "artifacts").as_uri())
+        self.definition = {
             "name": name,
             "pipeline": "delivery",
-            "source": {"repository": "https://git.example/none.git"},
-            "environments": [{"name": "production", "target": {"local": local}}],
+            "source": {"repository": repository},
+            "environments": [{"name": "production", **(production or {"target": {"local": _LOCAL}})}],
         }
         file = airflow.dags_folder / f"{name}.py"
-        file.write_text(DAG_FILE.format(name=name, service=service, approve=APPROVE))
+        file.write_text(self.dag_file.format(name=name, service=self.definition, approve=APPROVE))
         wait_until(lambda: self.dag_id in airflow.api.dag_ids(), f"{self.dag_id} is there", timeout=60)
 
-    def park(self, number: int, timeout: float = 1800) -> list[Run]:
-        """Start this many runs, wait until each asks for its approval, and return them."""
+    def park(
+        self, number: int, releases: Sequence[Release] | None = None, timeout: float = 1800
+    ) -> list[Run]:
+        """
+        Start this many runs, wait until each asks for its approval, and return them.
+
+        :param releases: which releases they are about, one each; default: all about the same one
+        """
         api = self.airflow.api
         # Paused, so that no run reaches the approval before there is something to approve.
         api.pause(self.dag_id)
         before = self.count("awaiting_input")
         # One after the other: SQLite lets those that write at once wait long for each other.
-        runs = [self._start() for _ in range(number)]
+        about = releases or [release_of(self.store.put_bytes(b"an archive"), service=self.name)] * number
+        runs = [self._start(self._store_release(release)) for release in about]
         api.unpause(self.dag_id)
         wait_until(
             lambda: self._are_parked(before + number),
@@ -112,25 +131,22 @@ class Parking:
 
     def remove(self) -> None:
         """Take the DAG and all its runs out of Airflow."""
-        (self.airflow.dags_folder / f"{self.dag_id.removesuffix('_delivery')}.py").unlink()
+        (self.airflow.dags_folder / f"{self.name}.py").unlink()
         self.airflow.api.request("DELETE", f"/api/v2/dags/{self.dag_id}")
 
-    def _start(self) -> Run:
+    def _start(self, ref: Mapping[str, Any]) -> Run:
         run = Run.triggered(self.airflow.api, self.dag_id)
         path = f"/api/v2/dags/{self.dag_id}/dagRuns/{quote(run.run_id, safe='')}/taskInstances/package"
-        body = {"key": "return_value", "value": self._ref}
+        body = {"key": "return_value", "value": dict(ref)}
         self.airflow.api.request("POST", f"{path}/xcomEntries", json=body)
         return run
 
-    def _store_release(self, name: str) -> dict[str, str]:
-        store = open_store((self.airflow.home / "cd" / "artifacts").as_uri())
-        release = release_of(store.put_bytes(b"an archive"), service=name, subject="wait")
-        manifest = store.put_bytes(release.model_dump_json().encode())
+    def _store_release(self, release: Release) -> dict[str, Any]:
         ref = ReleaseRef(
-            service=name,
+            service=self.name,
             digest=release.digest,
-            manifest=manifest,
-            store=store.url,
+            manifest=self.store.put_bytes(release.model_dump_json().encode()),
+            store=self.store.url,
             version=release.version,
             revision=release.revision.sha,
         )

@@ -64,8 +64,10 @@ def test_entry_points_resolve(group: str) -> None:
     assert ours[0].load()
 
 
-def test_the_plugin_adds_nothing_until_it_is_used() -> None:
+def test_the_plugin_adds_one_listener_and_nothing_else() -> None:
+    from airflow_cd.plugin import superseding
     from airflow_cd.plugin.plugin import CdPlugin
 
-    for hook in ("fastapi_apps", "listeners", "external_views", "react_apps", "macros"):
+    assert CdPlugin.listeners == [superseding]
+    for hook in ("fastapi_apps", "external_views", "react_apps", "macros"):
         assert not getattr(CdPlugin, hook)

@@ -20,7 +20,9 @@ from demo.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.artifacts.archive import unpack
+from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import DeployConflictError
+from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
 from airflow_cd.targets.base import Record, Target
 from airflow_cd.targets.local.layout import Layout
@@ -148,15 +150,21 @@ class TestService:
         """Release a commit (default: the head) by hand, as *Trigger DAG* does."""
         return Run.triggered(self.airflow.api, self.dag_id, {"revision": sha or self.head})
 
+    def bring_to_production(self, run: Run) -> None:
+        """Deploy the release of a run without its pipeline."""
+        ref = ReleaseRef.model_validate(run.xcom("package"))
+        target = self._target("production")
+        store = open_store(ref.store)
+        release = Release.model_validate_json(store.get_bytes(ref.manifest))
+        target.deploy(release, store, expected=target.record().generation, actor="a person")
+
     def served(self, environment: str = "production") -> str:
         """Return what the service answers there."""
         return httpx.get(f"http://127.0.0.1:{self.ports[environment]}/", trust_env=False).text
 
     def record(self, environment: str = "production") -> Record:
         """Return what the target says that runs."""
-        service = Service.model_validate(self.definition)
-        data = self.airflow.home / "cd"
-        return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack).record()
+        return self._target(environment).record()
 
     def files(self, environment: str = "production") -> Path:
         """Return the folder of the release that runs there."""
@@ -178,6 +186,11 @@ class TestService:
         for environment in service.environments:
             target = open_target(self.name, environment, data_dir=self.airflow.home / "cd", unpack=unpack)
             wait_until(partial(_is_removed, target), f"{self.name} is removed", timeout=60)
+
+    def _target(self, environment: str) -> Target:
+        service = Service.model_validate(self.definition)
+        data = self.airflow.home / "cd"
+        return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack)
 
     def _write(self) -> None:
         self._write_file()

@@ -161,8 +161,10 @@ def _stage(
     if asks:
         before = ApprovalSensor(task_id="approve", **common)
         last >> before
-    deploy = DeployOperator(task_id="deploy", approval_task_id=before.task_id if asks else None, **common)
+    common["approval_task_id"] = before.task_id if asks else None
+    deploy = DeployOperator(task_id="deploy", **common)
     health = HealthCheckSensor(task_id="health", deploy_task_id=deploy.task_id, **common)
+    del common["approval_task_id"]
     before >> deploy >> health
     if asks:
         dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})

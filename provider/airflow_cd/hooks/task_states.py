@@ -15,8 +15,9 @@ def task_states(context: Any, task_ids: Iterable[str]) -> dict[str, str | None]:
         return {}
     found = context["ti"].get_task_states(dag_id=run.dag_id, task_ids=wanted, run_ids=[run.run_id])
     states = found.get(run.run_id, {})
-    return {task_id: _name(states.get(task_id)) for task_id in wanted}
+    return {task_id: name_of(states.get(task_id)) for task_id in wanted}
 
 
-def _name(state: Any) -> str | None:
+def name_of(state: Any) -> str | None:
+    """Return the state as Airflow writes it."""
     return None if state is None else str(getattr(state, "value", state))

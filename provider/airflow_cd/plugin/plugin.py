@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+from airflow_cd.plugin import superseding
+
 
 class CdPlugin(AirflowPlugin):
-    """Names the package among Airflow's plugins; installing it changes nothing until a DAG uses it."""
+    """What runs inside Airflow's own processes; installing it changes nothing until a DAG uses it."""
 
     name = "airflow_cd"
+    listeners = [superseding]

@@ -9,11 +9,13 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.hooks.releases import load_release
+from airflow_cd.hooks.superseding import report_superseded, superseded_alias
 from airflow_cd.links.release import ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
 
 
@@ -31,6 +33,8 @@ class HealthCheckSensor(BaseOperator):
     :param environment: name of the environment
     :param release_task_id: the task whose XCom is the release
     :param deploy_task_id: the task whose XCom tells that it was deployed
+    :param approval_task_id: the task in which older releases may wait; they are superseded when this one is
+        healthy. ``None`` where nobody is asked.
     """
 
     template_fields: Sequence[str] = ()
@@ -44,10 +48,14 @@ class HealthCheckSensor(BaseOperator):
         environment: str,
         deploy_task_id: str,
         release_task_id: str = "package",
+        approval_task_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if approval_task_id is not None:
+            kwargs["outlets"] = [superseded_alias(service.name, environment)]
         super().__init__(**kwargs)
         self.deploy_task_id = deploy_task_id
+        self.approval_task_id = approval_task_id
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
@@ -56,9 +64,10 @@ class HealthCheckSensor(BaseOperator):
         """Start watching. An environment without health checks is healthy at once."""
         from airflow_cd.triggers.health import HealthTrigger
 
-        url = self._still_ours(context)
+        release, url = self._still_ours(context)
         checks = self.service.environment(self.environment).health
         if not checks or url is None:
+            self._supersede(context, release)
             return {"healthy": True, "reason": "no health checks are declared", "verdicts": {}}
         self.log.info("Watching %s: %s", url, ", ".join(check.name for check in checks))
         trigger = HealthTrigger.of(checks, url)
@@ -69,20 +78,32 @@ class HealthCheckSensor(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take the verdict. :raises AirflowFailException: unhealthy"""
-        self._still_ours(context)
+        release, _ = self._still_ours(context)
         for name, verdict in event["verdicts"].items():
             self.log.info("%s: %s", name, verdict["reason"])
             for sample in verdict["samples"]:
                 self.log.info("  %s %s", "ok  " if sample["ok"] else "BAD ", sample["detail"])
         if event["healthy"]:
+            self._supersede(context, release)
             return event
         context["ti"].xcom_push(key="return_value", value=event)
         raise AirflowFailException(
             f"{self.service.name} is unhealthy in {self.environment}: {event['reason']}"
         )
 
-    def _still_ours(self, context: Context) -> str | None:
-        """Return the service's URL if the environment runs this run's release; else skip."""
+    def _supersede(self, context: Context, release: Release) -> None:
+        if self.approval_task_id is not None:
+            report_superseded(
+                context,
+                self.service,
+                self.environment,
+                release,
+                approval_task_id=self.approval_task_id,
+                release_task_id=self.release_task_id,
+            )
+
+    def _still_ours(self, context: Context) -> tuple[Release, str | None]:
+        """Return this run's release, and the service's URL, if that is what runs; else skip."""
         from airflow_cd.hooks.adapters import open_target
 
         release, _ = load_release(context, self.release_task_id)
@@ -102,4 +123,4 @@ class HealthCheckSensor(BaseOperator):
                 )
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
         self.service_url = target.url()
-        return self.service_url
+        return release, self.service_url

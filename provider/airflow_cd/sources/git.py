@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -110,6 +110,22 @@ class GitSource:
         arguments = ("rev-list", "--max-count=1", old, f"^{new}", "--")
         beyond = self._mirror.reading(lambda: self._mirror.git(*arguments), old, new)
         return old != new and not beyond.strip()
+
+    def ancestors(self, of: str, among: Collection[str]) -> set[str]:
+        """
+        Return which of the commits ``among`` are strict ancestors of a commit.
+
+        One that the mirror lacks is left out, not asked for: there may be many.
+        """
+        self._mirror.take(of)
+        return {sha for sha in among if sha != of and self._leads_to(sha, of)}
+
+    def _leads_to(self, sha: str, of: str) -> bool:
+        try:
+            self._mirror.git("merge-base", "--is-ancestor", sha, of)
+        except SourceError:  # it is none, or is not here
+            return False
+        return True
 
     def checkout(self, sha: str, into: Path) -> None:
         """
