@@ -117,8 +117,12 @@ class AirflowApi:
 
     def task_instances(self, dag_id: str, run_id: str) -> dict[str, Json]:
         """Return the (unmapped) tasks of a run by their ids."""
-        found = self.get(f"{_run(dag_id, run_id)}/taskInstances", limit=1000)["task_instances"]
-        return {task["task_id"]: task for task in found}
+        found: dict[str, Json] = {}
+        while True:
+            page = self.get(f"{_run(dag_id, run_id)}/taskInstances", limit=100, offset=len(found))
+            found.update({task["task_id"]: task for task in page["task_instances"]})
+            if not page["task_instances"] or len(found) >= page["total_entries"]:
+                return found
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int | None = None) -> str:
         """Return the text of a task's log; ``try_number`` is the latest when it is not given."""

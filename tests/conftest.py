@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 # These kill parts of Airflow, or fill it: they have an Airflow of their own.
-_ROUGH = ("test_conflicts", "test_crashes", "test_parked", "test_restarts", "test_rollback")
+_ROUGH = ("test_conflicts", "test_crashes", "test_night", "test_parked", "test_restarts", "test_rollback")
 # In this order, so that the long ones begin first and no more than two Airflows are up at a time; with
 # ``--no-loadscope-reorder``, pytest-xdist keeps it.
 _GROUPS = ("celery", "airflow", "rough")

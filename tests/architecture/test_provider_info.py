@@ -64,10 +64,10 @@ def test_entry_points_resolve(group: str) -> None:
     assert ours[0].load()
 
 
-def test_the_plugin_adds_one_listener_and_nothing_else() -> None:
-    from airflow_cd.plugin import superseding
+def test_the_plugin_adds_listeners_and_nothing_else() -> None:
+    from airflow_cd.plugin import run_notes, superseding
     from airflow_cd.plugin.plugin import CdPlugin
 
-    assert CdPlugin.listeners == [superseding]
+    assert CdPlugin.listeners == [superseding, run_notes]
     for hook in ("fastapi_apps", "external_views", "react_apps", "macros"):
         assert not getattr(CdPlugin, hook)

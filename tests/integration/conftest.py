@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from demo.airflow import RunningAirflow
+from tests.integration.mailing import mails  # noqa: F401
 from tests.integration.services import TestService, made
 
 pytest.register_assert_rewrite("tests.integration.trapped")

@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 from demo.airflow import RunningAirflow
-from demo.ports import any_free
 from demo.waiting import wait_until
 from tests.integration.deciding import APPROVE, DEPLOY, answer, parked
+from tests.integration.mailing import SMTP, by_mail
 from tests.integration.services import TestService
-from tests.support.mail_server import MailServer, mail_server
+from tests.support.mail_server import MailServer
 
 pytestmark = pytest.mark.scheduler
 
 MakeService = Callable[..., TestService]
-SMTP = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
 PASSWORD = "a-password-that-nobody-may-see"
-
-
-def connect(airflow: RunningAirflow, conn_id: str, port: int) -> None:
-    extra = {"disable_ssl": True, "disable_tls": True, "timeout": 2, "retry_limit": 1}
-    body = {"connection_id": conn_id, "conn_type": "smtp", "host": "127.0.0.1", "port": port}
-    airflow.api.request("POST", "/api/v2/connections", json={**body, "extra": json.dumps(extra)})
-
-
-@pytest.fixture
-def mails(airflow: RunningAirflow) -> Iterator[MailServer]:
-    """A mail server known to Airflow as the connection ``mail``; behind ``nowhere`` nothing listens."""
-    with mail_server() as server:
-        connect(airflow, "mail", server.port)
-        connect(airflow, "nowhere", any_free()[0])
-        yield server
-        for conn_id in ("mail", "nowhere"):
-            airflow.api.request("DELETE", f"/api/v2/connections/{conn_id}")
-
-
-def by_mail(*events: str, subject: str, conn_id: str = "mail", **more: Any) -> dict[str, Any]:
-    kwargs = {
-        "smtp_conn_id": conn_id,
-        "from_email": "cd@example.org",
-        "to": "team@example.org",
-        "subject": subject,
-        "html_content": "{{ cd.release.subject }} {{ cd.url }}",
-    }
-    return {"events": list(events), "notifier": SMTP, "kwargs": kwargs, **more}
 
 
 SUBJECT = "{{ cd.event }} {{ cd.service }} {{ cd.environment }} {{ cd.release.revision[:8] }}"

@@ -18,6 +18,7 @@ class TestTrain:
     A train and its members, known to a running Airflow.
 
     :param members: names, made unique by the test's name
+    :param health: changes of the health checks in production
     :param train: keys of the train; names in ``order`` are those of ``members``
     """
 
@@ -30,6 +31,7 @@ class TestTrain:
         test: str,
         members: list[str],
         pipeline: str = "deployment",
+        health: dict[str, Any] | None = None,
         **train: Any,
     ) -> None:
         self.airflow, self._prefix = airflow, f"t{zlib.crc32(test.encode())}"
@@ -43,6 +45,7 @@ class TestTrain:
         self.members: dict[str, _Member] = {}
         for name in members:
             member = _Member(airflow, self._full(name), pipeline, folder / name, train=self.name)
+            member.definition["environments"][-1]["health"][0].update(health or {})
             self.members[name] = member
         self._write()
 
@@ -69,6 +72,11 @@ class TestTrain:
         """Return a mapping by members with their short names."""
         return {name: named[self._full(name)] for name in self.members if self._full(name) in named}
 
+    @property
+    def file(self) -> Path:
+        """Return the services file."""
+        return self.airflow.dags_folder / f"{self._prefix}.yaml"
+
     def remove(self) -> None:
         """Take all of it out of Airflow and end the services."""
         self.airflow.api.pause(self.dag_id)
@@ -83,7 +91,7 @@ class TestTrain:
     def _write(self) -> None:
         services = [member.definition for member in self.members.values()]
         content = yaml.safe_dump({"services": services, "trains": [self._definition]})
-        (self.airflow.dags_folder / f"{self._prefix}.yaml").write_text(content)
+        self.file.write_text(content)
         (self.airflow.dags_folder / f"{self._prefix}.py").write_text(DAG_FILE.format(name=self._prefix))
         api, wanted = self.airflow.api, {self.dag_id, *(one.dag_id for one in self.members.values())}
         wait_until(

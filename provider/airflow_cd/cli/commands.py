@@ -46,7 +46,21 @@ _ROLLBACK = (
     Arg(("--no-wait",), help="do not wait until it is done", action="store_true"),
     *_LOGIN,
 )
-_DECIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, *_LOGIN)
+_OVERRIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, *_LOGIN)
+_DECIDE = (
+    Arg(("service",), help="name of the service, or of the train with --train"),
+    Arg(("--train",), help="let a train depart, or not", action="store_true"),
+    Arg(("--member",), help="with --train: the member, where each one is asked about"),
+    *_OVERRIDE[1:],
+)
+_TRAIN = Arg(("train",), help="name of the train")
+_TRAINS = (_SERVICES[1], *_LOGIN)
+_DEPART = (
+    _TRAIN,
+    Arg(("--hold",), help="a member that stays behind; may be repeated", action="append"),
+    *_LOGIN,
+)
+_CANCEL = (_TRAIN, _RUN_ID, _REASON, *_LOGIN)
 
 
 def _command(path: str) -> Callable[[Namespace], None]:
@@ -104,13 +118,13 @@ def get_cd_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="approve",
-                    help="Approve a waiting release",
+                    help="Approve a waiting release, or a train",
                     func=_command("airflow_cd.cli.decide.approve"),
                     args=_DECIDE,
                 ),
                 ActionCommand(
                     name="reject",
-                    help="Reject a waiting release",
+                    help="Reject a waiting release, or a train",
                     func=_command("airflow_cd.cli.decide.reject"),
                     args=_DECIDE,
                 ),
@@ -118,7 +132,25 @@ def get_cd_commands() -> list[CLICommand]:
                     name="override",
                     help="Deploy a release now that waits for a window or the end of a freeze",
                     func=_command("airflow_cd.cli.decide.override"),
-                    args=_DECIDE,
+                    args=_OVERRIDE,
+                ),
+                ActionCommand(
+                    name="trains",
+                    help="Release trains: next departure, what is ready for it, what is under way",
+                    func=_command("airflow_cd.cli.trains.trains"),
+                    args=_TRAINS,
+                ),
+                ActionCommand(
+                    name="depart",
+                    help="Let a release train depart now",
+                    func=_command("airflow_cd.cli.trains.depart"),
+                    args=_DEPART,
+                ),
+                ActionCommand(
+                    name="cancel",
+                    help="Cancel a departure: who is not deployed yet stays behind",
+                    func=_command("airflow_cd.cli.trains.cancel"),
+                    args=_CANCEL,
                 ),
             ),
         )

@@ -11,6 +11,7 @@ from rich.console import Console
 from airflow_cd.cli.api import Api, RefusedError, logged_in
 from airflow_cd.cli.questions import Question, stage_of, waiting_questions
 from airflow_cd.model.approval_request import digest_in, revision_in
+from airflow_cd.model.train import TRAIN_PREFIX
 from airflow_cd.model.window_request import DEPLOY_NOW
 
 # Shorter beginnings of a commit or digest are more likely a mistake than a name.
@@ -38,16 +39,18 @@ def override(args: Namespace) -> None:
         waiting = [one for one in waiting_questions(api) if one["task_instance"]["dag_id"] in dag_ids]
         question = choose(waiting, args.service, args.run_id, args.environment, task="deploy")
         api.check_enabled(question["task_instance"]["dag_id"])
-        _answer(api, question, DEPLOY_NOW, args.reason)
+        answer_question(api, question, DEPLOY_NOW, args.reason)
     _tell(question, DEPLOY_NOW)
 
 
 def _decide(args: Namespace, option: str) -> None:
-    dag_id = f"{args.service}_delivery"
+    dag_id = f"{TRAIN_PREFIX}{args.service}" if args.train else f"{args.service}_delivery"
     with logged_in(args) as api:
         _check_dag(api, args.service, dag_id)
-        question = choose(list(waiting_questions(api, dag_id)), args.service, args.run_id, args.environment)
-        _answer(api, question, option, args.reason)
+        waiting = list(waiting_questions(api, dag_id))
+        stage = args.member if args.train else args.environment
+        question = choose(waiting, args.service, args.run_id, stage)
+        answer_question(api, question, option, args.reason)
     _tell(question, option)
 
 
@@ -65,9 +68,10 @@ def _check_dag(api: Api, service: str, dag_id: str) -> None:
     except RefusedError as error:
         if error.status != 404:
             raise
+        what = "train" if dag_id.startswith(TRAIN_PREFIX) else "service with a delivery pipeline"
         raise SystemExit(
-            f"Airflow knows no {dag_id}: there is no service {service!r} with a delivery pipeline. "
-            "`airflow cd status` lists the services."
+            f"Airflow knows no {dag_id}: there is no {what} called {service!r}. "
+            "`airflow cd status` lists the services, `airflow cd trains` the trains."
         ) from error
 
 
@@ -117,12 +121,15 @@ def _is_named(question: Question, name: str) -> bool:
 
 def _option(question: Question) -> str:
     ti = question["task_instance"]
-    environment = ti["task_id"].rpartition(".")[0]
+    stage = ti["task_id"].rpartition(".")[0]
+    option = "--member" if ti["dag_id"].startswith(TRAIN_PREFIX) else "--environment"
+    where = f"{option} {stage} " if stage else ""
     revision = (revision_in(question["body"] or "") or "")[:8]
-    return f"  --environment {environment} --run-id {ti['dag_run_id']}   {revision} {question['subject']}"
+    return f"  {where}--run-id {ti['dag_run_id']}   {revision} {question['subject']}"
 
 
-def _answer(api: Api, question: Question, option: str, reason: str) -> None:
+def answer_question(api: Api, question: Question, option: str, reason: str) -> None:
+    """Answer as the user who is logged in. :raises SystemExit: somebody else did, or this user may not"""
     ti = question["task_instance"]
     task = (
         f"dags/{quote(ti['dag_id'])}/dagRuns/{quote(ti['dag_run_id'])}/taskInstances/{quote(ti['task_id'])}"

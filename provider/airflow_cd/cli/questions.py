@@ -28,5 +28,6 @@ def waiting_questions(api: Api, dag_id: str = "~") -> Iterator[Question]:
 
 def stage_of(question: Question, task: str) -> str | None:
     """Return the environment the question is about, if a task of this name asks it."""
+    # A train's own question is about no single environment or member: its stage is empty.
     stage, _, name = str(question["task_instance"]["task_id"]).rpartition(".")
     return stage if name == task else None

@@ -60,7 +60,8 @@ def train_doc(train: Train, layers: Sequence[Sequence[str]]) -> str:
         "",
         f"At most {train.max_parallel} at a time. When one turns out unhealthy: {_FAILURE[train.on_failure]}",
         "",
-        "**Trigger** departs now; `hold` names services that stay behind. To cancel it, answer *Reject*.",
+        "**Trigger** departs now; `hold` names services that stay behind. To cancel it, answer *Reject*; "
+        f"once it is under way, `airflow cd cancel {train.name}`: who is not deployed yet stays behind.",
     ]
     return "\n".join(lines)
 

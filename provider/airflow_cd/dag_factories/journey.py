@@ -17,6 +17,7 @@ from airflow_cd.operators.board import BoardOperator
 from airflow_cd.operators.recall import RecallOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.train_deploy import TrainDeployOperator
+from airflow_cd.sensors.approval import ApprovalSensor
 from airflow_cd.sensors.departure import DepartureSensor
 from airflow_cd.sensors.health import HealthCheckSensor
 
@@ -60,6 +61,7 @@ class Journey:
         names = [member.name for member in self._members]
         arrival = ArrivalOperator(
             task_id=_LAST,
+            train=self._train,
             members=names,
             departure_task_id=departure.task_id,
             trigger_rule=_WHATEVER_HAPPENED,
@@ -74,7 +76,9 @@ class Journey:
         for number, member in enumerate(self._members):
             common = common_arguments(self._dag, member)
             board = BoardOperator(task_id=member.name, task_group=boarding, **common)
-            deploy, healths[member.name] = self._deployed(member, common, board, departure)
+            common["task_group"] = TaskGroup(member.name, dag=self._dag)
+            approve = self._approved(member, common, board, departure)
+            deploy, healths[member.name] = self._deployed(member, common, board, departure, approve)
             board >> departure >> deploy
             for other in self._ahead_of(member) & set(healths):
                 healths[other] >> deploy
@@ -91,10 +95,28 @@ class Journey:
         """Return the members that arrive before this one is deployed, directly or not."""
         return self._before.get(member.name, set()) & {one.name for one in self._members}
 
-    def _deployed(
+    def _approved(
         self, member: Service, common: dict[str, Any], board: BaseOperator, departure: BaseOperator
+    ) -> BaseOperator | None:
+        """Return the task that asks about this member alone, where one does."""
+        policy = member.production.approval
+        if self._train.approve != "service" or policy is None:
+            return None
+        approve = ApprovalSensor(
+            task_id=_ASKS, environment=member.production.name, release_task_id=board.task_id, **common
+        )
+        [board, departure] >> approve
+        return approve
+
+    def _deployed(
+        self,
+        member: Service,
+        common: dict[str, Any],
+        board: BaseOperator,
+        departure: BaseOperator,
+        approve: BaseOperator | None,
     ) -> tuple[BaseOperator, BaseOperator]:
-        common = {**common, "task_group": TaskGroup(member.name, dag=self._dag)}
+        asks = approve or (departure if self._policy is not None else None)
         depends = self._train.on_failure != "service"
         names = [one.name for one in self._members]
         stops = [f"{name}.health" for name in names if name != member.name]
@@ -102,7 +124,7 @@ class Journey:
             task_id="deploy",
             environment=member.production.name,
             release_task_id=board.task_id,
-            approval_task_id=departure.task_id if self._policy is not None else None,
+            approval_task_id=asks.task_id if asks else None,
             departure_task_id=departure.task_id,
             after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._ahead_of(member))}
             if depends
@@ -118,6 +140,8 @@ class Journey:
             release_task_id=board.task_id,
             **common,
         )
+        if approve is not None:
+            approve >> deploy
         deploy >> health
         return deploy, health
 

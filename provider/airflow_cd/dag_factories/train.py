@@ -43,11 +43,21 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
         tags=["cd", "train"],
         **configured(),
     )
-    policy = _policy(train, members.values())
-    journey = Journey(dag, train, [_governed(members[name], policy) for name in order], before, policy)
+    each = train.approve == "service"
+    policy = None if each else _policy(train, members.values())
+    policies = {name: _own_policy(train, members[name]) if each else policy for name in order}
+    on_board = [_governed(members[name], policies[name]) for name in order]
+    journey = Journey(dag, train, on_board, before, policy)
     journey.add()
     set_train_params(dag, order)
     return dag
+
+
+def _own_policy(train: Train, member: Service) -> Approval | None:
+    """Return who is asked about this member alone; ``None`` asks nobody."""
+    if train.approval is not None or member.pipeline == "deployment":
+        return train.approval
+    return member.production.approval or Approval()
 
 
 def _policy(train: Train, members: Iterable[Service]) -> Approval | None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_cd.model.change import Change
     from airflow_cd.model.notification import Event, Notification
     from airflow_cd.model.service import Service
+    from airflow_cd.model.train import Train
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +32,16 @@ def notify(
     :param key: tells one such event of this task from another one
     :param facts: what templates find under ``cd``, beside event, service and environment
     """
-    for number, notification in enumerate(service.notify):
-        if not notification.wants(event, environment):
-            continue
-        try:
-            told = f"told/{event}/{key}/{number}"
-            state = context["task_state_store"]
-            if state.get(told):
-                continue
-            known = {**facts, "event": event, "service": service.name, "environment": environment}
-            _tell(notification, {**context, "cd": known})
-            state.set(told, True)
-        except Exception as error:
-            log.warning("Nobody was told of %s by %s: %s", event, notification.notifier, _shown(error))
+    known = {**facts, "event": event, "service": service.name, "environment": environment}
+    whom = [one if one.wants(event, environment) else None for one in service.notify]
+    _notify(context, whom, f"{event}/{key}", known)
+
+
+def notify_of_train(context: Any, train: Train, event: Event, key: str, facts: Mapping[str, Any]) -> None:
+    """Tell those who want to know of a train, once for each ``key``. Never raises. As :func:`notify`."""
+    known = {**facts, "event": event, "train": train.name}
+    whom = [one if event in one.events else None for one in train.notify]
+    _notify(context, whom, f"{event}/{key}", known)
 
 
 def notify_of_change(context: Any, service: Service, change: Change | None, url: str | None) -> None:
@@ -53,6 +51,23 @@ def notify_of_change(context: Any, service: Service, change: Change | None, url:
     event: Event = "deployed" if change.kind == "deployed" else "rolled_back"
     facts = {**change.model_dump(mode="json"), "url": url}
     notify(context, service, change.environment, event, str(change.generation), facts)
+
+
+def _notify(context: Any, whom: Sequence[Notification | None], what: str, facts: Mapping[str, Any]) -> None:
+    for number, notification in enumerate(whom):
+        if notification is None:
+            continue
+        try:
+            told = f"told/{what}/{number}"
+            state = context["task_state_store"]
+            if state.get(told):
+                continue
+            _tell(notification, {**context, "cd": facts})
+            state.set(told, True)
+        except Exception as error:
+            log.warning(
+                "Nobody was told of %s by %s: %s", facts["event"], notification.notifier, _shown(error)
+            )
 
 
 def _tell(notification: Notification, context: dict[str, Any]) -> None:

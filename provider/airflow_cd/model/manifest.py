@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from typing import Any
 
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.markdown import cell, escape
@@ -12,13 +13,19 @@ from airflow_cd.model.release import Release, ReleaseName
 
 _DIGEST = re.compile(r"^Manifest: `(sha256:[0-9a-f]{64})`", re.MULTILINE)
 _MOST_COMMITS = 5
+_LONGEST_NOTE = 1000  # characters
 
 
 class Passenger(Frozen):
-    """A release on board, and what it replaces (``None``: the first release of its service)."""
+    """
+    A release on board, and what it replaces (``None``: the first release of its service).
+
+    :param went_wrong: what went wrong with this service's releases lately, a sentence each
+    """
 
     release: Release
     running: ReleaseName | None = None
+    went_wrong: tuple[str, ...] = ()
 
     @property
     def service(self) -> str:
@@ -48,6 +55,23 @@ class Manifest(Frozen):
         """Return the e-mail addresses of all whose work is on board."""
         return tuple(dict.fromkeys(one for passenger in self.passengers for one in passenger.release.authors))
 
+    def summary(self) -> dict[str, Any]:
+        """Return it as JSON: its digest, ``on_board`` (service -> version), ``absent`` (service -> why)."""
+        return {
+            "manifest": self.digest,
+            "on_board": {one.service: one.release.version for one in self.passengers},
+            "absent": dict(self.absent),
+        }
+
+    def note(self) -> str:
+        """Return what the run's note says: no longer than Airflow takes."""
+        lines = self.lines() or ["nothing was on board"]
+        text = "\n".join(lines)
+        while len(text) > _LONGEST_NOTE:
+            lines.pop()
+            text = "\n".join([*lines, "and others: see the log"])
+        return text
+
     def lines(self) -> list[str]:
         """Return what a log says of it."""
         told = [f"{one.service}: {_from(one)} -> {one.release.version}" for one in self.passengers]
@@ -60,7 +84,7 @@ class Manifest(Frozen):
 
     def body(self) -> str:
         """Return what an approver reads, as Markdown."""
-        rows = ["| service | from | to | commits | tests |", "|---|---|---|---|---|"]
+        rows = ["| service | from | to | tests | risk |", "|---|---|---|---|---|"]
         rows += [_row(passenger) for passenger in self.passengers]
         parts = [f"Manifest: `{self.digest}`", "\n".join(rows)]
         parts += [_changes(passenger.release) for passenger in self.passengers]
@@ -86,10 +110,23 @@ def _row(passenger: Passenger) -> str:
         escape(release.service),
         escape(_from(passenger)),
         f"{escape(release.version)} (`{release.short}`)",
-        str(len(release.changelog)),
         _tests(release),
+        escape(_risk(passenger)),
     ]
     return f"| {' | '.join(cell(text) for text in cells)} |"
+
+
+def _risk(passenger: Passenger) -> str:
+    """Say how large the change is, how long it has grown, and what went wrong before."""
+    release = passenger.release
+    if release.since is None:
+        return "; ".join(["first release", *passenger.went_wrong])
+    commits, people = len(release.changelog), len(release.authors)
+    size = f"{commits} commit{'s' * (commits != 1)} by {people} author{'s' * (people != 1)}"
+    if commits:
+        since = min(commit.committed_at for commit in release.changelog)
+        size += f" since {since:%Y-%m-%d}"
+    return "; ".join([size, *passenger.went_wrong])
 
 
 def _tests(release: Release) -> str:

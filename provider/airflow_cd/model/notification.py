@@ -8,7 +8,10 @@ from pydantic import Field, StringConstraints, field_validator
 
 from airflow_cd.model.base import Frozen
 
-Event = Literal["approval_needed", "deployed", "rolled_back"]
+Event = Literal["approval_needed", "deployed", "rolled_back", "train_departed", "train_arrived"]
+# Which of them a service tells of, and which a train.
+OF_SERVICES: tuple[Event, ...] = ("approval_needed", "deployed", "rolled_back")
+OF_TRAINS: tuple[Event, ...] = ("approval_needed", "train_departed", "train_arrived")
 
 
 class Notification(Frozen):
@@ -33,6 +36,19 @@ class Notification(Frozen):
         if "context" in kwargs:
             raise ValueError("holds `context`, which Airflow fills in; remove it")
         return kwargs
+
+    def check(self, possible: tuple[Event, ...], what: str) -> None:
+        """
+        Make sure that it can happen what this is to tell of.
+
+        :param possible: what happens here
+        :param what: says where that is
+        :raises ValueError: it names another event
+        """
+        if never := [event for event in self.events if event not in possible]:
+            raise ValueError(
+                f"is to tell of {', '.join(never)}, which {what} never has; use {', '.join(possible)}"
+            )
 
     def wants(self, event: str, environment: str) -> bool:
         """Tell whether it is told of this event in the environment of this name."""

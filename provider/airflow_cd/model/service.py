@@ -19,7 +19,7 @@ from airflow_cd.model.fields import Argv, Env, Name, RelativePath
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Monitor
-from airflow_cd.model.notification import Notification
+from airflow_cd.model.notification import OF_SERVICES, Notification
 from airflow_cd.model.package import Package
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import Signing, Verification
@@ -150,6 +150,13 @@ class Service(Frozen):
             if name == "commits":
                 raise ValueError("no environment can be called 'commits': that asset stands for the source")
         return environments
+
+    @field_validator("notify")
+    @classmethod
+    def _told_of_services(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
+        for notification in notify:
+            notification.check(OF_SERVICES, "a service")
+        return notify
 
     @model_validator(mode="after")
     def _signed_where_demanded(self) -> Service:

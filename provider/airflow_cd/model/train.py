@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator
 
@@ -12,7 +14,8 @@ from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.fields import Name
-from airflow_cd.model.wall_clock import valid_zone
+from airflow_cd.model.notification import OF_TRAINS, Notification
+from airflow_cd.model.wall_clock import instant, valid_zone
 from airflow_cd.model.window import valid_cron
 
 # What the id of a train's DAG begins with.
@@ -20,6 +23,8 @@ TRAIN_PREFIX = "train_"
 # Task groups of a train in which each member has one task, of its own name: it boards, it goes back, and it
 # goes back because of another member.
 BOARDING, BACK, RECALL = "board", "rollback", "recall"
+# XCom key of the task that let the train depart: who cancelled it since, and why.
+CANCELLED = "cancelled"
 
 
 class Order(Frozen):
@@ -35,22 +40,41 @@ class Train(Frozen):
 
     :param schedule: cron expression of the departures, in ``timezone``
     :param order: which service is deployed after which
+    :param approve: one question for the whole ``train``, or one per ``service`` that is on board
+    :param approval: who is asked; ``None`` asks by the members' own policies
     :param max_parallel: how many services are deployed side by side
+    :param notify: whom it tells of its departures and arrivals
     :param on_failure: what is rolled back when one fails: it alone, it and its dependents, or all
     """
 
     name: Name
     schedule: str
     timezone: str = "UTC"
+    approve: Literal["train", "service"] = "train"
     approval: Approval | None = None
     order: tuple[Order, ...] = ()
     max_parallel: int = Field(4, ge=1)
     on_failure: Literal["service", "dependents", "train"] = "dependents"
+    notify: tuple[Notification, ...] = ()
+
+    def next_departure(self, after: datetime) -> datetime:
+        """Return when it departs by its schedule. :param after: an aware time"""
+        from croniter import croniter
+
+        here = after.astimezone(ZoneInfo(self.timezone)).replace(tzinfo=None)
+        return instant(croniter(self.schedule, here).get_next(datetime), self.timezone)
 
     @field_validator("schedule")
     @classmethod
     def _cron(cls, expression: str) -> str:
         return valid_cron(expression)
+
+    @field_validator("notify")
+    @classmethod
+    def _told_of_trains(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
+        for notification in notify:
+            notification.check(OF_TRAINS, "a train")
+        return notify
 
     @field_validator("timezone")
     @classmethod

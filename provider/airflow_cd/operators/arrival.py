@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_cd.hooks.notifications import notify_of_train
 from airflow_cd.hooks.readiness import ABSENT
 from airflow_cd.hooks.task_states import WENT_WRONG, task_states
 from airflow_cd.model.train import BACK, BOARDING, RECALL
@@ -15,8 +16,11 @@ from airflow_cd.model.train import BACK, BOARDING, RECALL
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_cd.model.train import Train
+
 # Of one member: where it boards, is deployed, is watched, goes back, and is taken back with the others.
 _TASKS = (f"{BOARDING}.{{}}", "{}.deploy", "{}.health", f"{BACK}.{{}}", f"{RECALL}.{{}}")
+_ABSENT = "not on board"
 _BAD = ("rolled back", "failed", "stayed behind")
 
 
@@ -27,6 +31,7 @@ class ArrivalOperator(BaseOperator):
     The XCom maps each member to ``arrived``, ``rolled back``, ``failed``, ``stayed behind`` or
     ``not on board``. A journey without passengers is a good one.
 
+    :param train: the train
     :param members: names of the services
     :param departure_task_id: the task that let the train depart, or did not
     """
@@ -34,8 +39,11 @@ class ArrivalOperator(BaseOperator):
     template_fields: Sequence[str] = ()
     ui_color = "#e6f4ea"
 
-    def __init__(self, *, members: Sequence[str], departure_task_id: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, train: Train, members: Sequence[str], departure_task_id: str, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.train = train
         self.members = list(members)
         self.departure_task_id = departure_task_id
 
@@ -48,6 +56,8 @@ class ArrivalOperator(BaseOperator):
             why = context["ti"].xcom_pull(task_ids=f"{BOARDING}.{member}", key=ABSENT)
             self.log.info("%s: %s%s", member, outcome, f" ({why})" if why else "")
         context["ti"].xcom_push(key="return_value", value=outcomes)
+        if set(outcomes.values()) != {_ABSENT}:
+            notify_of_train(context, self.train, "train_arrived", "arrived", {"outcomes": outcomes})
         if states[self.departure_task_id] in WENT_WRONG:
             raise AirflowFailException("the train did not depart: nothing was deployed")
         wrong = [f"{member} {outcome}" for member, outcome in outcomes.items() if outcome in _BAD]
@@ -63,7 +73,7 @@ def _outcome(member: str, states: dict[str, str | None]) -> str:
     if "success" in back:
         return "rolled back"
     if board == "skipped":
-        return "not on board"
+        return _ABSENT
     if "failed" in (board, deploy, health, *back):
         return "failed"
     return "arrived" if health == "success" else "stayed behind"

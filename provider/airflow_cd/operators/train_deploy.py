@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from airflow_cd.hooks.questions import LONGEST_REASON
 from airflow_cd.hooks.readiness import ABSENT
 from airflow_cd.hooks.task_states import WENT_WRONG, task_states
+from airflow_cd.model.text import printable
+from airflow_cd.model.train import CANCELLED
 from airflow_cd.operators.deploy import DeployOperator
 
 if TYPE_CHECKING:
@@ -53,10 +56,15 @@ class TrainDeployOperator(DeployOperator):
         if not ti.xcom_pull(task_ids=self.release_task_id):
             absent = ti.xcom_pull(task_ids=self.release_task_id, key=ABSENT)
             return f"not on board: {absent or 'its boarding failed'}"
-        states = task_states(context, [self.departure_task_id, *self.after, *self.stops_for])
+        approval = [self.approval_task_id] if self.approval_task_id else []
+        states = task_states(context, [self.departure_task_id, *approval, *self.after, *self.stops_for])
         departed = states[self.departure_task_id]
         if departed != "success":
             return f"the train did not depart: {self.departure_task_id} is {departed}"
+        if cancelled := ti.xcom_pull(task_ids=self.departure_task_id, key=CANCELLED):
+            return f"the train was cancelled: {printable(str(cancelled), LONGEST_REASON)}"
+        if self.approval_task_id is not None and states[self.approval_task_id] != "success":
+            return f"it was not approved: {self.approval_task_id} is {states[self.approval_task_id]}"
         for health, board in self.after.items():
             if states[health] != "success" and ti.xcom_pull(task_ids=board):
                 return f"it goes after {health.partition('.')[0]}, which did not arrive"

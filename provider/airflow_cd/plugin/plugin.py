@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_cd.plugin import superseding
+from airflow_cd.plugin import run_notes, superseding
 
 
 class CdPlugin(AirflowPlugin):
     """What runs inside Airflow's own processes; installing it changes nothing until a DAG uses it."""
 
     name = "airflow_cd"
-    listeners = [superseding]
+    listeners = [superseding, run_notes]

@@ -10,6 +10,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.hooks.decisions import keep_decision
+from airflow_cd.hooks.departures import departures_alias, emit_departure
+from airflow_cd.hooks.notifications import notify_of_train
 from airflow_cd.hooks.questions import put_question, reason_form
 from airflow_cd.hooks.readiness import ABSENT
 from airflow_cd.hooks.releases import read_release
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
     from airflow_cd.model.manifest import Manifest
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
+    from airflow_cd.targets.base import Record
 
 
 class DepartureSensor(AskingMixin, HITLOperator):
     """
-    Writes the manifest, and waits for one approval of the whole train, on no slot of any kind.
+    Writes the manifest, also as the run's note, and waits for one approval of the whole train, on no slot
+    of any kind.
 
     The decision is kept for every passenger, bound to its digest, where each one's ``deploy`` looks for it.
     An approval is of exactly the releases that were shown. A train with nobody on board asks nobody.
@@ -48,7 +52,12 @@ class DepartureSensor(AskingMixin, HITLOperator):
     def __init__(
         self, *, train: Train, members: Sequence[Service], policy: Approval | None, **kwargs: Any
     ) -> None:
-        super().__init__(subject=f"Let {train.name} depart?", options=[APPROVE, REJECT], **kwargs)
+        super().__init__(
+            subject=f"Let {train.name} depart?",
+            options=[APPROVE, REJECT],
+            outlets=[departures_alias(train.name)],
+            **kwargs,
+        )
         # The form has only its own field, not what else the DAG's runs are asked for.
         self.params = reason_form()
         self.train = train
@@ -67,7 +76,7 @@ class DepartureSensor(AskingMixin, HITLOperator):
             self.log.info("  %s", line)
         if self.policy is not None and manifest.passengers:
             self._ask(context, manifest, self.policy, asked_at=datetime.now(timezone.utc))
-        return _summary(manifest)
+        return self._depart(context, manifest)
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], asked_at: str = "", digest: str = ""
@@ -94,7 +103,14 @@ class DepartureSensor(AskingMixin, HITLOperator):
         self.log.info("%s", told(decision))
         if decision.outcome is not Outcome.APPROVED:
             raise AirflowFailException(told(decision))
-        return _summary(manifest)
+        return self._depart(context, manifest)
+
+    def _depart(self, context: Context, manifest: Manifest) -> dict[str, Any]:
+        summary = manifest.summary()
+        emit_departure(context, self.train, manifest)
+        if manifest.passengers:
+            notify_of_train(context, self.train, "train_departed", manifest.digest, summary)
+        return summary
 
     def _ask(self, context: Context, manifest: Manifest, policy: Approval, *, asked_at: datetime) -> NoReturn:
         from airflow_cd.model.manifest import digest_in
@@ -113,7 +129,10 @@ class DepartureSensor(AskingMixin, HITLOperator):
         )
         if (about := digest_in(shown)) != manifest.digest:
             self._refuse_to_ask(manifest, about)
-        self.log.info("Waiting for a decision: %s", approval_url(ti.dag_id, ti.run_id, ti.task_id))
+        url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
+        self.log.info("Waiting for a decision: %s", url)
+        facts = {**manifest.summary(), "approvers": self._assigned(manifest, policy), "url": url}
+        notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
         self._park(asked_at, policy, manifest.digest)
 
     def _assigned(self, manifest: Manifest, policy: Approval) -> list[str]:
@@ -143,16 +162,18 @@ class DepartureSensor(AskingMixin, HITLOperator):
                 why = context["ti"].xcom_pull(task_ids=board, key=ABSENT)
                 absent[member.name] = why or "its boarding failed"
                 continue
-            current = open_target(member, member.production).record().current
-            running = ReleaseName.of(current.release) if current else None
+            record = open_target(member, member.production).record()
+            running = ReleaseName.of(record.current.release) if record.current else None
             release = read_release(ReleaseRef.model_validate(pulled))
-            passengers.append(Passenger(release=release, running=running))
+            went_wrong = _went_wrong(record, member.production.name)
+            passengers.append(Passenger(release=release, running=running, went_wrong=went_wrong))
         return Manifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
 
 
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "manifest": manifest.digest,
-        "on_board": {one.service: one.release.version for one in manifest.passengers},
-        "absent": dict(manifest.absent),
-    }
+def _went_wrong(record: Record, environment: str) -> tuple[str, ...]:
+    changes = [*([record.current] if record.current else []), *record.previous]
+    rollbacks = [one for one in changes if one.rolled_back_from is not None]
+    if not rollbacks:
+        return ()
+    told = f"{len(rollbacks)} of the last {len(changes)} changes of {environment}: rollback"
+    return (f"{told} (last: {rollbacks[0].reason or 'no reason given'})",)

@@ -43,4 +43,7 @@ def test_the_commands_are_there() -> None:
     assert group.name == "cd"
     names = [command.name for command in group.subcommands]  # type: ignore[union-attr]
     answers = ["approve", "reject", "override"]
-    assert names == ["validate", "status", "history", "metrics", "rollback", *answers]
+    assert names == [
+        *("validate", "status", "history", "metrics", "rollback", *answers),
+        *("trains", "depart", "cancel"),
+    ]

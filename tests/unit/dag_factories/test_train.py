@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -75,6 +76,32 @@ def test_without_a_word_the_strictest_of_the_members_policies_holds() -> None:
     assert deploy.service.production.approval == approve.policy
     with pytest.raises(DefinitionError, match="nobody among alice, bob, carol may approve all.*Say who"):
         release_train_dag(train(), [*members, service("c", "delivery", {"approvers": ["carol"]})])
+
+
+def test_each_member_may_be_asked_about_alone() -> None:
+    members = [service("a", "delivery", {"approvers": ["alice"]}), service("b"), service("c", "delivery")]
+    dag = release_train_dag(train(approve="service"), members)
+    assert {"depart", "a.approve", "c.approve"} <= set(dag.task_ids)
+    assert not {"approve", "b.approve"} & set(dag.task_ids)
+    assert dag.get_task("a.approve").policy.approvers == ("alice",)
+    assert upstream(dag, "a.approve") == {"board.a", "depart"}
+    assert "a.approve" in upstream(dag, "a.deploy")
+    assert dag.get_task("a.deploy").approval_task_id == "a.approve"
+    assert dag.get_task("b.deploy").approval_task_id is None
+    everyone = release_train_dag(train(approve="service", approval={"approvers": ["bob"]}), members)
+    assert {everyone.get_task(f"{name}.approve").policy.approvers for name in "abc"} == {("bob",)}
+
+
+def test_the_next_departure_is_told_by_the_clocks_of_its_zone() -> None:
+    nightly = train(timezone="Europe/Berlin")
+    after = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
+    assert nightly.next_departure(after) == datetime(2026, 7, 2, 0, tzinfo=timezone.utc)
+
+
+def test_a_train_tells_of_trains() -> None:
+    entry = {"events": ["train_departed", "deployed"], "notifier": "a.B"}
+    with pytest.raises(ValueError, match="is to tell of deployed, which a train never has"):
+        train(notify=[entry])
 
 
 def test_the_order_holds_by_way_of_a_member_that_is_not_there() -> None:

@@ -9,8 +9,9 @@ import pytest
 from airflow.sdk import BaseNotifier
 
 from airflow_cd.hooks import notifications
-from airflow_cd.hooks.notifications import notify
+from airflow_cd.hooks.notifications import notify, notify_of_train
 from airflow_cd.model.service import Service
+from airflow_cd.model.train import Train
 
 told: list[str] = []
 release = threading.Event()
@@ -69,6 +70,20 @@ def test_only_who_wants_to_know_is_told_and_only_once(context: Any) -> None:
     for key in ("1", "1", "2"):
         notify(context, hello, "production", "deployed", key, {"version": f"v{key}"})
     assert told == ["hello v1 in production", "hello v2 in production"]
+
+
+def test_a_train_tells_of_itself(context: Any) -> None:
+    text = "{{ cd.event }} {{ cd.train }} {{ cd.on_board.hello }}"
+    nightly = Train.model_validate(
+        {
+            **{"name": "nightly", "schedule": "0 2 * * *"},
+            "notify": [entry("Recorder", text, events=["train_departed"])],
+        }
+    )
+    for _ in range(2):
+        notify_of_train(context, nightly, "train_departed", "1", {"on_board": {"hello": "1.0"}})
+    notify_of_train(context, nightly, "train_arrived", "1", {})
+    assert told == ["train_departed nightly 1.0"]
 
 
 def test_what_a_commit_says_is_no_template(context: Any) -> None:

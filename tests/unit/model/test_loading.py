@@ -291,7 +291,8 @@ def test_a_wrong_freeze_of_the_whole_file_lets_nothing_through(
     ("entry", "says"),
     [
         ("when_closed: ask", "'wait' or 'fail'"),
-        ("notify: [{events: [deploy], notifier: a.B}]", "'approval_needed', 'deployed' or 'rolled_back'"),
+        ("notify: [{events: [deploy], notifier: a.B}]", "'approval_needed', 'deployed', 'rolled_back'"),
+        ("notify: [{events: [train_departed], notifier: a.B}]", "which a service never has; use approval_"),
         ("notify: [{on: [deployed], notifier: a.B}]", "notify.0"),
     ],
 )
