@@ -118,7 +118,7 @@ def test_a_hotfix_goes_around_the_train_with_an_approval_of_its_own(
 def test_each_member_is_asked_about_alone(
     train: MakeTrain, airflow: RunningAirflow, mails: MailServer
 ) -> None:
-    subject = "{{ cd.event }} {{ cd.on_board | length if cd.on_board else cd.outcomes | length }}"
+    subject = "{{ cd.event }} {{ (cd.on_board if cd.on_board is defined else cd.outcomes) | length }}"
     nightly = train(
         *"abc",
         pipeline="delivery",
