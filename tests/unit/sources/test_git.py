@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.support.git_repository import GitRepository, run
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
@@ -268,3 +271,27 @@ def _raw_commit(tree: bytes, seconds: bytes, message: bytes) -> bytes:
         *(who + b" A <a@b> " + seconds + b" +0000" for who in (b"author", b"committer")),
     ]
     return b"\n".join([*lines, b"", message + b"\n"])
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(parents=st.lists(st.sets(st.integers(0, 6), min_size=1, max_size=2), min_size=2, max_size=6))
+def test_ancestors_of_many_are_those_of_each(parents: list[set[int]]) -> None:
+    """Whatever the history looks like, with merges and several beginnings."""
+    with tempfile.TemporaryDirectory() as folder:
+        repository = GitRepository(Path(folder))
+        tree = repository.git("mktree").strip()
+        shas: list[str] = []
+        for number, chosen in enumerate(parents):
+            of = [option for one in sorted(chosen) if one < number for option in ("-p", shas[one])]
+            shas.append(commit_of(repository, tree, number, of))
+            repository.push(f"{shas[-1]}:refs/heads/b{number}")
+        source = GitSource(repository.url, cache_dir=Path(folder) / "cache")
+        source.revision(shas[-1])
+        for newer in shas:
+            expected = {older for older in shas if source.is_ancestor(older, newer)}
+            assert source.ancestors(newer, among={*shas, NOBODY}) == expected
+
+
+def commit_of(repository: GitRepository, tree: str, number: int, parents: list[str]) -> str:
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    return repository.git(*who, "commit-tree", tree, "-m", f"change {number}", *parents).strip()
