@@ -11,7 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("parse", "imports", "task_start", "waiting", "overhead", "superseding", "parked", "celery")
+BENCHMARKS = (
+    "parse",
+    "imports",
+    "task_start",
+    "waiting",
+    "overhead",
+    "superseding",
+    "parked",
+    "celery",
+    "train",
+)
 
 
 def main() -> None:

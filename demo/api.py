@@ -68,6 +68,15 @@ class AirflowApi:
         found: Json = self.request("GET", f"/api/v2{path}", params=params).json()
         return found
 
+    def rows(self, path: str, key: str) -> list[Json]:
+        """Return the objects listed under ``key`` at ``/api/v2<path>``, of all pages."""
+        found: list[Json] = []
+        while True:
+            page = self.get(path, limit=100, offset=len(found))
+            found += page[key]
+            if not page[key] or len(found) >= page["total_entries"]:
+                return found
+
     def health(self) -> dict[str, Json]:
         """Return status and last heartbeat of every component."""
         return self.get("/monitor/health")
@@ -78,7 +87,7 @@ class AirflowApi:
 
     def dag_ids(self) -> list[str]:
         """Return the ids of all DAGs."""
-        return [dag["dag_id"] for dag in self.get("/dags", limit=1000)["dags"]]
+        return [dag["dag_id"] for dag in self.rows("/dags", "dags")]
 
     def pause(self, dag_id: str, paused: bool = True) -> None:
         """Stop or start scheduling a DAG. Its asset watchers follow when its file is parsed the next time."""
@@ -117,12 +126,8 @@ class AirflowApi:
 
     def task_instances(self, dag_id: str, run_id: str) -> dict[str, Json]:
         """Return the (unmapped) tasks of a run by their ids."""
-        found: dict[str, Json] = {}
-        while True:
-            page = self.get(f"{_run(dag_id, run_id)}/taskInstances", limit=100, offset=len(found))
-            found.update({task["task_id"]: task for task in page["task_instances"]})
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
-                return found
+        found = self.rows(f"{_run(dag_id, run_id)}/taskInstances", "task_instances")
+        return {task["task_id"]: task for task in found}
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int | None = None) -> str:
         """Return the text of a task's log; ``try_number`` is the latest when it is not given."""
