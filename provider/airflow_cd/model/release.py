@@ -56,8 +56,7 @@ class Release(Frozen):
     """
     The manifest of a release: immutable, stored in the artifact store beside the archive it describes.
 
-    :param digest: sha256 of the archive, or the image's digest in its registry; the release's identity
-    :param image: repository of the image, without tag and digest; ``None`` for an archive
+    :param digest: sha256 of the archive; this is the release's identity
     :param since: revision that production ran when this was packaged, ``None`` for the first release
     :param changelog: commits after ``since`` up to ``revision``, newest first
     :param tests: totals by suite
@@ -70,7 +69,6 @@ class Release(Frozen):
 
     service: str
     digest: Digest
-    image: str | None = None
     size: int
     revision: Revision
     version: str
