@@ -107,7 +107,7 @@ def test_who_comes_second_is_told(
 
     with pytest.raises(SystemExit) as error:
         with logged_in_as(airflow, "bob", monkeypatch) as api:
-            command._answer(api, question, "Approve", "")
+            command.answer_question(api, question, "Approve", "")
     assert not isinstance(error.value, RefusedError)
     assert "Already answered: Reject, by bob" in str(error.value)
     run.wait_for("failed")

@@ -92,7 +92,6 @@ def test_many_are_closed_at_once(candidates: Candidates, airflow: RunningAirflow
     *older, newest = candidates.commits(WAITING + 1)
     waiting = candidates.park(WAITING, older)
     (run,) = candidates.park(1, [newest])
-    candidates.wait_for_slots()
     candidates.deploy(newest)
     answer(run, "Approve", airflow.as_user("bob"))
     run.wait_for_task(HEALTH, timeout=120)

@@ -68,9 +68,11 @@ def _check_dag(api: Api, service: str, dag_id: str) -> None:
     except RefusedError as error:
         if error.status != 404:
             raise
-        what = "train" if dag_id.startswith(TRAIN_PREFIX) else "service with a delivery pipeline"
+        missing = f"service {service!r} with a delivery pipeline"
+        if dag_id.startswith(TRAIN_PREFIX):
+            missing = f"train {service!r}"
         raise SystemExit(
-            f"Airflow knows no {dag_id}: there is no {what} called {service!r}. "
+            f"Airflow knows no {dag_id}: there is no {missing}. "
             "`airflow cd status` lists the services, `airflow cd trains` the trains."
         ) from error
 
