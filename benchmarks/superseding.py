@@ -18,6 +18,7 @@ from tests.support.releases import release_of
 from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Service
+from airflow_cd.targets.base import Access
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.registry import open_target
 from benchmarks.overhead import timestamp
@@ -83,7 +84,7 @@ class Candidates(Parking):
         """Bring a release to production."""
         service = Service.model_validate(self.definition)
         data = self.airflow.home / "cd"
-        target = open_target(self.name, service.production, data_dir=data, unpack=unpack)
+        target = open_target(self.name, service.production, Access(data, unpack))
         target.deploy(release, self.store, expected=target.record().generation, actor="benchmark")
 
 

@@ -11,6 +11,7 @@ The errors this package raises. Each message says what failed, which value, and 
     │   └── UnsafeTreeError        the commit holds what no folder may, and will not get better
     ├── CommandError               a build or test command ended with a non-zero exit code
     │   └── CommandTimeoutError    ... or ran longer than allowed
+    ├── EngineError                a Docker engine's connection, or its registry's, cannot be used
     ├── RunnerError                what runs commands (such as a Docker engine) cannot be used
     ├── TestsFailedError           a test suite reported failing tests
     ├── ArtifactError              the artifact store cannot be used
@@ -112,6 +113,10 @@ class CommandTimeoutError(CommandError):
         super().__init__(argv, -1, tail)
         self.seconds = seconds
         self.args = (f"command {list(argv)!r} ran longer than {seconds:g} s and was ended",)
+
+
+class EngineError(CdError):
+    """Raised when the connection of a Docker engine or of its registry is missing, or refused."""
 
 
 class RunnerError(CdError):

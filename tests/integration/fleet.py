@@ -20,7 +20,7 @@ from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Record, Target
+from airflow_cd.targets.base import Access, Record, Target
 from airflow_cd.targets.registry import open_target
 
 
@@ -98,7 +98,7 @@ class Fleet:
     def _target(self, one: str) -> Target:
         service = Service.model_validate(self._services[one])
         data = self.airflow.home / "cd"
-        return open_target(one, service.production, data_dir=data, unpack=unpack)
+        return open_target(one, service.production, Access(data, unpack))
 
     def _archive(self, text: str, sick: bool) -> str:
         tree = self._folder / f"{text}-{sick}"

@@ -24,7 +24,7 @@ from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Record, Target
+from airflow_cd.targets.base import Access, Record, Target
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of
 from airflow_cd.targets.registry import open_target
@@ -184,13 +184,13 @@ class TestService:
         for file in self.airflow.dags_folder.glob(f"{self.name}.*"):
             file.unlink()
         for environment in service.environments:
-            target = open_target(self.name, environment, data_dir=self.airflow.home / "cd", unpack=unpack)
+            target = open_target(self.name, environment, Access(self.airflow.home / "cd", unpack))
             wait_until(partial(_is_removed, target), f"{self.name} is removed", timeout=60)
 
     def _target(self, environment: str) -> Target:
         service = Service.model_validate(self.definition)
         data = self.airflow.home / "cd"
-        return open_target(self.name, service.environment(environment), data_dir=data, unpack=unpack)
+        return open_target(self.name, service.environment(environment), Access(data, unpack))
 
     def _write(self) -> None:
         self._write_file()

@@ -20,7 +20,7 @@ from tests.support.settable_clock import settable_clock
 
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Record
+from airflow_cd.targets.base import Access, Record
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.registry import open_target
 
@@ -82,7 +82,7 @@ class Pipeline:
 
     def record(self) -> Record:
         service = Service.model_validate(self.definition)
-        return open_target(service.name, service.production, data_dir=self.data, unpack=unpack).record()
+        return open_target(service.name, service.production, Access(self.data, unpack)).record()
 
     def _definition(self) -> dict[str, Any]:
         local = {"command": ["python", "src/app.py"], "port": self.port, "drain": "1s", "env": {"SICK": "/x"}}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from airflow_cd.runners.docker import name_on_engine
 
 # Both are official images; where there is no Docker Hub, an image of that name will do.
 PYTHON = "python:3.11-slim"
+FRONT = "caddy:2"
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +31,40 @@ def engine() -> Iterator[Any]:
         client.images.pull(PYTHON)
     yield client
     client.close()
+
+
+def need_front_image(engine: Any) -> None:
+    """
+    Make sure that the engine has an image ``caddy:2``, as the front of a Docker target uses.
+
+    It is made of BusyBox and the Caddy that the local target uses, where there is none: the tests then need
+    nobody's registry.
+    """
+    import docker
+    from tests.support.images import tar_of
+
+    try:
+        engine.images.get(FRONT)
+        return
+    except docker.errors.ImageNotFound:
+        pass
+    caddy = Path(sys.executable).with_name("caddy").read_bytes()
+    dockerfile = b"FROM busybox:1.36\nCOPY caddy /usr/bin/caddy\n"
+    context = tar_of({"Dockerfile": dockerfile, "caddy": caddy})
+    engine.images.build(fileobj=context, custom_context=True, tag=FRONT, rm=True)
+
+
+def remove_all(engine: Any, service: str, repository: str) -> None:
+    """Remove containers, network, volume and images of a service that a Docker target ran."""
+    named = {"filters": {"name": f"cd.{service}."}}
+    for container in engine.containers.list(all=True, ignore_removed=True, **named):
+        container.remove(force=True, v=True)
+    for network in engine.networks.list(**named):
+        network.remove()
+    for volume in engine.volumes.list(**named):
+        volume.remove()
+    for image in engine.images.list(repository):
+        engine.images.remove(image.id, force=True)
 
 
 def left_of(engine: Any, job: str) -> set[str]:

@@ -118,14 +118,17 @@ def _commands(title: str, commands: Collection[Collection[str]]) -> list[str]:
 
 
 def _environment(service: Service, environment: Environment, approved: Collection[str]) -> str:
-    local = environment.target.local
-    where = f"http://{local.host}:{local.port}"
     checks = "; ".join(
         f"{code(check.name)} is good {check.healthy_after} times running, "
         f"{format_duration(check.interval)} apart"
         for check in environment.health
     )
-    cells = (environment.name, where, checks or "not watched", _who(environment, approved))
+    cells = (
+        environment.name,
+        environment.target.described,
+        checks or "not watched",
+        _who(environment, approved),
+    )
     return f"| {' | '.join(cell(one) for one in cells)} |"
 
 

@@ -83,9 +83,12 @@ def open_target(service: Service, environment: Environment) -> Target:
 def open_environment(service: str, environment: Environment) -> Target:
     """Return where the service of this name runs in this environment."""
     from airflow_cd.artifacts.archive import unpack
+    from airflow_cd.hooks.docker import docker_client, password_of
     from airflow_cd.targets import registry
+    from airflow_cd.targets.base import Access
 
-    return registry.open_target(service, environment, data_dir=data_dir(), unpack=unpack)
+    access = Access(data_dir(), unpack, docker_client, password_of)
+    return registry.open_target(service, environment, access)
 
 
 @contextmanager

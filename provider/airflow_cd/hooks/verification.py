@@ -33,20 +33,23 @@ def sign_release(store: ArtifactStore, signer: CryptoSigner, manifest: bytes, st
     )
 
 
-def sign_build(signer: CryptoSigner | None, key: str, workspace: str) -> dict[str, Any]:
-    """Return what makes a reference to a workspace believed later, to be stored in it."""
+def sign_build(signer: CryptoSigner | None, key: str, product: str) -> dict[str, Any]:
+    """Return what makes a reference to a workspace or an image believed later, to be stored in it."""
     from airflow_cd.artifacts.attestation import BUILD, sign
 
-    return {} if signer is None else {"envelope": sign(_build(key, workspace), BUILD, signer).decode()}
+    return {} if signer is None else {"envelope": sign(_build(key, product), BUILD, signer).decode()}
 
 
-def is_signed_build(signer: CryptoSigner | None, key: str, reference: Mapping[str, Any]) -> bool:
+def is_signed_build(
+    signer: CryptoSigner | None, key: str, product: str, reference: Mapping[str, Any]
+) -> bool:
     """
-    Tell whether a reference to a workspace is what the service's own key signed.
+    Tell whether a reference to a workspace or an image is what the service's own key signed.
 
     Digests guard what they name, but a reference can be set to name something else.
 
     :param signer: the service's key; without one every reference is believed
+    :param product: digest that the reference names
     """
     from airflow_cd.artifacts.attestation import BUILD, verify
 
@@ -56,7 +59,7 @@ def is_signed_build(signer: CryptoSigner | None, key: str, reference: Mapping[st
         signed = verify(str(reference.get("envelope", "")).encode(), BUILD, [signer.public_key])
     except VerificationError:
         return False
-    return signed.payload == _build(key, str(reference["workspace"]))
+    return signed.payload == _build(key, product)
 
 
 def verify_release(
@@ -143,8 +146,8 @@ def _check_statement(name: str, statement: bytes, release: Release) -> None:
             raise VerificationError(f"the provenance of {name} is about {about}, not about {wanted}")
 
 
-def _build(key: str, workspace: str) -> bytes:
-    return json.dumps({"build": key, "workspace": workspace}, sort_keys=True).encode()
+def _build(key: str, product: str) -> bytes:
+    return json.dumps({"build": key, "product": product}, sort_keys=True).encode()
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ class Kind(NamedTuple):
     module: str | None = None
 
 
-_DOCKER = Kind(False, "docker", "docker")
+_DOCKER = Kind(True, "docker", "docker")
 _KUBERNETES = Kind(False, "kubernetes", "kubernetes")
 _AWS = Kind(False, "aws", "boto3")
 
@@ -37,7 +37,7 @@ KINDS: dict[str, dict[str, Kind]] = {
     },
     "runner": {
         "subprocess": Kind(True),
-        "docker": Kind(True, "docker", "docker"),
+        "docker": _DOCKER,
         "kubernetes": _KUBERNETES,
     },
     "artifact store": {"file": Kind(True), "s3": _AWS, "oci": Kind(False)},

@@ -187,17 +187,17 @@ class _Reader:
                 first[name] = i
 
     def _check_addresses(self, services: Mapping[int, Service]) -> None:
-        owners: dict[tuple[str, int], str] = {}
+        owners: dict[tuple[str, str, int], str] = {}
         for i, service in services.items():
             for n, environment in enumerate(service.environments):
-                local = environment.target.local
+                target = environment.target
                 here = f"{service.name} in {environment.name}"
-                owner = owners.setdefault((local.host, local.port), here)
+                owner = owners.setdefault(target.address, here)
                 if owner != here:
                     self._report(
-                        ("services", i, "environments", n, "target", "local", "port"),
+                        ("services", i, "environments", n, "target", target.kind, "port"),
                         f"{here} and {owner} would listen on the same port",
-                        local.port,
+                        target.address[-1],
                         "Choose another port",
                         service=service.name,
                     )

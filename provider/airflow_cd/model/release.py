@@ -56,7 +56,9 @@ class Release(Frozen):
     """
     The manifest of a release: immutable, stored in the artifact store beside the archive it describes.
 
-    :param digest: sha256 of the archive; this is the release's identity
+    :param digest: the release's identity: sha256 of the archive, or the digest its registry gave the image
+    :param size: bytes of the archive, or of the image as the engine that built it has it unpacked
+    :param image: the image's repository, with its registry; ``None`` where the release is an archive
     :param since: revision that production ran when this was packaged, ``None`` for the first release
     :param changelog: commits after ``since`` up to ``revision``, newest first
     :param tests: totals by suite
@@ -64,12 +66,13 @@ class Release(Frozen):
     :param created_at: time of the commit, so that the same commit gives the same manifest
     :param provenance: digest of the SLSA v1 statement
     :param sbom: digest of the CycloneDX document, when the source declares dependencies
-    :param contents: digest of the list of the archive's members, each with its own digest
+    :param contents: digest of the list of the archive's members, each with its own digest; images have none
     """
 
     service: str
     digest: Digest
     size: int
+    image: str | None = None
     revision: Revision
     version: str
     since: Sha | None = None
@@ -95,6 +98,11 @@ class Release(Frozen):
     @property
     def short(self) -> str:
         return self.digest.removeprefix("sha256:")[:12]
+
+    @property
+    def pull_spec(self) -> str:
+        """Return the name by which engines pull the image: by digest, never by a tag."""
+        return f"{self.image}@{self.digest}"
 
 
 class ReleaseName(Frozen):

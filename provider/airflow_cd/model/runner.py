@@ -5,19 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.fields import Engine
-
-# A name, with a tag or a digest if need be; never an option of a command.
-Image = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][^\s]{0,511}$")]
-
-
-def _bytes(value: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]*[kmg]", value):
-        raise ValueError("is not an amount of memory; write for example 512m or 2g")
-    return value
+from airflow_cd.model.fields import Engine, ImageName, Memory
 
 
 def _ids(value: str) -> str:
@@ -43,12 +34,12 @@ class DockerRunner(Frozen):
     :param network: ``none`` keeps commands off the network
     """
 
-    image: Image
+    image: ImageName
     engine: Engine | None = None
     conn_id: str | None = None
     pull: Literal["always", "missing"] = "missing"
     user: Annotated[str, AfterValidator(_ids)] = "1000:1000"
-    memory: Annotated[str, AfterValidator(_bytes)] | None = None
+    memory: Memory | None = None
     cpus: float | None = Field(None, gt=0)
     processes: int = Field(4096, ge=1)
     network: Literal["bridge", "none"] = "bridge"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -160,26 +161,47 @@ class Service(Frozen):
 
     @model_validator(mode="after")
     def _signed_where_demanded(self) -> Service:
-        demanding = [n for n, environment in enumerate(self.environments) if environment.verify]
-        if self.signing is None and demanding:
-            problem = ValueError(
+        if self.signing is None:
+            self._refuse(
+                "verify",
                 "demands signed releases, but nobody signs the releases of this service; "
-                "add `signing: {conn_id: ...}` to it (or to `defaults`), or remove `verify`"
-            )
-            # With the place in it, so that a services file's line can be named.
-            raise ValidationError.from_exception_data(
-                type(self).__name__,
-                [
-                    {
-                        "type": "value_error",
-                        "loc": ("environments", n, "verify"),
-                        "input": self.environments[n].model_dump(mode="json")["verify"],
-                        "ctx": {"error": problem},
-                    }
-                    for n in demanding
-                ],
+                "add `signing: {conn_id: ...}` to it (or to `defaults`), or remove `verify`",
+                lambda environment: environment.verify is not None,
             )
         return self
+
+    @model_validator(mode="after")
+    def _runs_what_is_packaged(self) -> Service:
+        made = self.package.kind
+        remedy = (
+            "package an image: `package: {image: {repository: ...}}`"
+            if made == "archive"
+            else "remove `package.image`, or choose a target that runs images, such as docker"
+        )
+        self._refuse(
+            "target",
+            f"cannot run what this service is packaged as ({made}); {remedy}",
+            lambda environment: environment.target.takes != made,
+        )
+        return self
+
+    def _refuse(self, field: str, problem: str, concerns: Callable[[Environment], bool]) -> None:
+        """Raise for each environment it concerns, with the place, so that a services file's line is named."""
+        wrong = [n for n, environment in enumerate(self.environments) if concerns(environment)]
+        if not wrong:
+            return
+        raise ValidationError.from_exception_data(
+            type(self).__name__,
+            [
+                {
+                    "type": "value_error",
+                    "loc": ("environments", n, field),
+                    "input": self.environments[n].model_dump(mode="json", exclude_unset=True)[field],
+                    "ctx": {"error": ValueError(problem)},
+                }
+                for n in wrong
+            ],
+        )
 
     def closed(self, environment: Environment, now: datetime) -> Closed | None:
         """Return why the environment may not be deployed to at the aware time ``now``, or ``None``."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.fields import Argv, Env
+from airflow_cd.model.fields import Argv, Engine, Env, ImageName, Memory
 
 
 class LocalTarget(Frozen):
@@ -35,12 +36,120 @@ class LocalTarget(Frozen):
     keep: int = Field(5, ge=1)
 
 
+class Volume(Frozen):
+    """
+    A folder that outlives releases.
+
+    :param source: name of a volume of the engine, or an absolute path on its machine
+    :param target: absolute path in the container
+    """
+
+    source: Annotated[str, StringConstraints(pattern=r"^(/|[a-zA-Z0-9][a-zA-Z0-9_.-]*$)[^:\s]*$")]
+    target: Annotated[str, StringConstraints(pattern=r"^/[^:\s]+$")]
+    read_only: bool = False
+
+
+class DockerTarget(Frozen):
+    """
+    Containers on a Docker engine, behind a small proxy in a container of its own.
+
+    :param port: where the service answers on the engine's machine, whatever release runs
+    :param container_port: the port the container listens on; it is told in its variable ``PORT`` as well
+    :param host: address of the engine's machine on which the service answers
+    :param url: where Airflow reaches the service; default: made of ``host`` and ``port``
+    :param engine: address of the engine (``unix://``, ``tcp://``, ``ssh://``); default: ``DOCKER_HOST`` of
+        the worker (with ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``), else the engine of its machine
+    :param conn_id: Airflow connection of type ``docker``: the login of the images' registry, and the
+        certificates for an engine behind TLS
+    :param command: arguments instead of the image's own ``CMD``
+    :param user: user and group in the container; default: the image's
+    :param secrets: name of a file under ``/run/secrets`` -> Airflow connection whose password it holds
+    :param networks: networks of the engine that the container joins, where databases are, say
+    :param memory: most memory, such as ``512m``; default: no limit
+    :param cpus: most processors, such as ``1.5``; default: no limit
+    :param init: run the command below a tiny init, which hands on signals and collects orphans. Without, a
+        program that does not expect to be process 1 may ignore being told to end.
+    :param restart: whether the engine starts a container again that ended
+    :param ready: path that must answer below 400 before the new release gets requests; without it, and
+        without a ``HEALTHCHECK`` of the image, the release is ready when its port accepts a connection
+    :param start_timeout: how long a release may take to become ready
+    :param drain: how long requests to the old release may take to finish after the switch
+    :param stop_timeout: how long the old container may take to end when it is told to
+    :param keep: how many previous releases' images stay on the engine, ready to be rolled back to
+    :param front: image of the proxy; any with ``caddy`` and BusyBox
+    """
+
+    port: int = Field(ge=1, le=65535)
+    container_port: int = Field(8080, ge=1, le=65535)
+    host: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+$")] = "127.0.0.1"
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S*[^/\s]$")] | None = None
+    engine: Engine | None = None
+    conn_id: str | None = None
+    command: Argv | None = None
+    user: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_][a-zA-Z0-9_.:-]*$")] | None = None
+    env: Env = Field(default_factory=dict)
+    secrets: dict[Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_][a-zA-Z0-9_.-]*$")], str] = Field(
+        default_factory=dict
+    )
+    volumes: tuple[Volume, ...] = ()
+    networks: tuple[Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")], ...] = ()
+    memory: Memory | None = None
+    cpus: float | None = Field(None, gt=0)
+    init: bool = False
+    restart: Literal["always", "unless-stopped", "on-failure", "no"] = "unless-stopped"
+    ready: Annotated[str, StringConstraints(pattern=r"^/\S*$")] | None = None
+    start_timeout: Duration = timedelta(seconds=60)
+    drain: Duration = timedelta(seconds=10)
+    stop_timeout: Duration = timedelta(seconds=10)
+    keep: int = Field(5, ge=1)
+    front: ImageName = "caddy:2"
+
+    @model_validator(mode="after")
+    def _reachable(self) -> DockerTarget:
+        machine = urlsplit(self.engine or "").hostname
+        if machine and self.url is None and self.host in ("127.0.0.1", "::1"):
+            raise ValueError(
+                f"would answer on {self.host} of {machine} only; set `host` to an address of that machine "
+                "(0.0.0.0 for all), or `url` to where it is reached"
+            )
+        return self
+
+
 class TargetChoice(Frozen):
     """Where releases of an environment run: exactly one kind of target."""
 
-    local: LocalTarget
+    local: LocalTarget | None = None
+    docker: DockerTarget | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> TargetChoice:
+        if (self.local is None) == (self.docker is None):
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"needs exactly one kind of target; write one of: {kinds}")
+        return self
 
     @property
     def kind(self) -> str:
         """Return the name of the kind, as written in services.yaml."""
-        return "local"
+        return "local" if self.local is not None else "docker"
+
+    @property
+    def takes(self) -> str:
+        """Return what kind of release runs there: ``archive`` or ``image``."""
+        return "archive" if self.local is not None else "image"
+
+    @property
+    def address(self) -> tuple[str, str, int]:
+        """Return what no two environments can share: the machine, its address, and the port there."""
+        if self.docker is not None:
+            return self.docker.engine or "", self.docker.host, self.docker.port
+        assert self.local is not None
+        return "", self.local.host, self.local.port
+
+    @property
+    def described(self) -> str:
+        """Return where the service answers, for people."""
+        if self.docker is not None and self.docker.url is not None:
+            return self.docker.url
+        machine, host, port = self.address
+        return f"http://{host}:{port}" + (f" on {machine}" if machine else "")

@@ -121,7 +121,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
         found = store.get_ref(f"builds/{key}")
         if found is None:
             return None
-        if not is_signed_build(signer, key, found):
+        if not is_signed_build(signer, key, str(found["workspace"]), found):
             self.log.warning("Built before, but not signed by this service's key: building again")
             return None
         if not self._is_intact(store, found["workspace"]):

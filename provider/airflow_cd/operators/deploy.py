@@ -208,6 +208,7 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
                 approval=approval,
             )
         except ArtifactCorruptError as error:
-            raise AirflowFailException(f"{error} {explain_archive(store, release)}") from error
+            why = "" if release.image else f" {explain_archive(store, release)}"
+            raise AirflowFailException(f"{error}{why}") from error
         except NotReadyError as error:
             raise AirflowFailException(str(error)) from error

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
+    from securesystemslib.signer import CryptoSigner
 
     from airflow_cd.artifacts.base import ArtifactStore
-    from airflow_cd.model.release import Commit, Release, Revision, TestTotals
+    from airflow_cd.model.release import Commit, Envelopes, Release, Revision, TestTotals
     from airflow_cd.model.service import Service
 
 BUILDER_ID = "https://pypi.org/project/airflow-provider-cd/"
@@ -26,9 +27,10 @@ BUILDER_ID = "https://pypi.org/project/airflow-provider-cd/"
 
 class PackageOperator(BaseOperator):
     """
-    Packs the archive, gathers its evidence, and stores both with the release manifest.
+    Packs the archive, or builds and pushes the image, gathers its evidence, and stores the release manifest.
 
-    The archive depends on the workspace alone: packing a revision again gives the same digest. The XCom is
+    An archive depends on the workspace alone: packing a revision again gives the same digest. An image is
+    made once of a revision, and found again; its evidence is attached to it in its registry. The XCom is
     a :class:`~airflow_cd.model.release.ReleaseRef` as JSON; contents stay in the artifact store. Where the
     service has a signing key, manifest and provenance are signed, and the XCom says where the envelopes lie.
 
@@ -57,11 +59,11 @@ class PackageOperator(BaseOperator):
         """
         Make the release.
 
-        :raises ArtifactError: the store is unusable, or a pattern matches nothing
+        :raises ArtifactError: the store, the engine or the registry is unusable, a pattern matches nothing,
+            or the Dockerfile cannot be built
         :raises AirflowFailException: there is no usable signing key
         """
-        from airflow_cd.artifacts.archive import pack, unpack
-        from airflow_cd.artifacts.contents import list_of
+        from airflow_cd.artifacts.archive import unpack
         from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
         from airflow_cd.hooks.verification import sign_release
         from airflow_cd.model.release import ReleaseRef, Revision
@@ -72,55 +74,90 @@ class PackageOperator(BaseOperator):
         url = store_url(self.service)
         store = open_store(url)
         with scratch_dir(f"package-{self.service.name}") as scratch:
-            tree, archive = scratch / "tree", scratch / "release.tar.gz"
+            tree = scratch / "tree"
             store.get_file(build["workspace"], scratch / "workspace.tar.gz")
             unpack(scratch / "workspace.tar.gz", tree)
-            chosen = self.service.package.archive
-            names = pack(tree, archive, include=chosen.include, exclude=chosen.exclude)
-            digest, size = store.put_file(archive), archive.stat().st_size
-            self.log.info("Packed %d files, %d bytes: %s", len(names), size, digest)
-            contents = store.put_bytes(list_of(archive))
-            sbom = self._sbom(store, tree, revision)
-        statement = self._provenance(context, revision, digest)
+            if self.service.package.image is not None:
+                made = self._image(store, tree, revision, build["build"], signer)
+            else:
+                made = self._archive(store, tree, scratch / "release.tar.gz")
+            sbom = self._sbom(tree, revision)
+        statement = self._provenance(context, revision, made["digest"])
         release = self._manifest(
             context,
             revision,
-            digest=digest,
-            size=size,
+            **made,
             build=build["build"],
             provenance=store.put_bytes(statement),
-            sbom=sbom,
-            contents=contents,
+            sbom=store.put_bytes(sbom) if sbom is not None else None,
         )
         manifest = _canonical(release)
         if signer is not None:
             self.log.info("Signing manifest and provenance with key %s", signer.public_key.keyid)
         self._report(release)
+        envelopes = sign_release(store, signer, manifest, statement) if signer else None
+        if self.service.package.image is not None:
+            self._attach(store, release.digest, statement, sbom, envelopes)
         return ReleaseRef(
             service=release.service,
-            digest=digest,
+            digest=release.digest,
             manifest=store.put_bytes(manifest),
             store=url,
             version=release.version,
             revision=revision.sha,
-            envelopes=sign_release(store, signer, manifest, statement) if signer else None,
+            envelopes=envelopes,
         ).model_dump(mode="json")
 
-    def _sbom(self, store: ArtifactStore, tree: Path, revision: Revision) -> str | None:
+    def _archive(self, store: ArtifactStore, tree: Path, archive: Path) -> dict[str, Any]:
+        from airflow_cd.artifacts.archive import pack
+        from airflow_cd.artifacts.contents import list_of
+
+        chosen = self.service.package.archive
+        names = pack(tree, archive, include=chosen.include, exclude=chosen.exclude)
+        digest, size = store.put_file(archive), archive.stat().st_size
+        self.log.info("Packed %d files, %d bytes: %s", len(names), size, digest)
+        return {"digest": digest, "size": size, "contents": store.put_bytes(list_of(archive))}
+
+    def _image(
+        self, store: ArtifactStore, tree: Path, revision: Revision, build: str, signer: CryptoSigner | None
+    ) -> dict[str, Any]:
+        from airflow_cd.hooks.images import make_image
+
+        assert self.service.package.image is not None
+        made = make_image(self.service, revision, build, tree, store, signer)
+        return {**made._asdict(), "image": self.service.package.image.repository}
+
+    def _attach(
+        self,
+        store: ArtifactStore,
+        digest: str,
+        statement: bytes,
+        sbom: bytes | None,
+        envelopes: Envelopes | None,
+    ) -> None:
+        """Put the evidence where the image goes, for whoever looks at it there."""
+        from airflow_cd.hooks import images
+
+        documents = {images.STATEMENT: statement}
+        if sbom is not None:
+            documents[images.SBOM] = sbom
+        if envelopes is not None:
+            documents[images.ENVELOPE] = store.get_bytes(envelopes.provenance)
+        assert self.service.package.image is not None
+        images.attach_documents(self.service.package.image, digest, documents)
+
+    def _sbom(self, tree: Path, revision: Revision) -> bytes | None:
         from airflow_cd.artifacts.sbom import sbom
 
-        document = sbom(
-            tree, name=self.service.name, version=revision.version, created_at=revision.committed_at
-        )
-        return None if document is None else store.put_bytes(document)
+        return sbom(tree, name=self.service.name, version=revision.version, created_at=revision.committed_at)
 
     def _provenance(self, context: Context, revision: Revision, digest: str) -> bytes:
         from airflow_cd.artifacts.provenance import provenance
 
-        run = context["dag_run"]
+        run, image = context["dag_run"], self.service.package.image
         assert run.start_date is not None  # since this task runs
         return provenance(
-            release_name=f"{self.service.name}-{revision.version}.tar.gz",
+            release_name=image.repository if image else f"{self.service.name}-{revision.version}.tar.gz",
             digest=digest,
             repository=self.service.source.repository,
             revision=revision.sha,

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
+from airflow_cd.exceptions import CommandError, CommandTimeoutError, EngineError, RunnerError
 from airflow_cd.runners.containers import JobContainers
 from airflow_cd.runners.lines import Lines
 from airflow_cd.runners.transfer import download, upload
@@ -166,5 +166,5 @@ def _reported() -> Iterator[None]:
 
     try:
         yield
-    except (DockerException, RequestException) as error:
+    except (DockerException, EngineError, RequestException) as error:
         raise RunnerError(f"the Docker engine failed: {error}") from error

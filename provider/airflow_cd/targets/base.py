@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_cd.exceptions import TargetError
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.release import Release, ReleaseName
 
 if TYPE_CHECKING:
+    from docker import DockerClient
+
     from airflow_cd.artifacts.base import ArtifactStore
+
+
+def _no_client(engine: str | None, conn_id: str | None) -> DockerClient:
+    raise TargetError("no Docker engine can be used here")
+
+
+def _no_secret(conn_id: str) -> str:
+    raise TargetError(f"no connection can be read here, so not {conn_id!r}")
+
+
+@dataclass(frozen=True)
+class Access:
+    """
+    What targets are given of the machine and the Airflow they are used from.
+
+    :param data_dir: folder for what targets keep on this machine
+    :param unpack: writes a release's archive (first argument) to a new folder (second argument)
+    :param docker_client: returns a client of an engine (its address, or ``None`` for the usual one) that is
+        logged in by a connection (its id, or ``None``)
+    :param secret: returns the password of the connection of this id
+    """
+
+    data_dir: Path
+    unpack: Callable[[Path, Path], None]
+    docker_client: Callable[[str | None, str | None], DockerClient] = _no_client
+    secret: Callable[[str], str] = _no_secret
 
 
 class Deployed(Frozen):

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.places import APP, LocalPlace
 from tests.support.small_disk import SmallDisk, mounted
-from tests.unit.targets.test_target_conformance import APP, Place
 
-from airflow_cd.artifacts.archive import unpack
 from airflow_cd.exceptions import ArtifactError, CdError, TargetError
 from airflow_cd.targets.local.target import root_of, shutdown
-from airflow_cd.targets.registry import open_target
 
 
-def place_in(folder: Path, data: Path) -> Place:
-    place = Place("local", folder)
+def place_in(folder: Path, data: Path) -> LocalPlace:
+    place = LocalPlace(folder)
     place.data = data
-    place.target = open_target("hello", place.environment, data_dir=data, unpack=unpack)
+    place.reopen()
     return place
 
 
@@ -30,7 +28,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, disk: SmallDisk) -> Iterator[Place]:
+def place(tmp_path: Path, disk: SmallDisk) -> Iterator[LocalPlace]:
     """A target whose files lie on the small disk, and a store that does not."""
     one = place_in(tmp_path, disk.path / "data")
     try:
@@ -39,7 +37,7 @@ def place(tmp_path: Path, disk: SmallDisk) -> Iterator[Place]:
         shutdown(root_of(one.data))
 
 
-def test_a_full_disk_stops_neither_what_runs_nor_the_next_try(place: Place, disk: SmallDisk) -> None:
+def test_a_full_disk_stops_neither_what_runs_nor_the_next_try(place: LocalPlace, disk: SmallDisk) -> None:
     one, two, three = (place.release(text) for text in ("one", "two", "three"))
     place.deploy(one)
     place.deploy(two)
@@ -60,7 +58,7 @@ def test_a_full_disk_stops_neither_what_runs_nor_the_next_try(place: Place, disk
     assert place.served() == "three"
 
 
-def test_a_release_that_does_not_fit_is_not_half_there(place: Place, disk: SmallDisk) -> None:
+def test_a_release_that_does_not_fit_is_not_half_there(place: LocalPlace, disk: SmallDisk) -> None:
     place.deploy(place.release("one"))
     before = disk.files()
     large = place.release("large", APP + "\n# " + os.urandom(1_000_000).hex())

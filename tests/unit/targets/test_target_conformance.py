@@ -1,145 +1,47 @@
-"""What every target does. A new target is one more row in TARGETS."""
+"""What every target does. A new target is one more row in PLACES."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from demo.ports import any_free, is_listening
+from demo.ports import is_listening
 from demo.waiting import wait_until
-from tests.support.releases import release_of
+from tests.support.engine import engine  # noqa: F401
+from tests.support.images import registry  # noqa: F401
+from tests.support.places import BROKEN, DockerPlace, LocalPlace, Place
 
-from airflow_cd.artifacts.archive import pack, unpack
-from airflow_cd.artifacts.base import ArtifactStore
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import (
     ArtifactCorruptError,
     DeployConflictError,
     NoPreviousReleaseError,
     NotReadyError,
-    TargetError,
 )
-from airflow_cd.model.release import Release
-from airflow_cd.model.service import Environment
-from airflow_cd.targets.base import Hold, Target
-from airflow_cd.targets.local.target import root_of, shutdown
-from airflow_cd.targets.registry import TARGETS as REGISTERED
-from airflow_cd.targets.registry import open_target
+from airflow_cd.targets.base import Hold
+from airflow_cd.targets.registry import TARGETS
 
-# kind -> its definition in services.yaml, for a free port
-TARGETS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "local": lambda port: {"command": ["python", "app.py"], "port": port, "drain": "2s", "keep": 2}
-}
-
-APP = """
-import json, os
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+PLACES = {"local": LocalPlace, "docker": DockerPlace}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        body = (json.dumps(dict(os.environ)) if self.path == "/env" else {text!r}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"""
-BROKEN = "print('no database'); raise SystemExit(3)"
-
-DEPLOY = """
-import sys
-from pathlib import Path
-from airflow_cd.artifacts.archive import unpack
-from airflow_cd.artifacts.registry import open_store
-from airflow_cd.model.release import Release
-from airflow_cd.model.service import Environment
-from airflow_cd.targets.registry import open_target
-environment, release, store, data, expected, actor = sys.argv[1:]
-target = open_target(
-    "hello", Environment.model_validate_json(environment), data_dir=Path(data), unpack=unpack
-)
-sys.stdin.readline()
-try:
-    record = target.deploy(
-        Release.model_validate_json(release), open_store(store), expected=int(expected), actor=actor
-    )
-    print("WON", record.generation)
-except Exception as error:
-    print("LOST", type(error).__name__, error)
-"""
-
-
-class Place:
-    """A target, a store, and releases to deploy."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.data, self.folder = folder / "data", folder
-        self.store: ArtifactStore = open_store((folder / "store").as_uri())
-        self.port = any_free()[0]
-        definition = {"name": "production", "target": {kind: TARGETS[kind](self.port)}}
-        self.environment = Environment.model_validate(definition)
-        self.target: Target = open_target("hello", self.environment, data_dir=self.data, unpack=unpack)
-
-    def release(self, text: str, code: str = APP) -> Release:
-        source = self.folder / f"source-{text}"
-        source.mkdir()
-        (source / "app.py").write_text(code.replace("{text!r}", repr(text)))
-        pack(source, self.folder / "archive", include=["**"])
-        number = len(list(self.folder.glob("source-*")))
-        digest = self.store.put_file(self.folder / "archive")
-        return release_of(digest, version=text, sha=f"{number:040x}", subject=text)
-
-    def deploy(self, release: Release, expected: int | None = None) -> int:
-        if expected is None:
-            expected = self.target.record().generation
-        return self.target.deploy(release, self.store, expected=expected, actor="test").generation
-
-    def deploying_process(
-        self, release: Release, expected: int, actor: str = "other"
-    ) -> subprocess.Popen[str]:
-        """Return a process that deploys once it reads a line."""
-        argv = [
-            *(sys.executable, "-c", DEPLOY, self.environment.model_dump_json(), release.model_dump_json()),
-            *(self.store.url, str(self.data), str(expected), actor),
-        ]
-        return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def served(self, path: str = "/") -> str:
-        return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
-
-    def instances(self) -> list[str]:
-        """Return the supervised programs of this service, the front left out."""
-        return [path.stem for path in self.data.rglob("supervisor.d/*.conf") if "front" not in path.stem]
-
-
-@pytest.fixture(params=sorted(TARGETS))
+@pytest.fixture(params=sorted(PLACES))
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    one = Place(request.param, tmp_path)
-    yield one
-    shutdown(root_of(one.data))
+    kind = request.param
+    needs = ("engine", "registry") if kind == "docker" else ()
+    more = {name: request.getfixturevalue(name) for name in needs}
+    one = PLACES[kind](tmp_path, **more)
+    try:
+        yield one
+    finally:
+        one.close()
     assert not is_listening(one.port)
 
 
 def test_every_registered_target_is_tested() -> None:
-    assert set(TARGETS) == set(REGISTERED)
+    assert set(PLACES) == set(TARGETS)
 
 
 def test_nothing_runs_at_first(place: Place) -> None:
@@ -201,9 +103,7 @@ def test_what_does_not_get_ready_changes_nothing(place: Place) -> None:
 def test_a_changed_archive_changes_nothing(place: Place) -> None:
     place.deploy(place.release("one"))
     two = place.release("two")
-    for blob in (place.folder / "store/blobs").rglob("*"):
-        if blob.is_file() and two.digest.endswith(blob.name):
-            blob.write_bytes(b"evil")
+    place.spoil(two)
     with pytest.raises(ArtifactCorruptError, match=two.digest):
         place.deploy(two)
     assert place.served() == "one"
@@ -213,7 +113,7 @@ def test_a_rollback_needs_neither_store_nor_source(place: Place) -> None:
     one, two = place.release("one"), place.release("two")
     place.deploy(one)
     place.deploy(two)
-    shutil.rmtree(place.folder / "store")
+    place.lose_sources()
     record = place.target.rollback(bad=two.digest, actor="test")
     assert (place.served(), record.generation) == ("one", 3)
     assert record.current is not None
@@ -264,8 +164,7 @@ def test_only_some_previous_releases_are_kept(place: Place) -> None:
         place.deploy(release)
     kept = [deployed.release.version for deployed in place.target.record().previous]
     assert kept == ["3", "2"]
-    folders = {folder.name for folder in (place.data / "local/hello/production/releases").iterdir()}
-    assert folders == {release.digest.removeprefix("sha256:") for release in releases[2:]}
+    assert place.kept() == {release.digest for release in releases[2:]}
     place.target.rollback(bad=releases[4].digest, actor="test", to=releases[2].digest)
     assert place.served() == "2"
 
@@ -300,103 +199,3 @@ def test_no_request_fails_while_releases_change(place: Place) -> None:
     for thread in threads:
         thread.join()
     assert (failed, seen) == ([], {"one", "two"})
-
-
-# Files that appear on the way of a second deployment, from its begin to its end.
-MOMENTS = [
-    "lease.json",
-    ".*.tar.gz",
-    "releases/*/app.py",
-    "instance-2.json",
-    "instance-2.log",
-    "generations/2/record.json",
-]
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_deployment_killed_anywhere_is_finished_by_the_next(place: Place, moment: str) -> None:
-    place.deploy(place.release("one"))
-    two = place.release("two")
-    folder = place.data / "local/hello/production"
-    before = {path: path.stat().st_mtime_ns for path in folder.glob(moment)}
-    process = place.deploying_process(two, 1)
-    assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-    def reached() -> bool:
-        now = {path: path.stat().st_mtime_ns for path in folder.glob(moment)}
-        return now != before or process.poll() is not None
-
-    wait_until(reached, f"{moment} appears", timeout=20, every=0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-
-    assert place.served() in ("one", "two")
-    place.deploy(two, expected=place.target.record().generation)
-    assert place.served() == "two"
-    assert place.target.record().generation == 2
-    assert place.instances() == ["hello.production.2"]
-    assert list(folder.glob(".*")) == []
-
-
-class TestLocal:
-    """What only processes of this machine can get wrong."""
-
-    def test_nothing_of_airflow_reaches_a_service(
-        self, place: Place, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "secret")
-        monkeypatch.setenv("AIRFLOW_CONN_X", "secret")
-        one = place.release("one")
-        place.deploy(one)
-        env = json.loads(place.served("/env"))
-        assert not [name for name in env if name.startswith(("AIRFLOW", "SUPERVISOR"))]
-        assert (env["CD_RELEASE"], env["CD_ENVIRONMENT"]) == (one.digest, "production")
-
-    def test_a_service_that_dies_is_started_again(self, place: Place) -> None:
-        place.deploy(place.release("one"))
-        (pid,) = self.pids(place)
-        subprocess.run(["kill", "-9", str(pid)], check=True)
-        wait_until(lambda: self.pids(place) not in ([], [pid]), "another process runs", timeout=20)
-        wait_until(lambda: place.served() == "one", "it answers", timeout=10)
-
-    def test_everything_comes_back_after_the_supervisor_was_gone(self, place: Place) -> None:
-        one = place.release("one")
-        place.deploy(one)
-        shutdown(root_of(place.data))
-        assert not is_listening(place.port)
-        place.deploy(one)
-        assert (place.served(), place.target.record().generation) == ("one", 1)
-
-    def test_a_port_that_is_taken_is_said_before_anything_starts(self, place: Place) -> None:
-        argv = [sys.executable, "-m", "http.server", str(place.port), "--bind", "127.0.0.1"]
-        with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as other:
-            wait_until(lambda: is_listening(place.port), "the port is taken", timeout=10)
-            with pytest.raises(TargetError, match=f"127.0.0.1:{place.port}.*process {other.pid}"):
-                place.deploy(place.release("one"))
-            other.kill()
-        assert place.target.record().current is None
-
-    def test_arguments_arrive_as_they_are(self, tmp_path: Path) -> None:
-        hostile = ["python", "-c", "import app", "a b", "%(x)s", "; touch evil", "'\"", "new\nline", "$(id)"]
-        place = Place("local", tmp_path)
-        changed = place.environment.model_dump(mode="json")
-        changed["target"]["local"]["command"] = hostile
-        place.target = open_target(
-            "hello", Environment.model_validate(changed), data_dir=place.data, unpack=unpack
-        )
-        try:
-            place.deploy(place.release("one"))
-            (pid,) = self.pids(place)
-            assert Path(f"/proc/{pid}/cmdline").read_text().split("\0")[1:-1] == hostile[1:]
-        finally:
-            shutdown(root_of(place.data))
-
-    @staticmethod
-    def pids(place: Place) -> list[int]:
-        from airflow_cd.targets.local.supervision import Supervisor
-
-        supervisor = Supervisor(root_of(place.data))
-        found = [supervisor.process(name) for name in place.instances()]
-        return [process.pid for process in found if process and process.alive]

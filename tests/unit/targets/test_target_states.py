@@ -14,7 +14,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.unit.targets.test_target_conformance import BROKEN, Place
+from tests.support.places import BROKEN, LocalPlace
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
 from airflow_cd.targets.base import Record
@@ -30,7 +30,7 @@ class Deployments(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="cd-states-"))
-        self.place = Place("local", self.folder)
+        self.place = LocalPlace(self.folder)
         self.generation, self.running, self.previous = 0, -1, list[int]()
 
     @initialize()

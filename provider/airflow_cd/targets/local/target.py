@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, TargetError
-from airflow_cd.model.release import ReleaseName
+from airflow_cd.exceptions import DeployConflictError, TargetError
 from airflow_cd.processes.disk import write_problem
-from airflow_cd.targets.base import Deployed, Hold, Record
+from airflow_cd.targets.blue_green import BlueGreenTarget
 from airflow_cd.targets.local.front import Front
 from airflow_cd.targets.local.instances import Instances
 from airflow_cd.targets.local.layout import Layout, write_json
@@ -28,8 +25,7 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Environment
-
-log = logging.getLogger(__name__)
+    from airflow_cd.targets.base import Access, Record
 
 _NAMED_WITHIN = 1.0  # seconds
 
@@ -44,26 +40,22 @@ def shutdown(root: Path) -> None:
     Supervisor(root).shutdown()
 
 
-class LocalTarget:
+class LocalTarget(BlueGreenTarget):
     """
     One service in one environment on this machine; see :class:`airflow_cd.targets.base.Target`.
 
     The lease is a file lock, which the kernel takes from a holder that dies.
     """
 
-    def __init__(
-        self,
-        service: str,
-        environment: Environment,
-        *,
-        data_dir: Path,
-        unpack: Callable[[Path, Path], None],
-    ) -> None:
+    def __init__(self, service: str, environment: Environment, access: Access) -> None:
         self.service, self.environment = service, environment.name
-        self._settings = environment.target.local
-        self._unpack = unpack
-        self._layout = Layout(root_of(data_dir), service, environment.name)
-        self._supervisor = Supervisor(root_of(data_dir))
+        settings = environment.target.local
+        assert settings is not None, "the environment's target is of this kind"
+        self._settings, self._access = settings, access
+        self.keep = settings.keep
+        root = root_of(access.data_dir)
+        self._layout = Layout(root, service, environment.name)
+        self._supervisor = Supervisor(root)
         self._instances = Instances(self._supervisor, self._layout, service, environment.name, self._settings)
         address = (self._settings.host, self._settings.port)
         self._front = Front(self._supervisor, self._layout, f"{self._instances.prefix}front", address)
@@ -77,87 +69,23 @@ class LocalTarget:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._settings.host, self._settings.host)
         return f"http://{host}:{self._settings.port}"
 
-    def deploy(
-        self,
-        release: Release,
-        store: ArtifactStore,
-        *,
-        expected: int,
-        actor: str,
-        approval: str | None = None,
-    ) -> Record:
-        """Make ``release`` the one that runs."""
-        with self._leased(actor, release.version):
-            record = self.record()
-            if record.current is not None and record.current.release.digest == release.digest:
-                return self._converge(record)
-            self._check_generation(record, expected, release)
-            self._front.check_port()
-            self._fetch(release, store)
-            deployed = Deployed(
-                release=release, deployed_at=datetime.now(timezone.utc), actor=actor, approval=approval
-            )
-            before = [one for one in _history(record) if one.release.digest != release.digest]
-            return self._switch(record, deployed, before)
-
-    def rollback(
-        self,
-        *,
-        bad: str,
-        actor: str,
-        to: str | None = None,
-        reason: str | None = None,
-        hold: Hold | None = None,
-    ) -> Record:
-        """Put the release that ran before ``bad`` back."""
-        with self._leased(actor, "a rollback"):
-            record = self.record()
-            current = record.current
-            if current is not None and current.rolled_back_from == bad:
-                # Done, perhaps by an attempt that was killed before it cleared away.
-                return self._converge(record)
-            if current is None or current.release.digest != bad:
-                return record
-            position = self._destination(record, to)
-            restored = Deployed(
-                release=record.previous[position].release,
-                deployed_at=datetime.now(timezone.utc),
-                actor=actor,
-                approval=record.previous[position].approval,
-                rolled_back_from=bad,
-                reason=reason,
-            )
-            return self._switch(record, restored, list(record.previous[position + 1 :]), hold)
-
     def remove(self) -> None:
         """End the service in this environment and its front; files stay."""
         with self._leased("removal", "nothing"):
             for name in self._supervisor.names(self._instances.prefix):
                 self._supervisor.remove(name)
 
-    def _switch(
-        self, record: Record, deployed: Deployed, before: list[Deployed], hold: Hold | None = None
-    ) -> Record:
-        """Start beside, wait until ready, switch record and traffic at once, drain and end the old one."""
-        replaced = ReleaseName.of(record.current.release) if record.current else None
-        new = Record(
-            generation=record.generation + 1,
-            current=deployed.model_copy(update={"replaced": replaced}),
-            previous=tuple(before[: self._settings.keep]),
-            hold=hold,
-        )
+    def _switch(self, old: Record, new: Record, release: Release) -> None:
+        """Record and traffic switch by one rename of a link."""
         # What an attempt that was killed left running would be in the way; what serves is not touched.
-        self._instances.end_others(record.generation, self._settings.drain)
-        upstream = self._instances.start(deployed.release, new.generation)
+        self._instances.end_others(old.generation, self._settings.drain)
+        upstream = self._instances.start(release, new.generation)
         try:
             self._layout.write_generation(new, upstream)
         except OSError:
             self._instances.end(new.generation)
             raise
         self._layout.make_current(new.generation)
-        log.info("Requests go to %s now", deployed.release.version)
-        self._finish(new)
-        return new
 
     def _converge(self, record: Record) -> Record:
         """Start what should run and does not, and clear away what a killed attempt left."""
@@ -173,35 +101,19 @@ class LocalTarget:
         self._instances.end_others(record.generation, self._settings.drain)
         self._layout.prune(record)
 
-    def _fetch(self, release: Release, store: ArtifactStore) -> None:
+    def _prepare(self, release: Release, store: ArtifactStore) -> None:
+        """Unpack the release's archive, unless that was done before."""
+        self._front.check_port()
         folder = self._layout.release(release.digest)
         if folder.exists():
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=self._layout.folder, prefix=".", suffix=".tar.gz") as archive:
             store.get_file(release.digest, Path(archive.name))
-            self._unpack(Path(archive.name), folder)
+            self._access.unpack(Path(archive.name), folder)
 
-    def _destination(self, record: Record, to: str | None) -> int:
-        for position, deployed in enumerate(record.previous):
-            digest = deployed.release.digest
-            if (to is None or to == digest) and self._layout.release(digest).is_dir():
-                return position
-        wanted = f"release {to}" if to else "a release that ran before"
-        raise NoPreviousReleaseError(
-            f"{self.service} has no {wanted} to go back to in {self.environment}; "
-            "deploy a good commit instead"
-        )
-
-    def _check_generation(self, record: Record, expected: int, release: Release) -> None:
-        if record.generation == expected:
-            return
-        now = record.current
-        runs = f"{now.release.version}, deployed by {now.actor}" if now else "nothing"
-        raise DeployConflictError(
-            f"{release.version} was to replace generation {expected} of {self.service} "
-            f"in {self.environment}, but that is at generation {record.generation} now and runs {runs}"
-        )
+    def _is_restorable(self, release: Release) -> bool:
+        return self._layout.release(release.digest).is_dir()
 
     @contextmanager
     def _leased(self, actor: str, what: str) -> Iterator[None]:
@@ -247,7 +159,3 @@ class LocalTarget:
             return "unknown"
         seconds = max(time.time() - holder["since"], 0)
         return f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now (process {holder['pid']})"
-
-
-def _history(record: Record) -> list[Deployed]:
-    return [*([record.current] if record.current else []), *record.previous]

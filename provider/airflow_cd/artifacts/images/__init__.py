@@ -1,0 +1,1 @@
+"""Releases that are container images in a registry."""

@@ -1,0 +1,167 @@
+"""Makes releases that are images: built once, pushed, named by digest, with their documents attached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_cd.exceptions import ArtifactError, EngineError
+from airflow_cd.hooks.docker import docker_client, registry_login
+from airflow_cd.hooks.verification import is_signed_build, sign_build
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from securesystemslib.signer import CryptoSigner
+
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.package import Image
+    from airflow_cd.model.release import Revision
+    from airflow_cd.model.service import Service
+
+log = logging.getLogger(__name__)
+
+STATEMENT = "application/vnd.in-toto+json"
+SBOM = "application/vnd.cyclonedx+json"
+ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+
+
+class PushedImage(NamedTuple):
+    """
+    :param digest: what the registry named it
+    :param size: bytes, as the engine has it unpacked
+    """
+
+    digest: str
+    size: int
+
+
+def make_image(
+    service: Service,
+    revision: Revision,
+    build: str,
+    tree: Path,
+    store: ArtifactStore,
+    signer: CryptoSigner | None,
+) -> PushedImage:
+    """
+    Build the service's image of a built tree, and push it; or find that it was made before.
+
+    A task that is tried again, or cleared, gives the same digest, as long as the registry has it.
+
+    :param build: key of the build the tree comes from
+    :raises ArtifactError: the engine or the registry cannot be used, or the build failed
+    """
+    image = service.package.image
+    assert image is not None, "the service is packaged as an image"
+    key = _key(image, build, revision.sha)
+    with _reported(image), closing(docker_client(image.engine, image.conn_id)) as client:
+        made = _made_before(client, image, key, store, signer)
+        if made is None:
+            made = _make(client, service, revision, tree, store)
+            reference = {"digest": made.digest, "size": made.size, "revision": revision.sha}
+            store.put_ref(f"images/{key}", {**reference, **sign_build(signer, key, made.digest)})
+        store.put_ref(f"images/newest/{service.name}", {"digest": made.digest})
+    return made
+
+
+def attach_documents(image: Image, digest: str, documents: Mapping[str, bytes]) -> None:
+    """
+    Attach documents to an image in its registry, by media type. What is attached already stays as it is.
+
+    A registry that takes no such things is told of in the log; the documents are in the artifact store too.
+
+    :raises ArtifactError: the registry does not answer, or refuses the login
+    """
+    from airflow_cd.artifacts.images.referrers import attach
+    from airflow_cd.artifacts.images.registry import path_of, registry_client
+
+    with _reported(image), registry_client(image.repository, registry_login(image.conn_id)) as client:
+        for kind, document in documents.items():
+            attached = attach(client, path_of(image.repository), digest, kind, document)
+            log.info("Attached %s: %s@%s", kind, image.repository, attached)
+
+
+def _made_before(
+    client: DockerClient, image: Image, key: str, store: ArtifactStore, signer: CryptoSigner | None
+) -> PushedImage | None:
+    from docker.errors import NotFound
+
+    found = store.get_ref(f"images/{key}")
+    if found is None:
+        return None
+    digest = str(found["digest"])
+    if not is_signed_build(signer, key, digest, found):
+        log.warning("Made before, but not signed by this service's key: building again")
+        return None
+    try:
+        client.api.inspect_distribution(f"{image.repository}@{digest}")
+    except NotFound:
+        log.warning("Made before as %s, which the registry does not have any more: building again", digest)
+        return None
+    log.info("Made before: %s@%s", image.repository, digest)
+    return PushedImage(digest, int(found["size"]))
+
+
+def _make(
+    client: DockerClient, service: Service, revision: Revision, tree: Path, store: ArtifactStore
+) -> PushedImage:
+    from airflow_cd.artifacts.images.building import build_image, labels_of, push_image, remove_older, tag_of
+
+    image = service.package.image
+    assert image is not None, "the service is packaged as an image"
+    tag = tag_of(revision.version)
+    labels = labels_of(service.name, _without_user(service.source.repository), revision)
+    before = _newest(client, service, image, store)
+    built = build_image(client, image, tree, labels, tag, log.info, before)
+    digest = push_image(client, image.repository, tag)
+    log.info("Pushed %s:%s as %s", image.repository, tag, digest)
+    remove_older(client, image.repository, service.name)
+    return PushedImage(digest, int(built.attrs["Size"]))
+
+
+def _newest(client: DockerClient, service: Service, image: Image, store: ArtifactStore) -> str | None:
+    """Return the newest release's image, for its layers; it is pulled where another engine built it."""
+    from docker.errors import DockerException, ImageNotFound
+
+    newest = store.get_ref(f"images/newest/{service.name}")
+    if newest is None:
+        return None
+    name = f"{image.repository}@{newest['digest']}"
+    try:
+        with suppress(ImageNotFound):
+            client.images.get(name)
+            return name
+        client.images.pull(name)
+    except DockerException as error:
+        log.info("No layers of the newest release can be used again: %s", error)
+        return None
+    return name
+
+
+def _key(image: Image, build: str, sha: str) -> str:
+    definition = image.model_dump(mode="json", exclude={"engine", "conn_id"})
+    content = json.dumps([definition, build, sha], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _without_user(repository: str) -> str:
+    """A repository's URL may carry a token; the labels of an image are for everybody."""
+    scheme, found, rest = repository.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if found else repository
+
+
+@contextmanager
+def _reported(image: Image) -> Iterator[None]:
+    """Say of the errors of the engine and of the connections what they are about."""
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (DockerException, EngineError, RequestException) as error:
+        raise ArtifactError(f"the image {image.repository} cannot be made: {error}") from error

@@ -1,0 +1,156 @@
+"""What targets that start a release beside the old one, and then switch to it, have in common."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
+from airflow_cd.model.release import ReleaseName
+from airflow_cd.targets.base import Deployed, Hold, Record
+
+if TYPE_CHECKING:
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.release import Release
+
+log = logging.getLogger(__name__)
+
+
+class BlueGreenTarget(ABC):
+    """
+    One service in one environment; see :class:`airflow_cd.targets.base.Target` for what the methods promise.
+
+    Decides what is done; a subclass does it, by the methods at the end.
+
+    :param keep: how many previous releases can be gone back to
+    """
+
+    service: str
+    environment: str
+    keep: int
+
+    def deploy(
+        self,
+        release: Release,
+        store: ArtifactStore,
+        *,
+        expected: int,
+        actor: str,
+        approval: str | None = None,
+    ) -> Record:
+        """Make ``release`` the one that runs."""
+        with self._leased(actor, release.version):
+            record = self.record()
+            if record.current is not None and record.current.release.digest == release.digest:
+                return self._converge(record)
+            self._check_generation(record, expected, release)
+            self._prepare(release, store)
+            deployed = Deployed(
+                release=release, deployed_at=datetime.now(timezone.utc), actor=actor, approval=approval
+            )
+            before = [one for one in _history(record) if one.release.digest != release.digest]
+            return self._replace(record, deployed, before)
+
+    def rollback(
+        self,
+        *,
+        bad: str,
+        actor: str,
+        to: str | None = None,
+        reason: str | None = None,
+        hold: Hold | None = None,
+    ) -> Record:
+        """Put the release that ran before ``bad`` back."""
+        with self._leased(actor, "a rollback"):
+            record = self.record()
+            current = record.current
+            if current is not None and current.rolled_back_from == bad:
+                # Done, perhaps by an attempt that was killed before it cleared away.
+                return self._converge(record)
+            if current is None or current.release.digest != bad:
+                return record
+            position = self._destination(record, to)
+            restored = Deployed(
+                release=record.previous[position].release,
+                deployed_at=datetime.now(timezone.utc),
+                actor=actor,
+                approval=record.previous[position].approval,
+                rolled_back_from=bad,
+                reason=reason,
+            )
+            return self._replace(record, restored, list(record.previous[position + 1 :]), hold)
+
+    def _replace(
+        self, record: Record, deployed: Deployed, before: list[Deployed], hold: Hold | None = None
+    ) -> Record:
+        replaced = ReleaseName.of(record.current.release) if record.current else None
+        new = Record(
+            generation=record.generation + 1,
+            current=deployed.model_copy(update={"replaced": replaced}),
+            previous=tuple(before[: self.keep]),
+            hold=hold,
+        )
+        self._switch(record, new, deployed.release)
+        log.info("Requests go to %s now", deployed.release.version)
+        self._finish(new)
+        return new
+
+    def _destination(self, record: Record, to: str | None) -> int:
+        for position, deployed in enumerate(record.previous):
+            release = deployed.release
+            if (to is None or to == release.digest) and self._is_restorable(release):
+                return position
+        wanted = f"release {to}" if to else "a release that ran before"
+        raise NoPreviousReleaseError(
+            f"{self.service} has no {wanted} to go back to in {self.environment}; "
+            "deploy a good commit instead"
+        )
+
+    def _check_generation(self, record: Record, expected: int, release: Release) -> None:
+        if record.generation == expected:
+            return
+        now = record.current
+        runs = f"{now.release.version}, deployed by {now.actor}" if now else "nothing"
+        raise DeployConflictError(
+            f"{release.version} was to replace generation {expected} of {self.service} "
+            f"in {self.environment}, but that is at generation {record.generation} now and runs {runs}"
+        )
+
+    @abstractmethod
+    def record(self) -> Record:
+        """Return what runs here. Never waits for a lease."""
+
+    @abstractmethod
+    def _leased(self, actor: str, what: str) -> AbstractContextManager[None]:
+        """Keep everybody else away. :raises DeployConflictError: another holds the lease"""
+
+    @abstractmethod
+    def _prepare(self, release: Release, store: ArtifactStore) -> None:
+        """Get what the release consists of, before anything that runs is touched."""
+
+    @abstractmethod
+    def _is_restorable(self, release: Release) -> bool:
+        """Return whether a release that ran before can be started."""
+
+    @abstractmethod
+    def _switch(self, old: Record, new: Record, release: Release) -> None:
+        """
+        Start the release beside the old one, wait until it is ready, switch record and traffic at once.
+
+        :raises NotReadyError: it did not become ready; it was ended again
+        """
+
+    @abstractmethod
+    def _converge(self, record: Record) -> Record:
+        """Start what should run and does not, and clear away what a killed attempt left."""
+
+    @abstractmethod
+    def _finish(self, record: Record) -> None:
+        """Drain and end the old release, and clear away what nobody can go back to."""
+
+
+def _history(record: Record) -> list[Deployed]:
+    return [*([record.current] if record.current else []), *record.previous]

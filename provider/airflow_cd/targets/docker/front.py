@@ -1,0 +1,213 @@
+"""
+The front of one service in one environment: a Caddy (https://caddyserver.com) in a container that stays.
+
+Its volume holds the truth, as one file, ``upstream``: which generation gets the requests, and is therefore
+the current one. Caddy reads it anew for each request, so record and traffic switch by one rename, no
+reload, no dropped connection. Volumes of containers that run survive ``docker system prune``; labels of
+stopped containers, a usual place for records, do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import TargetError
+from airflow_cd.targets.base import Record
+from airflow_cd.targets.docker.engine import read_file, write_files
+from airflow_cd.targets.docker.probing import Probe
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+    from airflow_cd.targets.docker.engine import Engine
+
+_FOLDER = "/cd"
+_PORT = 8080
+_START_SECONDS = 30.0
+_SPEC = "airflow-cd.front"
+_READ_TRIES = 3
+# Through to the disk first: a record that a power cut emptied would be no record.
+_RENAME = 'sync && mv -f "$0" "$1"'
+
+
+class Front:
+    """The container with the proxy, its network and its volume."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._name = engine, f"{engine.name}.front"
+
+    def ensure_running(self) -> Container:
+        """
+        Start the front, or start it anew when its configuration changed.
+
+        :raises TargetError: it does not start, as when its port is taken
+        """
+        container = self._engine.container(self._name)
+        if container is not None and container.labels.get(_SPEC) != self._spec():
+            container.remove(force=True)
+            container = None
+        container = container or self._create()
+        if container.status != "running":
+            self._start(container)
+        return container
+
+    def record(self) -> Record:
+        """Return what the current generation says."""
+        container = self._engine.container(self._name) or self._recreated()
+        if container is None:
+            return Record()
+        for _ in range(_READ_TRIES):
+            upstream = read_file(container, f"{_FOLDER}/upstream")
+            if upstream is None:
+                return Record()
+            content = read_file(container, f"{_FOLDER}/generations/{_generation(upstream)}.json")
+            if content is not None:  # else it was switched and cleared away between the two
+                return Record.model_validate_json(content)
+        raise TargetError(
+            f"{self._engine.where}: the record of {upstream!r} is missing in volume {self._engine.name!r}; "
+            "remove that volume and the containers of this name to begin anew"
+        )
+
+    def make_current(self, record: Record) -> None:
+        """Switch record and traffic to this generation, at once; the front runs."""
+        container = self.ensure_running()
+        number, port = record.generation, self._engine.settings.container_port
+        files = {
+            f"generations/{number}.json": record.model_dump_json().encode(),
+            f"next-{number}": f"{alias(number)}:{port}".encode(),
+        }
+        write_files(container, _FOLDER, files)
+        self._run(container, "sh", "-c", _RENAME, f"{_FOLDER}/next-{number}", f"{_FOLDER}/upstream")
+
+    def prune(self, record: Record) -> None:
+        """Remove what was written of other generations."""
+        container, current = self.ensure_running(), f"{record.generation}.json"
+        old = ("find", f"{_FOLDER}/generations", "-type", "f", "!", "-name", current)
+        self._run(container, *old, "-exec", "rm", "-f", "{}", "+")
+        self._run(container, "find", _FOLDER, "-name", "next-*", "-exec", "rm", "-f", "{}", "+")
+
+    def probe(self) -> Probe:
+        """Return what looks at containers as the front sees them."""
+        return Probe(self.ensure_running())
+
+    def remove(self) -> None:
+        """Remove the container, the network and the volume with the record."""
+        from docker.errors import NotFound
+
+        if container := self._engine.container(self._name):
+            container.remove(force=True)
+        client = self._engine.client
+        for network in client.networks.list(names=[f"^{self._engine.name}$"]):
+            network.remove()
+        with suppress(NotFound):
+            client.volumes.get(self._engine.name).remove()
+
+    def _recreated(self) -> Container | None:
+        """Return a new front where somebody removed it, but left its volume."""
+        from docker.errors import NotFound
+
+        try:
+            self._engine.client.volumes.get(self._engine.name)
+        except NotFound:
+            return None
+        return self._create()
+
+    def _create(self) -> Container:
+        from docker.errors import APIError
+
+        engine, settings, client = self._engine, self._engine.settings, self._engine.client
+        if not client.networks.list(names=[f"^{engine.name}$"]):
+            client.networks.create(engine.name, driver="bridge", labels=engine.labels())
+        client.volumes.create(engine.name, labels=engine.labels())
+        try:
+            container = client.containers.create(
+                settings.front,
+                entrypoint=["caddy"],
+                command=["run", "--config", f"{_FOLDER}/front.json"],
+                name=self._name,
+                labels=engine.labels(front=self._spec()),
+                environment={"HOME": "/tmp", "XDG_CONFIG_HOME": "/tmp", "XDG_DATA_HOME": "/tmp"},
+                user="1000:1000",
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                network=engine.name,
+                ports={f"{_PORT}/tcp": (settings.host, settings.port)},
+                volumes={engine.name: {"bind": _FOLDER, "mode": "rw"}},
+                restart_policy={"Name": "unless-stopped"},
+            )
+        except APIError as error:
+            found = engine.container(self._name)
+            if error.status_code != 409 or found is None:
+                raise
+            return found
+        write_files(container, _FOLDER, {"front.json": json.dumps(_CONFIG, indent=1).encode()})
+        return container
+
+    def _start(self, container: Container) -> None:
+        from docker.errors import APIError
+
+        settings = self._engine.settings
+        try:
+            container.start()
+        except APIError as error:
+            container.remove(force=True)
+            raise TargetError(
+                f"{self._engine.where}: the front cannot listen on {settings.host}:{settings.port}: "
+                f"{error.explanation}. Free the port, or choose another `port:` for this environment."
+            ) from error
+        probe, deadline = Probe(container), time.monotonic() + _START_SECONDS
+        while probe.status("127.0.0.1", _PORT, "/") is None:
+            container.reload()
+            if container.status != "running" or time.monotonic() > deadline:
+                said = container.logs(tail=20).decode(errors="replace")
+                raise TargetError(f"{self._engine.where}: the front does not start: {said}")
+
+    def _run(self, container: Container, *argv: str) -> None:
+        code, output = container.exec_run(list(argv), user="0")
+        if code:
+            said = output.decode(errors="replace").strip()
+            raise TargetError(f"{self._engine.where}: {argv[0]} in {self._name} failed: {said}")
+
+    def _spec(self) -> str:
+        settings = self._engine.settings
+        spec = [settings.front, settings.host, settings.port, _CONFIG]
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def alias(generation: int) -> str:
+    """Return what the front calls the container of a generation."""
+    return f"g{generation}"
+
+
+def _generation(upstream: bytes) -> int:
+    return int(upstream.decode().partition(":")[0].removeprefix("g"))
+
+
+def _config() -> dict[str, Any]:
+    """Caddy's JSON configuration: https://caddyserver.com/docs/json/"""
+    proxy = {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": f"{{file.{_FOLDER}/upstream}}"}],
+        # Idle connections to a container are closed soon, so that it counts as drained.
+        "transport": {"protocol": "http", "keep_alive": {"enabled": True, "idle_timeout": "1s"}},
+        "load_balancing": {"try_duration": "3s", "try_interval": "50ms"},
+        "flush_interval": -1,
+    }
+    server = {
+        "listen": [f":{_PORT}"],
+        "automatic_https": {"disable": True},
+        "protocols": ["h1"],
+        "routes": [{"handle": [proxy]}],
+    }
+    return {
+        "admin": {"disabled": True, "config": {"persist": False}},
+        "logging": {"logs": {"default": {"level": "WARN"}}},
+        "apps": {"http": {"grace_period": "10s", "servers": {"front": server}}},
+    }
+
+
+_CONFIG = _config()

@@ -1,0 +1,129 @@
+"""Who may change what runs: a lease that the engine takes from a holder that dies."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import DeployConflictError
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+    from airflow_cd.targets.docker.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_HOLDER = "airflow-cd.holder"
+# A holder that was killed a moment ago is let go of by then.
+_PATIENCE = 3.0
+_NEVER_STARTED = 30.0
+# Only where the engine does not notice that a holder is gone, as when it was restarted with live-restore.
+_AT_MOST = 2 * 3600.0
+
+
+class Lease:
+    """
+    A container that runs ``cat`` for as long as its holder is connected to its input, and is then removed.
+
+    Its name can be had once. When the holder is killed, or its machine dies, the connection ends, and with it
+    ``cat``. A holder that lost the lease, since the engine was restarted, finds that out by :meth:`check`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._name = engine, f"{engine.name}.lease"
+        self._held: Container | None = None
+
+    @contextmanager
+    def held(self, actor: str, what: str) -> Iterator[None]:
+        """Hold the lease. :raises DeployConflictError: another holds it"""
+        self._held, connection = self._take(actor, what)
+        try:
+            yield
+        finally:
+            with suppress(Exception):  # else the engine removes it when the connection ends, just below
+                self._held.remove(force=True)
+            self._held = None
+            connection.close()
+
+    def check(self) -> None:
+        """Make sure that the lease is still held. :raises DeployConflictError: it is not"""
+        assert self._held is not None, "checked by its holder"
+        current = self._engine.container(self._name)
+        if current is None or current.id != self._held.id or current.status != "running":
+            raise DeployConflictError(
+                f"the lease on {self._engine.where} was lost, as when the engine was restarted; "
+                "nothing was switched"
+            )
+
+    def _take(self, actor: str, what: str) -> tuple[Container, Any]:
+        end = time.monotonic() + _PATIENCE
+        while True:
+            taken = self._try(actor, what)
+            if taken is not None:
+                return taken
+            holder = self._engine.container(self._name)
+            if holder is not None and self._is_abandoned(holder):
+                with suppress(Exception):  # somebody else was faster
+                    holder.remove(force=True)
+            elif time.monotonic() > end:
+                raise DeployConflictError(
+                    f"{self._engine.where} is being deployed by somebody else: {_described(holder)}"
+                )
+            else:
+                time.sleep(0.1)
+
+    def _try(self, actor: str, what: str) -> tuple[Container, Any] | None:
+        from docker.errors import APIError
+
+        client = self._engine.client
+        holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
+        try:
+            made = client.api.create_container(
+                self._engine.settings.front,
+                entrypoint=["cat"],
+                name=self._name,
+                labels=self._engine.labels(holder=json.dumps({**holder, "machine": socket.gethostname()})),
+                stdin_open=True,
+                host_config=client.api.create_host_config(
+                    auto_remove=True, network_mode="none", cap_drop=["ALL"]
+                ),
+            )
+        except APIError as error:
+            if error.status_code == 409:
+                return None
+            raise
+        connection = client.api.attach_socket(made["Id"], {"stdin": 1, "stream": 1})
+        client.api.start(made["Id"])
+        return client.containers.get(made["Id"]), connection
+
+    @staticmethod
+    def _is_abandoned(holder: Container) -> bool:
+        age = time.time() - float(_holder(holder).get("since", 0))
+        allowed = _AT_MOST if holder.status == "running" else _NEVER_STARTED
+        return holder.status in ("exited", "dead") or age > allowed
+
+
+def _holder(container: Container) -> dict[str, Any]:
+    try:
+        found = json.loads(container.labels.get(_HOLDER, ""))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _described(container: Container | None) -> str:
+    holder = _holder(container) if container is not None else {}
+    if not holder:
+        return "unknown"
+    seconds = max(time.time() - holder["since"], 0)
+    return (
+        f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now "
+        f"(process {holder['pid']} on {holder['machine']})"
+    )

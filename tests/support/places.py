@@ -1,0 +1,228 @@
+"""Places for the conformance suite: a target, a store, and releases to deploy, of each kind of target."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from demo.ports import any_free
+from tests.support.engine import need_front_image, remove_all
+from tests.support.images import Registry, built
+from tests.support.releases import release_of
+
+from airflow_cd.artifacts.archive import pack, unpack
+from airflow_cd.artifacts.base import ArtifactStore
+from airflow_cd.artifacts.registry import open_store
+from airflow_cd.hooks.docker import docker_client
+from airflow_cd.model.release import Release
+from airflow_cd.model.service import Environment
+from airflow_cd.targets.base import Access, Target
+from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.targets.registry import open_target
+
+APP = """
+import json, os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = (json.dumps(dict(os.environ)) if self.path == "/env" else {text!r}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+BROKEN = "print('no database'); raise SystemExit(3)"
+
+DEPLOY = """
+import sys
+from pathlib import Path
+from airflow_cd.artifacts.archive import unpack
+from airflow_cd.artifacts.registry import open_store
+from airflow_cd.hooks.docker import docker_client
+from airflow_cd.model.release import Release
+from airflow_cd.model.service import Environment
+from airflow_cd.targets.base import Access
+from airflow_cd.targets.registry import open_target
+service, environment, release, store, data, expected, actor = sys.argv[1:]
+access = Access(Path(data), unpack, docker_client)
+target = open_target(service, Environment.model_validate_json(environment), access)
+sys.stdin.readline()
+try:
+    record = target.deploy(
+        Release.model_validate_json(release), open_store(store), expected=int(expected), actor=actor
+    )
+    print("WON", record.generation)
+except Exception as error:
+    print("LOST", type(error).__name__, error)
+"""
+
+
+class Place:
+    """A target, a store, and releases to deploy."""
+
+    kind = ""
+    service = "hello"
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.data, self.folder = folder / "data", folder
+        self.store: ArtifactStore = open_store((folder / "store").as_uri())
+        self.port = any_free()[0]
+        self.made = 0
+        self.reopen(**settings)
+
+    def reopen(self, **settings: Any) -> None:
+        """Define the environment anew, with these settings besides the usual ones."""
+        target = {self.kind: {**self.settings(), **settings}}
+        self.environment = Environment.model_validate({"name": "production", "target": target})
+        self.target: Target = open_target(self.service, self.environment, self.access())
+
+    def access(self) -> Access:
+        return Access(self.data, unpack, docker_client, lambda conn_id: f"password of {conn_id}")
+
+    def settings(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def release(self, text: str, code: str = APP) -> Release:
+        """Return a new release that answers with this text."""
+        self.made += 1
+        release = self.packaged(text, code.replace("{text!r}", repr(text)))
+        revision = release.revision.model_copy(update={"sha": f"{self.made:040x}"})
+        return release.model_copy(update={"revision": revision})
+
+    def packaged(self, text: str, code: str) -> Release:
+        raise NotImplementedError
+
+    def deploy(self, release: Release, expected: int | None = None) -> int:
+        if expected is None:
+            expected = self.target.record().generation
+        return self.target.deploy(release, self.store, expected=expected, actor="test").generation
+
+    def deploying_process(
+        self, release: Release, expected: int, actor: str = "other", env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Return a process that deploys once it reads a line."""
+        argv = [
+            *(
+                sys.executable,
+                "-c",
+                DEPLOY,
+                self.service,
+                self.environment.model_dump_json(),
+            ),
+            *(release.model_dump_json(), self.store.url, str(self.data), str(expected), actor),
+        ]
+        return subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+        )
+
+    def served(self, path: str = "/") -> str:
+        return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
+
+    def instances(self) -> list[str]:
+        """Return the names of what runs releases of this service, the front left out."""
+        raise NotImplementedError
+
+    def kept(self) -> set[str]:
+        """Return the digests of the releases that are still there to go back to, and of what runs."""
+        raise NotImplementedError
+
+    def lose_sources(self) -> None:
+        """Make sure that nothing can be fetched any more."""
+        raise NotImplementedError
+
+    def spoil(self, release: Release) -> None:
+        """Have another content where the release's is fetched from."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class LocalPlace(Place):
+    kind = "local"
+
+    def settings(self) -> dict[str, Any]:
+        return {"command": ["python", "app.py"], "port": self.port, "drain": "2s", "keep": 2}
+
+    def packaged(self, text: str, code: str) -> Release:
+        source = self.folder / f"source-{text}"
+        source.mkdir()
+        (source / "app.py").write_text(code)
+        pack(source, self.folder / "archive", include=["**"])
+        return release_of(self.store.put_file(self.folder / "archive"), version=text, subject=text)
+
+    def instances(self) -> list[str]:
+        return [path.stem for path in self.data.rglob("supervisor.d/*.conf") if "front" not in path.stem]
+
+    def kept(self) -> set[str]:
+        folders = (self.data / "local" / self.service / "production/releases").iterdir()
+        return {f"sha256:{folder.name}" for folder in folders}
+
+    def lose_sources(self) -> None:
+        import shutil
+
+        shutil.rmtree(self.folder / "store")
+
+    def spoil(self, release: Release) -> None:
+        for blob in (self.folder / "store/blobs").rglob("*"):
+            if blob.is_file() and release.digest.endswith(blob.name):
+                blob.write_bytes(b"evil")
+
+    def close(self) -> None:
+        shutdown(root_of(self.data))
+
+
+class DockerPlace(Place):
+    """Releases are images; the service has a name that no other test has."""
+
+    kind = "docker"
+
+    def __init__(self, folder: Path, engine: Any, registry: Registry, **settings: Any) -> None:
+        self.engine, self.registry = engine, registry
+        self.service = f"hello-{uuid.uuid4().hex[:8]}"
+        need_front_image(engine)
+        self.repository = f"{self.registry.address}/{self.service}"
+        super().__init__(folder, **settings)
+
+    def settings(self) -> dict[str, Any]:
+        return {"port": self.port, "drain": "2s", "keep": 2, "init": True}
+
+    def packaged(self, text: str, code: str) -> Release:
+        digest = built(self.engine, self.repository, text, code)
+        release = release_of(digest, version=text, subject=text)
+        return release.model_copy(update={"image": self.repository})
+
+    def instances(self) -> list[str]:
+        label = {"label": [f"airflow-cd.target={self.service}/production", "airflow-cd.generation"]}
+        return sorted(one.name for one in self.engine.containers.list(all=True, filters=label))
+
+    def kept(self) -> set[str]:
+        held = set()
+        for image in self.engine.images.list(self.repository):
+            held |= {name.partition("@")[2] for name in image.attrs["RepoDigests"]}
+        return held
+
+    def lose_sources(self) -> None:
+        self.registry.forget(self.service)
+
+    def spoil(self, release: Release) -> None:
+        self.registry.spoil(self.service, release.digest)
+
+    def close(self) -> None:
+        remove_all(self.engine, self.service, self.repository)
