@@ -22,6 +22,7 @@ from tests.support.git_repository import GitRepository
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import DeployConflictError
+from airflow_cd.hooks.docker import docker_client
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
 from airflow_cd.targets.base import Access, Record, Target
@@ -54,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
 REPORT = """<testsuite><testcase classname="t" name="good"/>{bad}</testsuite>"""
@@ -184,13 +185,15 @@ class TestService:
         for file in self.airflow.dags_folder.glob(f"{self.name}.*"):
             file.unlink()
         for environment in service.environments:
-            target = open_target(self.name, environment, Access(self.airflow.home / "cd", unpack))
+            target = open_target(self.name, environment, self._access())
             wait_until(partial(_is_removed, target), f"{self.name} is removed", timeout=60)
 
     def _target(self, environment: str) -> Target:
         service = Service.model_validate(self.definition)
-        data = self.airflow.home / "cd"
-        return open_target(self.name, service.environment(environment), Access(data, unpack))
+        return open_target(self.name, service.environment(environment), self._access())
+
+    def _access(self) -> Access:
+        return Access(self.airflow.home / "cd", unpack, docker_client)
 
     def _write(self) -> None:
         self._write_file()

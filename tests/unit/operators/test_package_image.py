@@ -17,6 +17,7 @@ from tests.support.image_run import ImageRun
 from tests.support.images import DOCKERFILE, Registry, registry  # noqa: F401
 from tests.support.signing_keys import new_key, private_pem
 
+from airflow_cd.artifacts.images.building import tag_of
 from airflow_cd.exceptions import ArtifactError
 from airflow_cd.model.release import Release
 
@@ -44,7 +45,7 @@ def test_a_commit_becomes_the_image_that_serves(run: ImageRun) -> None:
     assert run.registry.holds(run.name, package["digest"]) == package["digest"]
     release = Release.model_validate_json(run.store.get_bytes(package["manifest"]))
     assert (release.image, release.digest) == (run.repository_of_images, package["digest"])
-    assert run.registry.holds(run.name, release.version) == release.digest, "a tag for people"
+    assert run.registry.holds(run.name, tag_of(release.version)) == release.digest, "a tag for people"
 
     deployed = run.deploy(service)
     assert (run.served(), deployed["digest"]) == ("one", release.digest)
