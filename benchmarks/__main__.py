@@ -20,6 +20,7 @@ BENCHMARKS = (
     "superseding",
     "parked",
     "celery",
+    "docker",
     "train",
 )
 

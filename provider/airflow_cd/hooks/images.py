@@ -73,17 +73,17 @@ def attach_documents(image: Image, digest: str, documents: Mapping[str, bytes]) 
     """
     Attach documents to an image in its registry, by media type. What is attached already stays as it is.
 
-    A registry that takes no such things is told of in the log; the documents are in the artifact store too.
-
     :raises ArtifactError: the registry does not answer, or refuses the login
     """
     from airflow_cd.artifacts.images.referrers import attach
     from airflow_cd.artifacts.images.registry import path_of, registry_client
 
-    with _reported(image), registry_client(image.repository, registry_login(image.conn_id)) as client:
-        for kind, document in documents.items():
-            attached = attach(client, path_of(image.repository), digest, kind, document)
-            log.info("Attached %s: %s@%s", kind, image.repository, attached)
+    with _reported(image):
+        login = registry_login(image.conn_id)
+        with registry_client(image.repository, login, image.registry_url) as client:
+            for kind, document in documents.items():
+                attached = attach(client, path_of(image.repository), digest, kind, document)
+                log.info("Attached %s: %s@%s", kind, image.repository, attached)
 
 
 def _made_before(
@@ -144,7 +144,7 @@ def _newest(client: DockerClient, service: Service, image: Image, store: Artifac
 
 
 def _key(image: Image, build: str, sha: str) -> str:
-    definition = image.model_dump(mode="json", exclude={"engine", "conn_id"})
+    definition = image.model_dump(mode="json", exclude={"engine", "conn_id", "registry_url"})
     content = json.dumps([definition, build, sha], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

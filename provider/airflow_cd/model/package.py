@@ -42,6 +42,7 @@ class Image(Frozen):
     :param args: values of the Dockerfile's ``ARG``; never secrets, they stay in the image
     :param engine: address of the engine that builds, as a runner has it
     :param conn_id: Airflow connection of type ``docker`` with the login of the registry
+    :param registry_url: where workers reach the registry, if not by the name that the engine knows it by
     """
 
     repository: Annotated[str, AfterValidator(_with_registry)]
@@ -51,6 +52,7 @@ class Image(Frozen):
     args: Env = Field(default_factory=dict)
     engine: Engine | None = None
     conn_id: str | None = None
+    registry_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] | None = None
 
 
 class Package(Frozen):

@@ -70,8 +70,8 @@ class DockerTarget(Frozen):
     :param init: run the command below a tiny init, which hands on signals and collects orphans. Without, a
         program that does not expect to be process 1 may ignore being told to end.
     :param restart: whether the engine starts a container again that ended
-    :param ready: path that must answer below 400 before the new release gets requests; without it, and
-        without a ``HEALTHCHECK`` of the image, the release is ready when its port accepts a connection
+    :param ready: path that must answer below 400 before the new release gets requests; without it
+        any answer to ``/`` will do. A ``HEALTHCHECK`` of the image must say ``healthy`` besides
     :param start_timeout: how long a release may take to become ready
     :param drain: how long requests to the old release may take to finish after the switch
     :param stop_timeout: how long the old container may take to end when it is told to

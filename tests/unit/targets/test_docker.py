@@ -116,6 +116,27 @@ def test_what_never_gets_healthy_leaves_nothing(place: DockerPlace) -> None:
     assert place.target.record().generation == 0
 
 
+SILENT = """
+import os, socket, time
+with socket.create_server((os.environ["HOST"], int(os.environ["PORT"]))):
+    time.sleep(60)
+"""
+ENDS = APP.replace(".serve_forever()", ".handle_request()")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(SILENT, "did not answer to GET / on port 8080"), (ENDS, "it ended with exit code 0")],
+    ids=["never answers", "answers once"],
+)
+def test_an_open_port_is_not_enough(place: DockerPlace, code: str, says: str) -> None:
+    place.deploy(place.release("one"))
+    place.reopen(start_timeout="3s")
+    with pytest.raises(NotReadyError, match=says):
+        place.deploy(place.release("two", code))
+    assert place.served() == "one"
+
+
 def test_the_images_own_health_check_counts(place: DockerPlace) -> None:
     check = 'HEALTHCHECK --interval=1s --retries=1 CMD ["python", "-c", "{code}"]'
     well = with_dockerfile(place, "well", DOCKERFILE.format(more=check.format(code="")))

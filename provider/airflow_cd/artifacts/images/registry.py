@@ -15,7 +15,7 @@ _HOSTS = {"docker.io": "registry-1.docker.io"}
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-def registry_client(repository: str, login: tuple[str, str] | None) -> httpx.Client:
+def registry_client(repository: str, login: tuple[str, str] | None, url: str | None = None) -> httpx.Client:
     """
     Return a client of the registry that a repository lies in.
 
@@ -23,12 +23,13 @@ def registry_client(repository: str, login: tuple[str, str] | None) -> httpx.Cli
 
     :param repository: of an image, with its registry
     :param login: user and password
+    :param url: where the registry is reached; default: made of its name
     """
     registry = repository.partition("/")[0]
     host = _HOSTS.get(registry, registry)
     is_here = host.rpartition(":")[0] in ("localhost", "127.0.0.1") or host in ("localhost", "127.0.0.1")
     return httpx.Client(
-        base_url=f"{'http' if is_here else 'https'}://{host}",
+        base_url=url or f"{'http' if is_here else 'https'}://{host}",
         auth=RegistryAuth(login),
         timeout=_TIMEOUT_SECONDS,
         follow_redirects=True,

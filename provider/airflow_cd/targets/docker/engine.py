@@ -70,18 +70,20 @@ class Engine:
             raise TargetError(f"{self.where}: {engine} failed: {error}") from error
 
 
-def read_file(container: Container, path: str) -> bytes | None:
-    """Return a file of a container, which may be stopped; ``None`` when it is not there."""
+def read_folder(container: Container, folder: str) -> dict[str, bytes]:
+    """Return the files below a folder of a container, which may be stopped, by their paths in it."""
     from docker.errors import NotFound
 
     try:
-        chunks, _ = container.get_archive(path)
+        chunks, _ = container.get_archive(f"{folder}/.")
     except NotFound:
-        return None
+        return {}
+    files = {}
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-        member = tar.next()
-        content = tar.extractfile(member) if member is not None else None
-        return content.read() if content is not None else None
+        for member in tar:
+            if (content := tar.extractfile(member)) is not None:
+                files[member.name.removeprefix("./")] = content.read()
+    return files
 
 
 def write_files(container: Container, folder: str, files: Mapping[str, bytes], mode: int = 0o644) -> None:

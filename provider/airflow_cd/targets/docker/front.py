@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.targets.base import Record
-from airflow_cd.targets.docker.engine import read_file, write_files
+from airflow_cd.targets.docker.engine import read_folder, write_files
 from airflow_cd.targets.docker.probing import Probe
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from airflow_cd.targets.docker.engine import Engine
 
 _FOLDER = "/cd"
-_PORT = 8080
+_PORT, _ALIVE_PORT = 8080, 8081
 _START_SECONDS = 30.0
 _SPEC = "airflow-cd.front"
 _READ_TRIES = 3
-# Through to the disk first: a record that a power cut emptied would be no record.
-_RENAME = 'sync && mv -f "$0" "$1"'
+# Through to the disk first: a record that a power cut emptied would be no record. Then what is old goes.
+_SWITCH = 'sync && mv -f "$0" "$1" && shift && "$@"'
 
 
 class Front:
@@ -61,11 +61,12 @@ class Front:
         if container is None:
             return Record()
         for _ in range(_READ_TRIES):
-            upstream = read_file(container, f"{_FOLDER}/upstream")
+            files = read_folder(container, _FOLDER)
+            upstream = files.get("upstream")
             if upstream is None:
                 return Record()
-            content = read_file(container, f"{_FOLDER}/generations/{_generation(upstream)}.json")
-            if content is not None:  # else it was switched and cleared away between the two
+            content = files.get(f"generations/{_generation(upstream)}.json")
+            if content is not None:  # else it was switched while the folder was read
                 return Record.model_validate_json(content)
         raise TargetError(
             f"{self._engine.where}: the record of {upstream!r} is missing in volume {self._engine.name!r}; "
@@ -81,14 +82,13 @@ class Front:
             f"next-{number}": f"{alias(number)}:{port}".encode(),
         }
         write_files(container, _FOLDER, files)
-        self._run(container, "sh", "-c", _RENAME, f"{_FOLDER}/next-{number}", f"{_FOLDER}/upstream")
+        self._run(
+            container, "sh", "-c", _SWITCH, f"{_FOLDER}/next-{number}", f"{_FOLDER}/upstream", *_old(number)
+        )
 
     def prune(self, record: Record) -> None:
-        """Remove what was written of other generations."""
-        container, current = self.ensure_running(), f"{record.generation}.json"
-        old = ("find", f"{_FOLDER}/generations", "-type", "f", "!", "-name", current)
-        self._run(container, *old, "-exec", "rm", "-f", "{}", "+")
-        self._run(container, "find", _FOLDER, "-name", "next-*", "-exec", "rm", "-f", "{}", "+")
+        """Remove what killed attempts wrote of other generations."""
+        self._run(self.ensure_running(), *_old(record.generation))
 
     def probe(self) -> Probe:
         """Return what looks at containers as the front sees them."""
@@ -160,7 +160,7 @@ class Front:
                 f"{error.explanation}. Free the port, or choose another `port:` for this environment."
             ) from error
         probe, deadline = Probe(container), time.monotonic() + _START_SECONDS
-        while probe.status("127.0.0.1", _PORT, "/") is None:
+        while probe.status("127.0.0.1", _ALIVE_PORT, "/") is None:
             container.reload()
             if container.status != "running" or time.monotonic() > deadline:
                 said = container.logs(tail=20).decode(errors="replace")
@@ -183,6 +183,13 @@ def alias(generation: int) -> str:
     return f"g{generation}"
 
 
+def _old(generation: int) -> tuple[str, ...]:
+    """Return the command that removes what was written of all other generations."""
+    record, others = f"{generation}.json", f"{_FOLDER}/generations/*.json"
+    which = ("(", "-path", others, "!", "-name", record, "-o", "-name", "next-*", ")")
+    return "find", _FOLDER, "-type", "f", *which, "-exec", "rm", "-f", "{}", "+"
+
+
 def _generation(upstream: bytes) -> int:
     return int(upstream.decode().partition(":")[0].removeprefix("g"))
 
@@ -203,10 +210,16 @@ def _config() -> dict[str, Any]:
         "protocols": ["h1"],
         "routes": [{"handle": [proxy]}],
     }
+    # Not published: for whoever started the front, since before the first release it has no other answer.
+    alive = {
+        "listen": [f":{_ALIVE_PORT}"],
+        "automatic_https": {"disable": True},
+        "routes": [{"handle": [{"handler": "static_response", "status_code": 200}]}],
+    }
     return {
         "admin": {"disabled": True, "config": {"persist": False}},
         "logging": {"logs": {"default": {"level": "WARN"}}},
-        "apps": {"http": {"grace_period": "10s", "servers": {"front": server}}},
+        "apps": {"http": {"grace_period": "10s", "servers": {"front": server, "alive": alive}}},
     }
 
 

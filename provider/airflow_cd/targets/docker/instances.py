@@ -145,6 +145,8 @@ class Instances:
     def _await_ready(self, container: Container, generation: int, probe: Probe, started: float) -> None:
         allowed = self._settings.start_timeout.total_seconds()
         while True:
+            answer = probe.status(alias(generation), self._settings.container_port, self._path)
+            # Asked after the answer: what answered and then ended is not ready.
             container.reload()
             state = container.attrs["State"]
             # One that was restarted has crashed once already, whatever it does now.
@@ -154,23 +156,26 @@ class Instances:
             health = (state.get("Health") or {}).get("Status")
             if health == "unhealthy":
                 raise self._not_ready(container, "its HEALTHCHECK says that it is unhealthy")
-            missing = self._missing(health, generation, probe)
+            missing = self._missing(health, answer)
             if missing is None:
                 return
             if time.monotonic() - started > allowed:
                 raise self._not_ready(container, f"{missing} within {allowed:g} s")
             time.sleep(_POLL_SECONDS)
 
-    def _missing(self, health: str | None, generation: int, probe: Probe) -> str | None:
-        """Return what is not there yet."""
+    @property
+    def _path(self) -> str:
+        return self._settings.ready or "/"
+
+    def _missing(self, health: str | None, answer: int | None) -> str | None:
+        """Return what is not there yet. Without `ready:`, whatever it answers will do."""
         if health == "starting":
             return "its HEALTHCHECK did not say that it is healthy"
-        port, path = self._settings.container_port, self._settings.ready
-        status = probe.status(alias(generation), port, path or "/")
-        if status is None:
-            return f"nothing listened on port {port} (PORT, on all addresses)"
-        if path is not None and not 200 <= status < 400:
-            return f"{path} answered {status or 'no HTTP'} on port {port}"
+        if answer is None:
+            where = f"port {self._settings.container_port} (PORT, on all addresses)"
+            return f"it did not answer to GET {self._path} on {where}"
+        if self._settings.ready is not None and not 200 <= answer < 400:
+            return f"{self._path} answered {answer}"
         return None
 
     def _not_ready(self, container: Container, why: str) -> NotReadyError:

@@ -110,10 +110,10 @@ class DockerTarget(BlueGreenTarget):
         if record.current is not None and not self._instances.alive(record.generation):
             self._images.need(record.current.release)
             self._instances.start(record.current.release, record.generation, probe)
+        self._front.prune(record)
         self._finish(record)
         return record
 
     def _finish(self, record: Record) -> None:
         self._instances.end_others(record.generation, self._front.probe())
-        self._front.prune(record)
         self._images.prune(record)
