@@ -12,7 +12,7 @@ from demo.waiting import wait_until
 from tests.integration.services import TestService, made
 from tests.integration.test_docker_runner import tries, worker_of
 from tests.support.engine import need_front_image, remove_all
-from tests.support.images import DOCKERFILE, Registry, registry  # noqa: F401
+from tests.support.images import DOCKERFILE, Registry
 
 pytestmark = pytest.mark.scheduler
 
@@ -45,7 +45,7 @@ class DockerService(TestService):
 def service(
     airflow: RunningAirflow,
     engine: Any,
-    registry: Registry,  # noqa: F811
+    registry: Registry,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[MakeService]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +15,20 @@ class Relay:
 
     :param path: of the socket it listens on
     :param behind: of the socket it hands on to
+    :param tls: listen on a port of this machine instead, with this
     """
 
-    def __init__(self, path: Path, behind: str) -> None:
-        self.address, self._behind = f"unix://{path}", behind
+    def __init__(self, path: Path, behind: str, tls: ssl.SSLContext | None = None) -> None:
+        self.address, self._behind, self._tls = f"unix://{path}", behind, tls
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
+        if tls is not None:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        else:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(path))
+            self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -39,6 +45,11 @@ class Relay:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self._tls is not None:
+                try:
+                    near = self._tls.wrap_socket(near, server_side=True)
+                except OSError:  # no certificate, or not ours
+                    continue
             far = socket.socket(socket.AF_UNIX)
             far.connect(self._behind)
             with self._lock:

@@ -14,8 +14,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from demo.waiting import wait_until
 from tests.support.image_run import ImageRun
-from tests.support.images import DOCKERFILE, Registry, registry  # noqa: F401
+from tests.support.images import DOCKERFILE, Registry
 from tests.support.signing_keys import new_key, private_pem
+from tests.support.small_disk import mounted
 
 from airflow_cd.artifacts.images.building import tag_of
 from airflow_cd.exceptions import ArtifactError
@@ -30,7 +31,7 @@ def run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     engine: Any,
-    registry: Registry,  # noqa: F811
+    registry: Registry,
 ) -> Iterator[ImageRun]:
     one = ImageRun(tmp_path, monkeypatch, engine, registry)
     try:
@@ -212,6 +213,23 @@ class TestRegistryGone:
         assert own.registry.holds(own.name, package["digest"]) == package["digest"]
         own.deploy(service)
         assert own.served() == "one"
+
+    def test_for_want_of_room(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+        with mounted(tmp_path / "small", "400m") as disk:
+            one = ImageRun(tmp_path, monkeypatch, engine, Registry(disk.path / "registry"))
+            try:
+                service, sha = one.defined(), one.commit("one")
+                disk.fill(64 * 1024)
+                with pytest.raises(ArtifactError, match="pushing .* failed"):
+                    one.package(service, sha)
+                disk.make_room()
+                package = one.package(service)
+                assert one.registry.holds(one.name, package["digest"]) == package["digest"]
+                one.deploy(service)
+                assert one.served() == "one"
+            finally:
+                one.close()
+                one.registry.stop()
 
     def test_before_the_evidence_is_attached(self, own: ImageRun, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow_cd.hooks import images

@@ -11,8 +11,6 @@ import httpx
 import pytest
 from demo.ports import is_listening
 from demo.waiting import wait_until
-from tests.support.engine import engine  # noqa: F401
-from tests.support.images import registry  # noqa: F401
 from tests.support.places import BROKEN, DockerPlace, LocalPlace, Place
 
 from airflow_cd.exceptions import (

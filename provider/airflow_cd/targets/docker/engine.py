@@ -65,7 +65,7 @@ class Engine:
 
         try:
             yield
-        except (DockerException, EngineError, RequestException) as error:
+        except (DockerException, EngineError, RequestException, ConnectionError) as error:
             engine = self.settings.engine or "the Docker engine"
             raise TargetError(f"{self.where}: {engine} failed: {error}") from error
 
