@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,12 @@ def need_front_image(engine: Any) -> None:
 
 def remove_all(engine: Any, service: str, repository: str) -> None:
     """Remove containers, network, volume and images of a service that a Docker target ran."""
+    from docker.errors import NotFound
+
     named = {"filters": {"name": f"cd.{service}."}}
     for container in engine.containers.list(all=True, ignore_removed=True, **named):
-        container.remove(force=True, v=True)
+        with suppress(NotFound):  # it was on its way out
+            container.remove(force=True, v=True)
     for network in engine.networks.list(**named):
         network.remove()
     for volume in engine.volumes.list(**named):

@@ -29,7 +29,7 @@ _FOLDER = "/cd"
 _PORT, _ALIVE_PORT = 8080, 8081
 _START_SECONDS = 30.0
 _SPEC = "airflow-cd.front"
-_READ_TRIES = 3
+_READ_TRIES, _REMOVE_TRIES = 3, 5
 # Through to the disk first: a record that a power cut emptied would be no record. Then what is old goes.
 _SWITCH = 'sync && mv -f "$0" "$1" && shift && "$@"'
 
@@ -96,15 +96,21 @@ class Front:
 
     def remove(self) -> None:
         """Remove the container, the network and the volume with the record."""
-        from docker.errors import NotFound
+        from docker.errors import APIError, NotFound
 
-        if container := self._engine.container(self._name):
-            container.remove(force=True)
         client = self._engine.client
-        for network in client.networks.list(names=[f"^{self._engine.name}$"]):
-            network.remove()
-        with suppress(NotFound):
-            client.volumes.get(self._engine.name).remove()
+        for attempt in range(1, _REMOVE_TRIES + 1):
+            with suppress(NotFound):
+                client.containers.get(self._name).remove(force=True)
+            try:
+                for network in client.networks.list(names=[f"^{self._engine.name}$"]):
+                    network.remove()
+                with suppress(NotFound):
+                    client.volumes.get(self._engine.name).remove()
+                return
+            except APIError:  # whoever asked for the record meanwhile has made a front to read it from
+                if attempt == _REMOVE_TRIES:
+                    raise
 
     def _recreated(self) -> Container | None:
         """Return a new front where somebody removed it, but left its volume."""
