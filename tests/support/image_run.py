@@ -44,7 +44,8 @@ class ImageRun(LocalRun):
         return Service.model_validate(definition)
 
     def commit(self, text: str, dockerfile: str = DOCKERFILE, **files: str) -> str:
-        code = APP.replace("{text!r}", repr(text))
+        # Another image than any other test's: what one removes, another may be building on.
+        code = APP.replace("{text!r}", repr(text)) + f"\n# {self.name}\n"
         return self.repository.commit({"app.py": code, "Dockerfile": dockerfile, **files})
 
     def close(self) -> None:

@@ -88,7 +88,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 def built(engine: Any, repository: str, tag: str, code: str, dockerfile: str = DOCKERFILE) -> str:
     """Build an image of a Python program, push it, and return the digest the registry gave it."""
-    context = tar_of({"Dockerfile": dockerfile.encode(), "app.py": code.encode()})
+    # Another image than any other test's: what one removes, another may be building on.
+    own = f"{code}\n# {repository}\n"
+    context = tar_of({"Dockerfile": dockerfile.encode(), "app.py": own.encode()})
     engine.images.build(fileobj=context, custom_context=True, tag=f"{repository}:{tag}", rm=True)
     digests = [event["aux"]["Digest"] for event in _pushed(engine, repository, tag) if "aux" in event]
     # What the builder keeps is not what a target keeps.

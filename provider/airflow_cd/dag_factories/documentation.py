@@ -21,7 +21,7 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
     lines = [
         f"### {service.name}: continuous {service.pipeline}",
         "",
-        f"Every push to {code(source.branch)} of {code(_without_user(source.repository))}{path} "
+        f"Every push to {code(source.branch)} of {code(source.public_repository)}{path} "
         "starts a run; "
         "**Trigger** with a full commit SHA as `revision` releases that commit.",
         "",
@@ -144,9 +144,3 @@ def _who(environment: Environment, approved: Collection[str]) -> str:
     if policy and policy.expires_after:
         who += f"; expires after {format_duration(policy.expires_after)}"
     return who
-
-
-def _without_user(repository: str) -> str:
-    """A repository URL may carry a token; documentation is for everybody."""
-    scheme, found, rest = repository.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else repository

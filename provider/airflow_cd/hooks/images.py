@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STATEMENT = "application/vnd.in-toto+json"
 SBOM = "application/vnd.cyclonedx+json"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 
@@ -115,7 +114,7 @@ def _make(
     image = service.package.image
     assert image is not None, "the service is packaged as an image"
     tag = tag_of(revision.version)
-    labels = labels_of(service.name, _without_user(service.source.repository), revision)
+    labels = labels_of(service.name, service.source.public_repository, revision)
     before = _newest(client, service, image, store)
     built = build_image(client, image, tree, labels, tag, log.info, before)
     digest = push_image(client, image.repository, tag)
@@ -147,12 +146,6 @@ def _key(image: Image, build: str, sha: str) -> str:
     definition = image.model_dump(mode="json", exclude={"engine", "conn_id", "registry_url"})
     content = json.dumps([definition, build, sha], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _without_user(repository: str) -> str:
-    """A repository's URL may carry a token; the labels of an image are for everybody."""
-    scheme, found, rest = repository.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else repository
 
 
 @contextmanager

@@ -45,6 +45,12 @@ class Source(Frozen):
     poll_interval: Duration = timedelta(seconds=30)
     conn_id: str | None = None
 
+    @property
+    def public_repository(self) -> str:
+        """Return the repository for everybody to read: without a user, and the token that may stand there."""
+        scheme, found, rest = self.repository.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}" if found else self.repository
+
 
 class Build(Frozen):
     """The commands that build a service, each an argv list, run one after the other in its tree."""

@@ -136,9 +136,10 @@ class PackageOperator(BaseOperator):
         envelopes: Envelopes | None,
     ) -> None:
         """Put the evidence where the image goes, for whoever looks at it there."""
+        from airflow_cd.artifacts.attestation import STATEMENT
         from airflow_cd.hooks import images
 
-        documents = {images.STATEMENT: statement}
+        documents = {STATEMENT: statement}
         if sbom is not None:
             documents[images.SBOM] = sbom
         if envelopes is not None:

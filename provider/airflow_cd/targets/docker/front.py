@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import TargetError
+from airflow_cd.targets import caddy
 from airflow_cd.targets.base import Record
 from airflow_cd.targets.docker.engine import read_folder, write_files
 from airflow_cd.targets.docker.probing import Probe
@@ -150,13 +151,14 @@ class Front:
             if error.status_code != 409 or found is None:
                 raise
             return found
-        write_files(container, _FOLDER, {"front.json": json.dumps(_CONFIG, indent=1).encode()})
         return container
 
     def _start(self, container: Container) -> None:
         from docker.errors import APIError
 
         settings = self._engine.settings
+        # Here and not when it is made: whoever made it may have been killed before it had a configuration.
+        write_files(container, _FOLDER, {"front.json": json.dumps(_CONFIG, indent=1).encode()})
         try:
             container.start()
         except APIError as error:
@@ -201,32 +203,14 @@ def _generation(upstream: bytes) -> int:
 
 
 def _config() -> dict[str, Any]:
-    """Caddy's JSON configuration: https://caddyserver.com/docs/json/"""
-    proxy = {
-        "handler": "reverse_proxy",
-        "upstreams": [{"dial": f"{{file.{_FOLDER}/upstream}}"}],
-        # Idle connections to a container are closed soon, so that it counts as drained.
-        "transport": {"protocol": "http", "keep_alive": {"enabled": True, "idle_timeout": "1s"}},
-        "load_balancing": {"try_duration": "3s", "try_interval": "50ms"},
-        "flush_interval": -1,
-    }
-    server = {
-        "listen": [f":{_PORT}"],
-        "automatic_https": {"disable": True},
-        "protocols": ["h1"],
-        "routes": [{"handle": [proxy]}],
-    }
     # Not published: for whoever started the front, since before the first release it has no other answer.
     alive = {
         "listen": [f":{_ALIVE_PORT}"],
         "automatic_https": {"disable": True},
         "routes": [{"handle": [{"handler": "static_response", "status_code": 200}]}],
     }
-    return {
-        "admin": {"disabled": True, "config": {"persist": False}},
-        "logging": {"logs": {"default": {"level": "WARN"}}},
-        "apps": {"http": {"grace_period": "10s", "servers": {"front": server, "alive": alive}}},
-    }
+    servers = {"front": caddy.proxy(f":{_PORT}", f"{_FOLDER}/upstream"), "alive": alive}
+    return {**caddy.SETTINGS, "apps": {"http": {"grace_period": caddy.GRACE_PERIOD, "servers": servers}}}
 
 
 _CONFIG = _config()

@@ -44,7 +44,12 @@ class Instances:
 
         :raises NotReadyError: it did not become ready; it was removed again
         """
-        container = self._found(generation) or self._create(release, generation)
+        container = self._found(generation)
+        if container is not None and container.status == "created":
+            # Whoever made it may have been killed before it had its networks and secrets.
+            container.remove(force=True, v=True)
+            container = None
+        container = container or self._create(release, generation)
         started = time.monotonic()
         try:
             self._run(container)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_cd.exceptions import TargetError
+from airflow_cd.targets import caddy
 from airflow_cd.targets.local.layout import Layout, write_json
 from airflow_cd.targets.local.supervision import Supervisor
 
@@ -75,27 +76,12 @@ class Front:
         return process is not None and process.alive and bool(configured == self._config())
 
     def _config(self) -> dict[str, Any]:
-        """Caddy's JSON configuration: https://caddyserver.com/docs/json/"""
         host, port = self._address
-        proxy = {
-            "handler": "reverse_proxy",
-            "upstreams": [{"dial": f"{{file.{self._layout.current / 'upstream'}}}"}],
-            # Idle connections to an instance are closed soon, so that it counts as drained.
-            "transport": {"protocol": "http", "keep_alive": {"enabled": True, "idle_timeout": "1s"}},
-            "load_balancing": {"try_duration": "3s", "try_interval": "50ms"},
-            "flush_interval": -1,
-        }
-        server = {
-            "listen": [f"{host}:{port}"],
-            "automatic_https": {"disable": True},
-            "protocols": ["h1"],
-            "routes": [{"handle": [proxy]}],
-        }
+        servers = {"front": caddy.proxy(f"{host}:{port}", str(self._layout.current / "upstream"))}
         return {
-            "admin": {"disabled": True, "config": {"persist": False}},
-            "logging": {"logs": {"default": {"level": "WARN"}}},
+            **caddy.SETTINGS,
             "storage": {"module": "file_system", "root": str(self._layout.folder / "caddy")},
-            "apps": {"http": {"grace_period": "10s", "servers": {"front": server}}},
+            "apps": {"http": {"grace_period": caddy.GRACE_PERIOD, "servers": servers}},
         }
 
 
