@@ -17,6 +17,7 @@ import pytest
 from demo.waiting import wait_until
 from pydantic import ValidationError
 from tests.support.cut_off import Relay
+from tests.support.engine import FRONT
 from tests.support.images import Registry, built
 from tests.support.places import APP, BROKEN, DockerPlace
 
@@ -83,6 +84,23 @@ def test_a_deployment_killed_anywhere_is_finished_by_the_next(place: DockerPlace
         "nothing is left",
         timeout=30,
     )
+
+
+@pytest.mark.parametrize("what", ["lease", "front", "2"])
+def test_what_a_killed_worker_made_and_never_started_is_made_anew(place: DockerPlace, what: str) -> None:
+    place.deploy(place.release("one"))
+    name = f"cd.{place.service}.production.{what}"
+    if what == "front":
+        place.engine.containers.get(name).remove(force=True)
+    half = place.engine.containers.create(
+        FRONT,
+        ["cat"],
+        name=name,
+        labels={"airflow-cd.target": f"{place.service}/production"},
+    )
+    place.deploy(place.release("two"))
+    assert place.served() == "two"
+    assert half.id not in [one.id for one in place.engine.containers.list(all=True, ignore_removed=True)]
 
 
 def test_an_engine_that_is_gone_in_the_middle_is_told_and_the_next_try_goes_on(

@@ -149,6 +149,7 @@ class Instances:
 
     def _await_ready(self, container: Container, generation: int, probe: Probe, started: float) -> None:
         allowed = self._settings.start_timeout.total_seconds()
+        answered = False
         while True:
             answer = probe.status(alias(generation), self._settings.container_port, self._path)
             # Asked after the answer: what answered and then ended is not ready.
@@ -162,9 +163,11 @@ class Instances:
             if health == "unhealthy":
                 raise self._not_ready(container, "its HEALTHCHECK says that it is unhealthy")
             missing = self._missing(health, answer)
-            if missing is None:
+            if missing is None and answered:
                 return
-            if time.monotonic() - started > allowed:
+            # Twice in a row: what answers once may be on its way out.
+            answered = missing is None
+            if missing and time.monotonic() - started > allowed:
                 raise self._not_ready(container, f"{missing} within {allowed:g} s")
             time.sleep(_POLL_SECONDS)
 

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 _HOLDER = "airflow-cd.holder"
 # A holder that was killed a moment ago is let go of by then.
 _PATIENCE = 3.0
-_NEVER_STARTED = 30.0
+# A holder that was killed before it started its lease; one that is only slow tries again.
+_NEVER_STARTED = 5.0
 # Only where the engine does not notice that a holder is gone, as when it was restarted with live-restore.
 _AT_MOST = 2 * 3600.0
 
@@ -63,16 +64,22 @@ class Lease:
             )
 
     def _take(self, actor: str, what: str) -> tuple[Container, Any]:
-        end = time.monotonic() + _PATIENCE
+        seen: dict[str, float] = {}
         while True:
             taken = self._try(actor, what)
             if taken is not None:
                 return taken
             holder = self._engine.container(self._name)
-            if holder is not None and self._is_abandoned(holder):
+            if holder is None:  # it has just been let go of
+                time.sleep(0.1)
+                continue
+            starting = holder.status == "created"
+            waited = time.monotonic() - seen.setdefault(str(holder.id), time.monotonic())
+            if self._is_abandoned(holder, waited):
+                # Without force where it was never started: should it start just now, it is its holder's.
                 with suppress(Exception):  # somebody else was faster
-                    holder.remove(force=True)
-            elif time.monotonic() > end:
+                    holder.remove(force=not starting)
+            elif waited > _PATIENCE and not starting:
                 raise DeployConflictError(
                     f"{self._engine.where} is being deployed by somebody else: {_described(holder)}"
                 )
@@ -80,7 +87,7 @@ class Lease:
                 time.sleep(0.1)
 
     def _try(self, actor: str, what: str) -> tuple[Container, Any] | None:
-        from docker.errors import APIError
+        from docker.errors import APIError, NotFound
 
         client = self._engine.client
         holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
@@ -99,15 +106,19 @@ class Lease:
             if error.status_code == 409:
                 return None
             raise
-        connection = client.api.attach_socket(made["Id"], {"stdin": 1, "stream": 1})
-        client.api.start(made["Id"])
-        return client.containers.get(made["Id"]), connection
+        try:
+            connection = client.api.attach_socket(made["Id"], {"stdin": 1, "stream": 1})
+            client.api.start(made["Id"])
+            return client.containers.get(made["Id"]), connection
+        except NotFound:  # this took so long that somebody else believed it abandoned
+            return None
 
     @staticmethod
-    def _is_abandoned(holder: Container) -> bool:
+    def _is_abandoned(holder: Container, waited: float) -> bool:
+        if holder.status == "created":
+            return waited > _NEVER_STARTED
         age = time.time() - float(_holder(holder).get("since", 0))
-        allowed = _AT_MOST if holder.status == "running" else _NEVER_STARTED
-        return holder.status in ("exited", "dead") or age > allowed
+        return holder.status in ("exited", "dead") or age > _AT_MOST
 
 
 def _holder(container: Container) -> dict[str, Any]:
