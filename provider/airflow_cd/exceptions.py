@@ -23,13 +23,17 @@ The errors this package raises. Each message says what failed, which value, and 
     │   ├── NotSignedError
     │   ├── UntrustedKeyError      signed, but by a key that is not listed
     │   └── InvalidSignatureError  the signature is not one of this content
+    ├── MetricError                a measurement could not be taken; says nothing about the release
     ├── ApprovalError              a person's decision does not allow the deployment
     └── TargetError                the place releases run refused or failed
         ├── DeployConflictError    someone else deploys, or deployed meanwhile
         ├── SupersededError        a newer release runs already
         ├── WindowClosedError      the environment's windows or freezes do not allow a deployment now
         ├── NotReadyError          the new release did not become ready; the old one still serves
-        └── NoPreviousReleaseError there is nothing to roll back to
+        ├── NoPreviousReleaseError there is nothing to roll back to
+        ├── ManifestError          Kubernetes objects are not what can be deployed
+        ├── FieldConflictError     somebody else manages a field that a release sets
+        └── AccessDeniedError      the cluster does not let us do something; names the missing verb
 """
 
 from __future__ import annotations
@@ -200,3 +204,19 @@ class NotReadyError(TargetError):
 
 class NoPreviousReleaseError(TargetError):
     """Raised when there is no release to roll back to."""
+
+
+class ManifestError(TargetError):
+    """Raised when Kubernetes objects of a release cannot be deployed as they are."""
+
+
+class FieldConflictError(TargetError):
+    """Raised when somebody else manages fields that a release sets, as after an edit by hand."""
+
+
+class AccessDeniedError(TargetError):
+    """Raised when the cluster's roles do not let us do something."""
+
+
+class MetricError(CdError):
+    """Raised when a measurement could not be taken; that says nothing about the release."""

@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 
 _DOCKER = Kind(True, "docker", "docker")
-_KUBERNETES = Kind(False, "kubernetes", "kubernetes")
+_KUBERNETES = Kind(True, "kubernetes", "kubernetes")
 _AWS = Kind(False, "aws", "boto3")
 
 KINDS: dict[str, dict[str, Kind]] = {

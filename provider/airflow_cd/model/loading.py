@@ -187,17 +187,19 @@ class _Reader:
                 first[name] = i
 
     def _check_addresses(self, services: Mapping[int, Service]) -> None:
-        owners: dict[tuple[str, str, int], str] = {}
+        owners: dict[tuple[str, ...], str] = {}
         for i, service in services.items():
             for n, environment in enumerate(service.environments):
                 target = environment.target
+                if target.kubernetes is not None:  # objects know whose they are; see its `take`
+                    continue
                 here = f"{service.name} in {environment.name}"
                 owner = owners.setdefault(target.address, here)
                 if owner != here:
                     self._report(
                         ("services", i, "environments", n, "target", target.kind, "port"),
                         f"{here} and {owner} would listen on the same port",
-                        target.address[-1],
+                        int(target.address[-1]),
                         "Choose another port",
                         service=service.name,
                     )

@@ -67,6 +67,8 @@ class Release(Frozen):
     :param provenance: digest of the SLSA v1 statement
     :param sbom: digest of the CycloneDX document, when the source declares dependencies
     :param contents: digest of the list of the archive's members, each with its own digest; images have none
+    :param manifests: environment -> digest of its Kubernetes objects, for those whose target takes them from
+        the source
     """
 
     service: str
@@ -83,6 +85,7 @@ class Release(Frozen):
     provenance: Digest | None = None
     sbom: Digest | None = None
     contents: Digest | None = None
+    manifests: dict[str, Digest] = Field(default_factory=dict)
 
     @property
     def authors(self) -> tuple[str, ...]:

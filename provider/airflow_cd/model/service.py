@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from airflow_cd.model.analysis import Analysis
 from airflow_cd.model.approval import Approval, UserId
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Env, Name, RelativePath
@@ -125,6 +126,7 @@ class Service(Frozen):
     :param pipeline: ``delivery`` stops for a person before production, ``deployment`` promotes by itself
     :param runner: what runs the build and test commands: processes of the worker when it is ``None``
     :param signing: who signs the releases; ``None`` leaves them unsigned
+    :param analyses: how new releases are judged by metrics; strategies name them
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
     :param freezes: dates on which nothing is deployed; those of the whole services file are among them
@@ -140,6 +142,7 @@ class Service(Frozen):
     package: Package = Package()
     signing: Signing | None = None
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
+    analyses: dict[Name, Analysis] = Field(default_factory=dict)
     artifacts: str | None = None
     train: Name | None = None
     freezes: tuple[Freeze, ...] = ()
@@ -188,6 +191,25 @@ class Service(Frozen):
             "target",
             f"cannot run what this service is packaged as ({made}); {remedy}",
             lambda environment: environment.target.takes != made,
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _strategies_that_can_be_had(self) -> Service:
+        self._refuse(
+            "strategy",
+            "needs a target that can give a release some of the requests, such as kubernetes; "
+            "remove it, or write `rolling`",
+            lambda environment: environment.strategy is not None and not environment.target.has_strategies,
+        )
+        known = ", ".join(sorted(self.analyses)) or "none"
+        self._refuse(
+            "strategy",
+            f"names an analysis that the service does not have (it has: {known}); add it under `analyses`",
+            lambda environment: (
+                environment.strategy is not None
+                and not set(environment.strategy.analyses) <= set(self.analyses)
+            ),
         )
         return self
 

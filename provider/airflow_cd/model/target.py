@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Engine, Env, ImageName, Memory
+from airflow_cd.model.kubernetes import KubernetesTarget
 
 
 class LocalTarget(Frozen):
@@ -120,18 +121,19 @@ class TargetChoice(Frozen):
 
     local: LocalTarget | None = None
     docker: DockerTarget | None = None
+    kubernetes: KubernetesTarget | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> TargetChoice:
-        if (self.local is None) == (self.docker is None):
-            kinds = ", ".join(type(self).model_fields)
-            raise ValueError(f"needs exactly one kind of target; write one of: {kinds}")
+        kinds = list(type(self).model_fields)
+        if sum(getattr(self, kind) is not None for kind in kinds) != 1:
+            raise ValueError(f"needs exactly one kind of target; write one of: {', '.join(kinds)}")
         return self
 
     @property
     def kind(self) -> str:
         """Return the name of the kind, as written in services.yaml."""
-        return "local" if self.local is not None else "docker"
+        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
     @property
     def takes(self) -> str:
@@ -139,16 +141,26 @@ class TargetChoice(Frozen):
         return "archive" if self.local is not None else "image"
 
     @property
-    def address(self) -> tuple[str, str, int]:
-        """Return what no two environments can share: the machine, its address, and the port there."""
+    def has_strategies(self) -> bool:
+        """Return whether a release can be given some of the requests there, and not all at once."""
+        return self.kubernetes is not None
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Return what no two environments can share, as where the service answers."""
+        if self.kubernetes is not None:
+            settings = self.kubernetes
+            return (settings.conn_id or "", settings.context or "", settings.namespace)
         if self.docker is not None:
-            return self.docker.engine or "", self.docker.host, self.docker.port
+            return self.docker.engine or "", self.docker.host, str(self.docker.port)
         assert self.local is not None
-        return "", self.local.host, self.local.port
+        return "", self.local.host, str(self.local.port)
 
     @property
     def described(self) -> str:
         """Return where the service answers, for people."""
+        if self.kubernetes is not None:
+            return self.kubernetes.described
         if self.docker is not None and self.docker.url is not None:
             return self.docker.url
         machine, host, port = self.address

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from airflow_cd.exceptions import TargetError
+from airflow_cd.model.analysis import Measurement
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.release import Release, ReleaseName
+from airflow_cd.model.rollout import Answer, Plan, Progress
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 def _no_client(engine: str | None, conn_id: str | None) -> DockerClient:
     raise TargetError("no Docker engine can be used here")
+
+
+def _no_cluster(conn_id: str | None, context: str | None) -> Any:
+    raise TargetError("no Kubernetes cluster can be used here")
 
 
 def _no_secret(conn_id: str) -> str:
@@ -36,16 +43,29 @@ class Access:
     :param docker_client: returns a client of an engine (its address, or ``None`` for the usual one) that is
         logged in by a connection (its id, or ``None``)
     :param secret: returns the password of the connection of this id
+    :param kubernetes_client: returns a ``kubernetes.client.ApiClient`` for a connection (its id, or ``None``)
+        and a context of its kubeconfig (or ``None``)
+    :param kubernetes_watch_client: the same, as ``kubernetes_asyncio.client.ApiClient``; to be called on a
+        running event loop's thread or any other, and closed by whoever called it
     """
 
     data_dir: Path
     unpack: Callable[[Path, Path], None]
     docker_client: Callable[[str | None, str | None], DockerClient] = _no_client
     secret: Callable[[str], str] = _no_secret
+    kubernetes_client: Callable[[str | None, str | None], Any] = _no_cluster
+    kubernetes_watch_client: Callable[[str | None, str | None], Any] = _no_cluster
 
 
 class Deployed(Frozen):
-    """One release as an environment runs it or ran it."""
+    """
+    One release as an environment runs it or ran it.
+
+    :param place: which of several places of the environment it runs in, where the target has several (such
+        as ``blue`` and ``green``)
+    :param token: of the rollout that brought it, see :class:`Rollout`
+    :param measurements: what it was judged by while it was rolled out
+    """
 
     release: Release
     deployed_at: datetime
@@ -55,6 +75,9 @@ class Deployed(Frozen):
     replaced: ReleaseName | None = None  # what ran before
     rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
     reason: str | None = None  # why it was rolled back to
+    place: str | None = None
+    token: str | None = None
+    measurements: tuple[Measurement, ...] = ()
 
 
 class Hold(Frozen):
@@ -63,6 +86,37 @@ class Hold(Frozen):
     by: str
     since: datetime
     reason: str | None = None
+
+
+class Rollout(Frozen):
+    """
+    A release that is on its way in, at a target where that takes longer than a task should hold a slot.
+
+    :param token: its own; whoever drives a rollout whose token is not in the record any more has to stop
+    :param candidate: what is to run; for a rollback, what ran before
+    :param progress: how far it is
+    :param kind: whether it is a deployment or a rollback
+    :param before: what can be gone back to when this is done, newest first
+    :param hold: what is in the record when this is done
+    """
+
+    token: str
+    candidate: Deployed
+    progress: Progress
+    kind: Literal["deploy", "rollback"] = "deploy"
+    before: tuple[Deployed, ...] = ()
+    hold: Hold | None = None
+
+
+class Aborted(Frozen):
+    """The last release that did not make it, and why. ``actor`` is who brought it."""
+
+    token: str
+    release: ReleaseName
+    actor: str
+    at: datetime
+    reason: str
+    measurements: tuple[Measurement, ...] = ()
 
 
 class Record(Frozen):
@@ -74,12 +128,16 @@ class Record(Frozen):
     :param current: what runs now
     :param previous: what ran before, newest first, still restorable without an artifact store
     :param hold: set by a rollback that a person asked for; the next deployment lifts it
+    :param rollout: what is on its way in; ``current`` is what would be gone back to
+    :param aborted: the last rollout that was aborted, until another one begins
     """
 
     generation: int = 0
     current: Deployed | None = None
     previous: tuple[Deployed, ...] = ()
     hold: Hold | None = None
+    rollout: Rollout | None = None
+    aborted: Aborted | None = None
 
 
 class Target(Protocol):
@@ -140,3 +198,79 @@ class Target(Protocol):
         :raises DeployConflictError: the lease is held by another
         :raises NotReadyError: the previous release did not become ready
         """
+
+
+class Changes(Protocol):
+    """What tells that something may have changed where a rollout happens."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something may have changed since the last call, or after so many seconds."""
+
+
+@runtime_checkable
+class ProgressiveTarget(Target, Protocol):
+    """
+    A target whose changes take longer than a task should hold a slot: they go on in the triggerer.
+
+    ``deploy`` and ``rollback`` begin a change and see it through; these methods do so piece by piece.
+    """
+
+    def begin(
+        self,
+        release: Release,
+        store: ArtifactStore,
+        *,
+        expected: int,
+        over: str | None,
+        actor: str,
+        approval: str | None = None,
+    ) -> Record:
+        """
+        Begin to make ``release`` the one that runs, or go on where that began before.
+
+        Where the digest runs already, or is on its way in, nothing new begins.
+
+        :param expected: the record's generation on which the caller's decision is based
+        :param over: token of the rollout that is to give way to this one, as the caller saw it
+        :return: the record; its ``rollout`` is ``None`` when there is nothing to wait for
+        :raises DeployConflictError: the lease is held by another, or the record is not as expected
+        :raises ArtifactNotFoundError: what the release consists of is gone
+        :raises ArtifactCorruptError: it is not the release's; nothing was changed
+        """
+
+    def begin_rollback(
+        self,
+        *,
+        bad: str,
+        actor: str,
+        to: str | None = None,
+        reason: str | None = None,
+        hold: Hold | None = None,
+    ) -> Record:
+        """
+        Begin to put the release that ran before ``bad`` back, without any steps on the way.
+
+        When ``bad`` is on its way in, that is aborted. Otherwise as :meth:`Target.rollback`.
+        """
+
+    def advance(
+        self, token: str, *, measurements: Sequence[Measurement] = (), answer: Answer | None = None
+    ) -> Record:
+        """
+        Look, decide, act, and return the record. To be called until the rollout of this token is over.
+
+        :raises DeployConflictError: the lease is held by another; call again
+        """
+
+    def abort(self, *, actor: str, reason: str, token: str | None = None) -> Record:
+        """
+        Begin to give everything back to what ran before; does nothing when nothing is on its way in.
+
+        :param token: of the rollout that is meant; ``None`` is any
+        """
+
+    def plan(self, rollout: Rollout) -> Plan:
+        """Return what this rollout goes through."""
+
+    def watching(self) -> AbstractAsyncContextManager[Changes]:
+        """Watch the place, on the running event loop."""

@@ -1,0 +1,108 @@
+"""Releases that run on a Kubernetes cluster."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.fields import Argv, Env, RelativePath
+from airflow_cd.model.strategy import ObjectName
+
+# A label of DNS, as namespaces and Services are called.
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+
+
+class Resources(Frozen):
+    """What an instance is sure to get, and the most it may take."""
+
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    cpu_limit: Quantity | None = None
+    memory_limit: Quantity | None = None
+
+
+class App(Frozen):
+    """
+    A Deployment and a Service for it, for those who have no manifests.
+
+    :param port: the container's port; it is told in its variable ``PORT`` as well
+    :param service_port: the Service's port
+    :param service_type: how the Service is reached
+    :param command: arguments instead of the image's own ``CMD``
+    :param ready: path that must answer below 400 before an instance gets requests; without, its port must
+        accept connections
+    :param secrets: variable -> Airflow connection whose password it holds
+    :param service_account: name of the ServiceAccount its instances use
+    :param stop_after: how long an instance goes on serving when it is taken out, until nobody sends it
+        requests any more
+    :param grace: how long it may then take to end when it is told to
+    """
+
+    port: int = Field(8080, ge=1, le=65535)
+    replicas: int = Field(1, ge=0)
+    service_port: int = Field(80, ge=1, le=65535)
+    service_type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    command: Argv | None = None
+    env: Env = Field(default_factory=dict)
+    secrets: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = Field(
+        default_factory=dict
+    )
+    ready: Annotated[str, StringConstraints(pattern=r"^/\S*$")] | None = None
+    resources: Resources = Resources()
+    service_account: DnsLabel | None = None
+    stop_after: Duration = timedelta(seconds=5)
+    grace: Duration = timedelta(seconds=30)
+
+
+class KubernetesTarget(Frozen):
+    """
+    Objects of one namespace of a Kubernetes cluster.
+
+    :param namespace: where they are; it has to exist
+    :param manifests: file or folder of the source with them, as plain YAML, or as a folder with a
+        ``kustomization.yaml``; containers whose image is the service's get the release's digest
+    :param app: instead of manifests
+    :param conn_id: Airflow connection of type ``kubernetes``; default: the cluster the worker is in, else
+        its ``KUBECONFIG``
+    :param context: context of the kubeconfig
+    :param workload: name of the Deployment that the strategy and the Service are about, where several have
+        the service's image
+    :param service: name of the Service, where several select the workload
+    :param url: where Airflow reaches the service; default: the Service's address
+    :param progress_deadline: how long nothing may move during a rollout. The default is that of Deployments.
+    :param on_conflict: what happens when somebody else manages a field that a release sets: ``fail``, or
+        ``take`` it over
+    :param prune: whether objects that left the manifests are deleted
+    :param keep: how many previous releases can be gone back to
+    """
+
+    namespace: DnsLabel
+    manifests: RelativePath | None = None
+    app: App | None = None
+    conn_id: str | None = None
+    context: str | None = None
+    workload: ObjectName | None = None
+    service: DnsLabel | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^https?://\S*[^/\s]$")] | None = None
+    progress_deadline: Duration = timedelta(minutes=10)
+    on_conflict: Literal["fail", "take"] = "fail"
+    prune: bool = True
+    keep: int = Field(5, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> KubernetesTarget:
+        if (self.manifests is None) == (self.app is None):
+            raise ValueError("needs either `manifests` (a path in the source) or `app` (a few keys)")
+        return self
+
+    @property
+    def described(self) -> str:
+        """Return where it is, for people."""
+        if self.url is not None:
+            return self.url
+        cluster = self.context or self.conn_id
+        return f"namespace {self.namespace}" + (f" of {cluster}" if cluster else "")

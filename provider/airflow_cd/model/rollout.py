@@ -1,0 +1,278 @@
+"""
+How a release takes an environment over, step by step: decisions alone, no clock, no cluster.
+
+A :class:`Progress` is stored in the target's record before it is acted on, and acting on it again does no
+harm: whoever finds it, after whatever was killed, goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from airflow_cd.model.analysis import Analysis, Measurement
+from airflow_cd.model.base import Frozen, format_duration
+from airflow_cd.model.strategy import APPROVAL, Step
+
+# Instances that are being replaced, or a check that was late once, are no loss of readiness.
+LOST_AFTER = timedelta(seconds=10)
+_KEPT_MEASUREMENTS = 100
+
+
+class Phase(str, Enum):
+    """What a rollout is doing."""
+
+    SETTING = "setting"  # the release is being given its share
+    PAUSED = "paused"  # for a time
+    ASKING = "asking"  # until somebody says how to go on
+    ANALYSING = "analysing"
+    PROMOTING = "promoting"  # it is being given everything
+    PROMOTED = "promoted"
+    ABORTING = "aborting"  # everything is being given back
+    ABORTED = "aborted"
+
+
+_HOLDING = (Phase.PAUSED, Phase.ASKING, Phase.ANALYSING)
+OVER = (Phase.PROMOTED, Phase.ABORTED)
+
+
+class Observation(Frozen):
+    """
+    What was seen of the place a rollout happens at.
+
+    :param ready: everything that the phase asks of the new release is there, up to date and ready
+    :param count: how far it is, in a few words (``2 of 3 ready``); that it changes is progress
+    :param broken: why the new release will certainly not become ready, as far as that is known
+    :param restored: everything is given back to the release before, and that is ready
+    :param weight: percent that the new release really gets, ``None`` where that cannot be told
+    """
+
+    ready: bool
+    count: str = ""
+    broken: str | None = None
+    restored: bool = True
+    weight: float | None = None
+
+
+class Answer(Frozen):
+    """What somebody said to a rollout that asked."""
+
+    promote: bool
+    by: str
+    reason: str | None = None
+
+
+class Progress(Frozen):
+    """
+    How far a rollout is.
+
+    :param step: number of the strategy's step, from 0; as many as there are steps when none is left
+    :param weight: percent of the requests that the new release is to get
+    :param since: when the phase began
+    :param moved_at: when something moved the last time
+    :param unready_since: since when the new release is not ready although it was
+    :param applied: whether the target has been told of this phase and weight
+    :param count: what was seen last
+    :param achieved: percent that the new release was seen to get
+    :param reason: why it is asking, or was aborted
+    """
+
+    phase: Phase
+    step: int
+    weight: int
+    since: datetime
+    moved_at: datetime
+    unready_since: datetime | None = None
+    applied: bool = False
+    count: str = ""
+    achieved: float | None = None
+    reason: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Return whether nothing is left to do."""
+        return self.phase in OVER
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What a rollout goes through.
+
+    :param steps: before the release gets everything
+    :param analyses: by name
+    :param deadline: how long nothing may move while something should
+    """
+
+    steps: Sequence[Step] = ()
+    analyses: Mapping[str, Analysis] = field(default_factory=dict)
+    deadline: timedelta = timedelta(minutes=10)
+
+    def begin(self, now: datetime) -> Progress:
+        """Return the beginning."""
+        first = Progress(phase=Phase.SETTING, step=0, weight=0, since=now, moved_at=now)
+        return self._enter(first, 0, now)
+
+    def advance(
+        self,
+        progress: Progress,
+        seen: Observation,
+        now: datetime,
+        measurements: Sequence[Measurement] = (),
+        answer: Answer | None = None,
+    ) -> Progress:
+        """
+        Return how it goes on; the same progress when there is nothing new.
+
+        :param seen: of the place, after it was told of this progress
+        :param measurements: taken since; those for another step are ignored
+        :param answer: to the question of this progress
+        """
+        progress = self._noted(progress, seen, measurements)
+        if progress.over:
+            return progress
+        if progress.phase is Phase.ABORTING:
+            return self._aborting(progress, seen, now)
+        if answer is not None and not answer.promote:
+            return abort(progress, f"aborted by {answer.by}: {answer.reason or 'no reason given'}", now)
+        if seen.broken is not None:
+            return abort(progress, seen.broken, now)
+        if progress.phase in _HOLDING:
+            return self._holding(progress, seen, now, answer)
+        return self._moving(progress, seen, now)
+
+    def due(self, progress: Progress, now: datetime) -> list[str]:
+        """Return the names of the analyses to be measured now."""
+        return [name for name in self._analysed(progress) if self._due_at(progress, name) <= now]
+
+    def seconds_to_next(self, progress: Progress, now: datetime) -> float:
+        """Return after how many seconds something is to be looked at, if nothing happens before."""
+        times = [now + timedelta(seconds=30)]
+        times += [self._due_at(progress, name) for name in self._analysed(progress)]
+        pause = self._pause(progress)
+        if pause is not None:
+            times.append(progress.since + pause)
+        if progress.phase in (Phase.SETTING, Phase.PROMOTING, Phase.ABORTING):
+            times.append(progress.moved_at + self.deadline)
+        if progress.unready_since is not None:
+            times.append(progress.unready_since + LOST_AFTER)
+        return max((min(times) - now).total_seconds(), 0.0)
+
+    def described(self, progress: Progress) -> str:
+        """Return where it stands, for people."""
+        phase, share = progress.phase.value, f"{progress.weight} %"
+        if progress.achieved is not None and round(progress.achieved) != progress.weight:
+            share += f" (really {progress.achieved:.0f} %)"
+        step = ""
+        if progress.step < len(self.steps):
+            step = f", step {progress.step + 1} of {len(self.steps)} ({self.steps[progress.step].described})"
+        details = "; ".join(filter(None, (progress.count, progress.reason)))
+        return f"{phase} at {share}{step}{': ' + details if details else ''}"
+
+    def _noted(self, progress: Progress, seen: Observation, measurements: Sequence[Measurement]) -> Progress:
+        ours = self._analysed(progress)
+        fresh = [one for one in measurements if one.step == progress.step and one.analysis in ours]
+        kept = (*progress.measurements, *fresh)[-_KEPT_MEASUREMENTS:]
+        return progress.model_copy(update={"measurements": kept, "achieved": seen.weight})
+
+    def _moving(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
+        if seen.ready:
+            if progress.phase is Phase.PROMOTING:
+                return _entered(progress, Phase.PROMOTED, now, count=seen.count)
+            return self._enter(progress.model_copy(update={"count": seen.count}), progress.step + 1, now)
+        if seen.count != progress.count:
+            return progress.model_copy(update={"count": seen.count, "moved_at": now})
+        if now - progress.moved_at >= self.deadline:
+            return abort(progress, f"nothing moved for {format_duration(self.deadline)}: {seen.count}", now)
+        return progress
+
+    def _holding(
+        self, progress: Progress, seen: Observation, now: datetime, answer: Answer | None
+    ) -> Progress:
+        progress = progress.model_copy(update={"count": seen.count})
+        if not seen.ready:
+            since = progress.unready_since or now
+            if now - since >= LOST_AFTER:
+                return abort(progress, f"the new release was ready and is not any more: {seen.count}", now)
+            return progress.model_copy(update={"unready_since": since})
+        progress = progress.model_copy(update={"unready_since": None})
+        if progress.phase is Phase.ANALYSING:
+            return self._judged(progress, now)
+        pause = self._pause(progress)
+        if answer is not None or (pause is not None and now - progress.since >= pause):
+            return self._enter(progress, progress.step + 1, now)
+        return progress
+
+    def _judged(self, progress: Progress, now: datetime) -> Progress:
+        names = self._analysed(progress)
+        found = {name: self.analyses[name].judge(self._taken(progress, name)) for name in names}
+        told = {name: f"analysis {name}: {one.reason}" for name, one in found.items() if one is not None}
+        outcomes = {name: one.outcome for name, one in found.items() if one is not None}
+        for name, outcome in outcomes.items():
+            if outcome in ("failure", "error"):
+                return abort(progress, told[name], now)
+        if len(outcomes) < len(names):
+            return progress
+        unclear = [told[name] for name, outcome in outcomes.items() if outcome == "inconclusive"]
+        if unclear:
+            return _entered(progress, Phase.ASKING, now, reason="; ".join(unclear))
+        return self._enter(progress, progress.step + 1, now)
+
+    def _aborting(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
+        if seen.restored:
+            return _entered(progress, Phase.ABORTED, now, reason=progress.reason)
+        if seen.count != progress.count:
+            return progress.model_copy(update={"count": seen.count, "moved_at": now})
+        if now - progress.moved_at >= self.deadline:
+            why = f"{progress.reason}; and the release before is not ready either: {seen.count}"
+            return _entered(progress, Phase.ABORTED, now, reason=why)
+        return progress
+
+    def _enter(self, progress: Progress, number: int, now: datetime) -> Progress:
+        if number >= len(self.steps):
+            return _entered(progress, Phase.PROMOTING, now, step=len(self.steps), weight=100)
+        step = self.steps[number]
+        if step.weight is not None:
+            return _entered(progress, Phase.SETTING, now, step=number, weight=step.weight)
+        # What was told of the share stays true.
+        if step.analysis is not None:
+            return _entered(progress, Phase.ANALYSING, now, step=number)
+        if step.pause == APPROVAL:
+            return _entered(progress, Phase.ASKING, now, step=number, reason="the strategy asks to go on")
+        return _entered(progress, Phase.PAUSED, now, step=number)
+
+    def _analysed(self, progress: Progress) -> tuple[str, ...]:
+        if progress.phase is not Phase.ANALYSING:
+            return ()
+        return self.steps[progress.step].analysis or ()
+
+    def _taken(self, progress: Progress, name: str) -> list[Measurement]:
+        step = progress.step
+        return [one for one in progress.measurements if (one.analysis, one.step) == (name, step)]
+
+    def _due_at(self, progress: Progress, name: str) -> datetime:
+        return self.analyses[name].due_at(progress.since, self._taken(progress, name))
+
+    def _pause(self, progress: Progress) -> timedelta | None:
+        if progress.phase is not Phase.PAUSED:
+            return None
+        pause = self.steps[progress.step].pause
+        return pause if isinstance(pause, timedelta) else None
+
+
+def abort(progress: Progress, reason: str, now: datetime) -> Progress:
+    """Return the progress that gives everything back. One that is over, or aborts already, stays as it is."""
+    if progress.over or progress.phase is Phase.ABORTING:
+        return progress
+    return _entered(progress, Phase.ABORTING, now, weight=0, reason=reason)
+
+
+def _entered(progress: Progress, phase: Phase, now: datetime, **changes: object) -> Progress:
+    shown = {"reason": None, "unready_since": None, **changes}
+    # Phases that only wait ask nothing new of the target.
+    applied = progress.applied and phase in _HOLDING
+    told = {"phase": phase, "since": now, "moved_at": now, "applied": applied, **shown}
+    return progress.model_copy(update=told)
