@@ -87,26 +87,34 @@ def load_build(context: Any, task_id: str) -> dict[str, Any]:
     return pulled
 
 
-def superseded_by(service: Service, release: Release, record: Record) -> Release | None:
+def superseded_by(
+    service: Service, release: Release, record: Record, *, on_its_way: bool = False
+) -> Release | None:
     """
     Return the running release when it is newer than ``release``, by commit ancestry, else ``None``.
 
     Histories that parted (after a force push) have no order: then the release is not superseded.
 
+    :param on_its_way: whether a release that is being rolled out counts as well
     :raises SourceError: the repository cannot be asked
     """
-    running = record.current.release if record.current else None
-    if running is None or running.revision.sha == release.revision.sha:
+    others = [record.current.release] if record.current else []
+    if on_its_way and record.rollout is not None and record.rollout.kind == "deploy":
+        others.append(record.rollout.candidate.release)
+    others = [other for other in others if other.revision.sha != release.revision.sha]
+    if not others:
         return None
     with open_source(service) as source:
-        try:
-            return running if source.is_ancestor(release.revision.sha, running.revision.sha) else None
-        except RevisionNotFoundError as error:
-            log.warning(
-                "Cannot tell whether %s is newer than %s, which runs, so it counts as not superseded: %s",
-                *(release.version, running.version, error),
-            )
-            return None
+        for other in others:
+            try:
+                if source.is_ancestor(release.revision.sha, other.revision.sha):
+                    return other
+            except RevisionNotFoundError as error:
+                log.warning(
+                    "Cannot tell whether %s is newer than %s, so it counts as not superseded: %s",
+                    *(release.version, other.version, error),
+                )
+    return None
 
 
 def actor_of(context: Any) -> str:

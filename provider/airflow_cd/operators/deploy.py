@@ -9,9 +9,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import (
+    AccessDeniedError,
     ApprovalError,
     ArtifactCorruptError,
     ArtifactNotFoundError,
+    FieldConflictError,
+    ManifestError,
     NotReadyError,
     SigningKeyError,
     VerificationError,
@@ -21,6 +24,7 @@ from airflow_cd.hooks.history import change_of, changes_alias, emit
 from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
+from airflow_cd.operators.rollouts import RolloutsMixin
 from airflow_cd.operators.turns import TurnsMixin
 from airflow_cd.operators.windows import WindowsMixin
 
@@ -30,10 +34,10 @@ if TYPE_CHECKING:
     from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Record, Target
+    from airflow_cd.targets.base import Outcome, ProgressiveTarget, Record, Target
 
 
-class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
+class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
     """
     Deploys the run's release, if it may be deployed.
 
@@ -45,6 +49,9 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
     fails the task, where the environment says so); the target then compares and sets, so
     that of two deployments based on the same record one wins, and the other waits, in the triggerer, until
     it can decide anew.
+
+    Where the target takes its time (a canary on Kubernetes), the rollout goes on in the triggerer, and the
+    task ends when it does: with what was measured in its XCom, or failed when the release was aborted.
 
     The XCom is a mapping with ``digest``, ``version``, ``generation``, ``url``, ``changed`` and
     ``verified_by`` (id of the key whose signature let the release in, ``None`` where none is demanded).
@@ -87,34 +94,65 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
 
     def take_turn(self, context: Context) -> dict[str, Any]:
         """Check every gate and deploy. :raises DeployConflictError: somebody else deploys here"""
-        from airflow_cd.hooks.adapters import open_target
-
         ref = load_ref(context, self.release_task_id)
         release, verified_by = self._verified(ref)
-        target = open_target(self.service, self.service.environment(self.environment))
+        target = self._open_target()
         record = target.record()
         running = record.current.release if record.current else None
         self.log.info(
             "%s runs %s", self.environment, f"{running.version} {running.digest}" if running else "nothing"
         )
-        self.service_url = target.url()
         approval = None
-        if running is None or running.digest != release.digest:
+        if (running is None or running.digest != release.digest) and not self._is_ours(
+            context, release, record
+        ):
             approval = self._pass_gates(context, release, record)
-        done = self._deploy(target, release, ref.store, record, context, approval)
-        change = change_of(context, self.service.name, self.environment, done)
+        done = self._deploy(target, release, ref.store, record, context, approval, verified_by)
+        return self._done(
+            context, target, done, verified_by=verified_by, changed=done.generation != record.generation
+        )
+
+    def _is_ours(self, context: Context, release: Release, record: Record) -> bool:
+        """Return whether an earlier try of this task let the release in: it is on its way."""
+        rollout = record.rollout
+        return (
+            rollout is not None
+            and rollout.candidate.release.digest == release.digest
+            and rollout.candidate.actor == actor_of(context)
+        )
+
+    def _done(
+        self, context: Context, target: Target, record: Record, *, verified_by: str | None, changed: bool
+    ) -> dict[str, Any]:
+        """Tell of what runs now."""
+        assert record.current is not None
+        release, measured = record.current.release, record.current.measurements
+        self.service_url = target.url()
+        change = change_of(context, self.service.name, self.environment, record)
         emit(context, change)
         notify_of_change(context, self.service, change, self.service_url)
-        changed = done.generation != record.generation
         self.log.info("%s runs %s %s", self.environment, release.version, "now" if changed else "already")
+        told = {"measurements": [one.model_dump(mode="json") for one in measured]} if measured else {}
         return {
             "digest": release.digest,
             "version": release.version,
-            "generation": done.generation,
+            "generation": record.generation,
             "url": self.service_url,
             "changed": changed,
             "verified_by": verified_by,
+            **told,
         }
+
+    def _over(
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+    ) -> dict[str, Any]:
+        """End with the rollout: fail when it was aborted, skip when another release took its place."""
+        if outcome.state == "promoted":
+            return self._done(context, target, record, verified_by=more["verified_by"], changed=True)
+        if outcome.state == "aborted":
+            runs = record.current.release.version if record.current else "nothing"
+            raise AirflowFailException(f"aborted: {outcome.reason}. {self.environment} runs {runs}.")
+        raise AirflowSkipException(f"superseded: {outcome.reason}")
 
     def _verified(self, ref: ReleaseRef) -> tuple[Release, str | None]:
         """Return the release, and the id of the key whose signature lets it in here."""
@@ -131,11 +169,12 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
 
     def _pass_gates(self, context: Context, release: Release, record: Record) -> str | None:
         """Return how the deployment was allowed; raise when it is not."""
-        if newer := superseded_by(self.service, release, record):
+        if newer := superseded_by(self.service, release, record, on_its_way=True):
             raise AirflowSkipException(
                 f"superseded: {self.environment} runs {newer.version} ({newer.revision.short}), "
                 f"which is newer than {release.version} ({release.revision.short})"
             )
+        self._refuse_aborted(context, release, record)
         self._refuse_rolled_back(context, release, record)
         self._respect_hold(context, record)
         try:
@@ -151,6 +190,19 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
         if rolled_back and context["dag_run"].run_type != "manual":
             raise AirflowSkipException(
                 f"{release.version} was rolled back in {self.environment}; "
+                "trigger the DAG by hand to try it again"
+            )
+
+    def _refuse_aborted(self, context: Context, release: Release, record: Record) -> None:
+        """What was aborted is not tried again by itself, neither by this task's retry nor by another run."""
+        aborted = record.aborted
+        if aborted is None or aborted.release.digest != release.digest:
+            return
+        if aborted.actor == actor_of(context):
+            raise AirflowFailException(f"aborted: {aborted.reason}")
+        if context["dag_run"].run_type != "manual":
+            raise AirflowSkipException(
+                f"{release.version} was aborted in {self.environment} ({aborted.reason}); "
                 "trigger the DAG by hand to try it again"
             )
 
@@ -194,21 +246,36 @@ class DeployOperator(TurnsMixin, WindowsMixin, BaseOperator):
         record: Record,
         context: Context,
         approval: str | None,
+        verified_by: str | None,
     ) -> Record:
         from airflow_cd.hooks.adapters import open_store
         from airflow_cd.hooks.verification import explain_archive
+        from airflow_cd.targets.base import ProgressiveTarget
 
         store = open_store(store_url)
+        decided: Any = {"expected": record.generation, "actor": actor_of(context), "approval": approval}
         try:
-            return target.deploy(
-                release,
-                store,
-                expected=record.generation,
-                actor=actor_of(context),
-                approval=approval,
-            )
+            if not isinstance(target, ProgressiveTarget):
+                return target.deploy(release, store, **decided)
+            over = record.rollout.token if record.rollout else None
+            begun = target.begin(release, store, over=over, analyses=self.service.analyses, **decided)
+            return self._seen_through(begun, context, target, verified_by)
         except ArtifactCorruptError as error:
             why = "" if release.image else f" {explain_archive(store, release)}"
             raise AirflowFailException(f"{error}{why}") from error
-        except NotReadyError as error:
+        except (AccessDeniedError, FieldConflictError, ManifestError, NotReadyError) as error:
             raise AirflowFailException(str(error)) from error
+
+    def _seen_through(
+        self, begun: Record, context: Context, target: ProgressiveTarget, verified_by: str | None
+    ) -> Record:
+        """Return the record when the rollout went well while the worker looked; raise when it did not."""
+        from airflow_cd.targets.base import outcome_of
+
+        if begun.rollout is None:
+            return begun
+        token = begun.rollout.token
+        record = self._see_through(begun, target, verified_by=verified_by)
+        if (outcome := outcome_of(record, token)).state != "promoted":
+            self._over(context, target, record, outcome)
+        return record

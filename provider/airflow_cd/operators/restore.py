@@ -74,6 +74,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
             self.log.warning("Alarm: %s", alarm.reason)
             return self._restore(context, target, bad=bad, reason=alarm.reason)
         wanted = str(context["params"].get("release") or rollback_request.PREVIOUS)
+        self._refuse_other_way(record, wanted)
         if wanted == rollback_request.CHOOSE:
             self._ask(context, record, bad)
         try:
@@ -123,11 +124,13 @@ class RestoreOperator(RestoringMixin, HITLOperator):
 
     def _settle(self, context: Context, record: Record, alarm: AlarmPayload | None) -> str:
         """Return the digest to be replaced, the same one in every try of this task."""
-        current = record.current
-        if current is None:
+        # What a person finds bad is what came last, also when it is still on its way in.
+        coming, current = record.rollout, record.current
+        newest = coming.candidate if coming is not None and coming.kind == "deploy" else current
+        if newest is None:
             raise AirflowFailException(f"{self.service.name} was never deployed to {self.environment}")
         state = context["task_state_store"]
-        bad = str(alarm.digest if alarm else state.get(_STATE_KEY) or current.release.digest)
+        bad = str(alarm.digest if alarm else state.get(_STATE_KEY) or newest.release.digest)
         state.set(_STATE_KEY, bad)
         if self._is_done(context, record, bad):
             return bad
@@ -137,7 +140,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
                 f"the alarm was about generation {alarm.generation} of {self.environment}, which is at "
                 f"{record.generation} now"
             )
-        if alarm is not None and current.rolled_back_from is not None:
+        if alarm is not None and current is not None and current.rolled_back_from is not None:
             raise AirflowFailException(
                 f"{current.release.version} is unhealthy ({alarm.reason}), but was itself gone back to; "
                 "the cause is hardly the release. A person is needed."
@@ -150,11 +153,22 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         return current is not None and current.actor == actor_of(context) and current.rolled_back_from == bad
 
     def _check_still_runs(self, context: Context, record: Record, bad: str) -> None:
-        current = record.current
+        current, coming = record.current, record.rollout
+        if coming is not None and bad in (coming.candidate.release.digest, coming.candidate.rolled_back_from):
+            return
         if current is None or (current.release.digest != bad and not self._is_done(context, record, bad)):
             runs = f"{current.release.version} by {current.actor}" if current else "nothing"
             raise AirflowSkipException(
                 f"{self.environment} runs {runs} by now, not {bad}: nothing is rolled back"
+            )
+
+    def _refuse_other_way(self, record: Record, wanted: str) -> None:
+        """While a release is on its way in, going back is giving up on it; anything else comes after that."""
+        coming = record.rollout
+        if coming is not None and coming.kind == "deploy" and wanted != rollback_request.PREVIOUS:
+            raise AirflowFailException(
+                f"{coming.candidate.release.version} is being rolled out in {self.environment}; roll back to "
+                f"{rollback_request.PREVIOUS!r} first, which aborts that, and then to {wanted!r}"
             )
 
     def _ask(self, context: Context, record: Record, bad: str) -> None:

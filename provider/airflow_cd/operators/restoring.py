@@ -6,19 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.exceptions import NoPreviousReleaseError, NotReadyError
+from airflow_cd.exceptions import (
+    AccessDeniedError,
+    FieldConflictError,
+    NoPreviousReleaseError,
+    NotReadyError,
+)
 from airflow_cd.hooks.history import change_of, emit
 from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of
+from airflow_cd.operators.rollouts import RolloutsMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Hold, Target
+    from airflow_cd.targets.base import Hold, Outcome, ProgressiveTarget, Record, Target
 
 
-class RestoringMixin:
+class RestoringMixin(RolloutsMixin):
     """
     Brings a release that ran before back, and lets the environment's health checks verify it.
 
@@ -41,11 +47,34 @@ class RestoringMixin:
         reason: str,
         hold: Hold | None = None,
     ) -> dict[str, Any]:
-        """Put a release back; return what runs then, or defer until that is verified."""
+        """Put a release back; return what runs then, or defer until it does, or until that is verified."""
+        from airflow_cd.targets.base import ProgressiveTarget, outcome_of
+
+        going: Any = {"bad": bad, "actor": actor_of(context), "to": to, "reason": reason, "hold": hold}
         try:
-            record = target.rollback(bad=bad, actor=actor_of(context), to=to, reason=reason, hold=hold)
-        except (NoPreviousReleaseError, NotReadyError) as error:
+            if not isinstance(target, ProgressiveTarget):
+                return self._restored(context, target, target.rollback(**going))
+            record = target.begin_rollback(**going)
+        except (AccessDeniedError, FieldConflictError, NoPreviousReleaseError, NotReadyError) as error:
             raise AirflowFailException(str(error)) from error
+        if record.rollout is None:
+            return self._restored(context, target, record)
+        token, kind = record.rollout.token, record.rollout.kind
+        record = self._see_through(record, target, kind=kind)
+        return self._over(context, target, record, outcome_of(record, token), kind=kind)
+
+    def _over(
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+    ) -> dict[str, Any]:
+        """End with the rollout. :raises AirflowFailException: what ran before did not become ready"""
+        if outcome.state == "promoted":
+            return self._restored(context, target, record)
+        if outcome.state == "aborted" and more["kind"] == "deploy":
+            # What was bad was still on its way in: it was stopped, and what ran before never ceased to.
+            return self._restored(context, target, record)
+        raise AirflowFailException(f"the rollback did not work out: {outcome.reason}")
+
+    def _restored(self, context: Context, target: Target, record: Record) -> dict[str, Any]:
         current = record.current
         restored = {
             "digest": current.release.digest if current else None,

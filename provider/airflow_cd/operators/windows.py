@@ -83,9 +83,11 @@ class WindowsMixin:
         from airflow_cd.hooks.decisions import keep_decision
         from airflow_cd.hooks.questions import reason_in
         from airflow_cd.model.approval import Decision, Outcome
+        from airflow_cd.model.window_request import DEPLOY_NOW
 
         by = (event.get("responded_by_user") or {}).get("id")
-        if by in self.service.environment(self.environment).window_approvers:
+        meant = event.get("chosen_options") == [DEPLOY_NOW]
+        if meant and by in self.service.environment(self.environment).window_approvers:
             decision = Decision(
                 outcome=Outcome.APPROVED,
                 digest=digest,
@@ -96,7 +98,8 @@ class WindowsMixin:
             )
             keep_decision(context, self.service, self.environment, self.task_id, decision)
         elif "error" not in event:
-            self.log.warning("This answer does not count: %r is not among the window_approvers.", by)
+            why = "is not among the window_approvers" if meant else "answered another question"
+            self.log.warning("This answer does not count: %r %s.", by, why)
         return self.execute(context)
 
     def execute(self, context: Context) -> Any:
@@ -128,13 +131,14 @@ class WindowsMixin:
         from airflow_cd.model.approval_request import digest_in
 
         ti, users = context["ti"], environment.window_approvers
+        later = environment.approval.approvers if environment.strategy and environment.approval else ()
         shown = put_question(
             ti.id,
             subject=window_request.subject(release, self.environment),
             body=window_request.body(release, self.environment, closed),
-            options=[window_request.DEPLOY_NOW],
+            options=[window_request.DEPLOY_NOW, *_later_options(environment)],
             params={"reason": reason_form().get_param("reason").serialize()},
-            assigned=users,
+            assigned=sorted({*users, *later}),
         )
         if digest_in(shown) != release.digest:
             # Airflow keeps one question for the whole run, and this run's release is another one by now.
@@ -162,6 +166,13 @@ class WindowsMixin:
         self.defer(
             trigger=DateTimeTrigger(moment=max(opens_at, now + _settling())), method_name="window_opened"
         )
+
+
+def _later_options(environment: Environment) -> list[str]:
+    """Airflow keeps a task's first question: what a rollout asks later has to be among its answers."""
+    from airflow_cd.model.rollout_request import ABORT, GO_ON
+
+    return [GO_ON, ABORT] if environment.strategy is not None else []
 
 
 def _settling() -> timedelta:

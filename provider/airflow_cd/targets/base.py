@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import Field
 
 from airflow_cd.exceptions import TargetError
-from airflow_cd.model.analysis import Measurement
-from airflow_cd.model.base import Frozen
+from airflow_cd.model.analysis import Analysis, Measurement
+from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.release import Release, ReleaseName
 from airflow_cd.model.rollout import Answer, Plan, Progress
+from airflow_cd.model.strategy import StrategyChoice
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -63,6 +66,7 @@ class Deployed(Frozen):
 
     :param place: which of several places of the environment it runs in, where the target has several (such
         as ``blue`` and ``green``)
+    :param strategy: how it was brought
     :param token: of the rollout that brought it, see :class:`Rollout`
     :param measurements: what it was judged by while it was rolled out
     """
@@ -76,6 +80,7 @@ class Deployed(Frozen):
     rolled_back_from: str | None = None  # digest of the release this one replaced in a rollback
     reason: str | None = None  # why it was rolled back to
     place: str | None = None
+    strategy: StrategyChoice | None = None
     token: str | None = None
     measurements: tuple[Measurement, ...] = ()
 
@@ -98,6 +103,9 @@ class Rollout(Frozen):
     :param kind: whether it is a deployment or a rollback
     :param before: what can be gone back to when this is done, newest first
     :param hold: what is in the record when this is done
+    :param fast: whether the strategy's steps are left out
+    :param analyses: those that the strategy names, as they were when this began
+    :param deadline: how long nothing may move while something should
     """
 
     token: str
@@ -106,6 +114,16 @@ class Rollout(Frozen):
     kind: Literal["deploy", "rollback"] = "deploy"
     before: tuple[Deployed, ...] = ()
     hold: Hold | None = None
+    fast: bool = False
+    analyses: dict[str, Analysis] = Field(default_factory=dict)
+    deadline: Duration = timedelta(minutes=10)
+
+    @property
+    def plan(self) -> Plan:
+        """Return what this goes through."""
+        strategy = self.candidate.strategy
+        steps = () if self.fast or strategy is None else strategy.steps
+        return Plan(steps, self.analyses, self.deadline)
 
 
 class Aborted(Frozen):
@@ -138,6 +156,26 @@ class Record(Frozen):
     hold: Hold | None = None
     rollout: Rollout | None = None
     aborted: Aborted | None = None
+
+
+class Outcome(NamedTuple):
+    """What became of a rollout, and why."""
+
+    state: Literal["under way", "promoted", "aborted", "replaced"]
+    reason: str = ""
+
+
+def outcome_of(record: Record, token: str) -> Outcome:
+    """Return what became of the rollout of this token. :param record: as it is now"""
+    if record.rollout is not None and record.rollout.token == token:
+        return Outcome("under way")
+    if record.current is not None and record.current.token == token:
+        return Outcome("promoted")
+    if record.aborted is not None and record.aborted.token == token:
+        return Outcome("aborted", record.aborted.reason)
+    other = record.rollout.candidate if record.rollout is not None else record.current
+    by = f"{other.release.version}, brought by {other.actor}, took its place" if other else "it was removed"
+    return Outcome("replaced", by)
 
 
 class Target(Protocol):
@@ -224,6 +262,7 @@ class ProgressiveTarget(Target, Protocol):
         over: str | None,
         actor: str,
         approval: str | None = None,
+        analyses: Mapping[str, Analysis] | None = None,
     ) -> Record:
         """
         Begin to make ``release`` the one that runs, or go on where that began before.
@@ -232,6 +271,7 @@ class ProgressiveTarget(Target, Protocol):
 
         :param expected: the record's generation on which the caller's decision is based
         :param over: token of the rollout that is to give way to this one, as the caller saw it
+        :param analyses: by name, those that the environment's strategy needs
         :return: the record; its ``rollout`` is ``None`` when there is nothing to wait for
         :raises DeployConflictError: the lease is held by another, or the record is not as expected
         :raises ArtifactNotFoundError: what the release consists of is gone
@@ -269,8 +309,8 @@ class ProgressiveTarget(Target, Protocol):
         :param token: of the rollout that is meant; ``None`` is any
         """
 
-    def plan(self, rollout: Rollout) -> Plan:
-        """Return what this rollout goes through."""
+    def converge(self) -> Record:
+        """Bring about what the record says, where nothing is on its way in, as far as it is not so."""
 
     def watching(self) -> AbstractAsyncContextManager[Changes]:
         """Watch the place, on the running event loop."""

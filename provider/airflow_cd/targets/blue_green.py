@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
-from airflow_cd.model.release import ReleaseName
 from airflow_cd.targets.base import Deployed, Hold, Record
+from airflow_cd.targets.history import (
+    before_deploying,
+    check_generation,
+    newly_deployed,
+    newly_restored,
+    position_of,
+)
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
@@ -46,13 +50,10 @@ class BlueGreenTarget(ABC):
             record = self.record()
             if record.current is not None and record.current.release.digest == release.digest:
                 return self._converge(record)
-            self._check_generation(record, expected, release)
+            check_generation(record, expected, release, self._where)
             self._prepare(release, store)
-            deployed = Deployed(
-                release=release, deployed_at=datetime.now(timezone.utc), actor=actor, approval=approval
-            )
-            before = [one for one in _history(record) if one.release.digest != release.digest]
-            return self._replace(record, deployed, before)
+            deployed = newly_deployed(record, release, actor, approval)
+            return self._replace(record, deployed, before_deploying(record, release))
 
     def rollback(
         self,
@@ -72,24 +73,16 @@ class BlueGreenTarget(ABC):
                 return self._converge(record)
             if current is None or current.release.digest != bad:
                 return record
-            position = self._destination(record, to)
-            restored = Deployed(
-                release=record.previous[position].release,
-                deployed_at=datetime.now(timezone.utc),
-                actor=actor,
-                approval=record.previous[position].approval,
-                rolled_back_from=bad,
-                reason=reason,
-            )
+            position = position_of(record, to, self._is_restorable, self._where)
+            restored = newly_restored(record, record.previous[position], bad=bad, actor=actor, reason=reason)
             return self._replace(record, restored, list(record.previous[position + 1 :]), hold)
 
     def _replace(
         self, record: Record, deployed: Deployed, before: list[Deployed], hold: Hold | None = None
     ) -> Record:
-        replaced = ReleaseName.of(record.current.release) if record.current else None
         new = Record(
             generation=record.generation + 1,
-            current=deployed.model_copy(update={"replaced": replaced}),
+            current=deployed,
             previous=tuple(before[: self.keep]),
             hold=hold,
         )
@@ -98,26 +91,9 @@ class BlueGreenTarget(ABC):
         self._finish(new)
         return new
 
-    def _destination(self, record: Record, to: str | None) -> int:
-        for position, deployed in enumerate(record.previous):
-            release = deployed.release
-            if (to is None or to == release.digest) and self._is_restorable(release):
-                return position
-        wanted = f"release {to}" if to else "a release that ran before"
-        raise NoPreviousReleaseError(
-            f"{self.service} has no {wanted} to go back to in {self.environment}; "
-            "deploy a good commit instead"
-        )
-
-    def _check_generation(self, record: Record, expected: int, release: Release) -> None:
-        if record.generation == expected:
-            return
-        now = record.current
-        runs = f"{now.release.version}, deployed by {now.actor}" if now else "nothing"
-        raise DeployConflictError(
-            f"{release.version} was to replace generation {expected} of {self.service} "
-            f"in {self.environment}, but that is at generation {record.generation} now and runs {runs}"
-        )
+    @property
+    def _where(self) -> str:
+        return f"{self.service} in {self.environment}"
 
     @abstractmethod
     def record(self) -> Record:
@@ -150,7 +126,3 @@ class BlueGreenTarget(ABC):
     @abstractmethod
     def _finish(self, record: Record) -> None:
         """Drain and end the old release, and clear away what nobody can go back to."""
-
-
-def _history(record: Record) -> list[Deployed]:
-    return [*([record.current] if record.current else []), *record.previous]

@@ -1,0 +1,183 @@
+"""Waiting for a rollout that goes on in the triggerer, and asking people how it is to go on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cd.exceptions import DeployConflictError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cd.model.release import Release
+    from airflow_cd.model.service import Service
+    from airflow_cd.targets.base import Outcome, ProgressiveTarget, Record, Rollout
+
+# As long as giving the worker slot back and getting one again takes, see HealthTrigger.
+_ON_WORKER_SECONDS = 3.0
+_POLL_SECONDS = 0.2
+
+
+class RolloutsMixin:
+    """
+    Lets an operator see a rollout through.
+
+    It waits on the worker for a moment, and then in the triggerer, which also drives the rollout. When the
+    rollout asks, the task puts the question and goes on waiting: an answer resumes the task, and the release
+    is watched meanwhile.
+    """
+
+    log: Any
+    defer: Any
+    service: Service
+    environment: str
+
+    def _see_through(self, record: Record, target: ProgressiveTarget, **more: Any) -> Record:
+        """
+        Return the record when nothing is under way in it any more; else leave the task for the triggerer.
+
+        :param more: what :meth:`rolled_out` is called with
+        """
+        rollout = record.rollout
+        if rollout is None:
+            return record
+        record = self._wait_here(record, rollout, target)
+        if record.rollout is not None and record.rollout.token == rollout.token:
+            self._wait_in_triggerer(rollout.token, None, more)
+        return record
+
+    def rolled_out(
+        self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, **more: Any
+    ) -> Any:
+        """Take the triggerer's word, or somebody's answer, and go on or end."""
+        from airflow_cd.targets.base import ProgressiveTarget, outcome_of
+
+        target = self._open_target()
+        assert isinstance(target, ProgressiveTarget)
+        if "chosen_options" in event:
+            self._answered(context, target, token, event)
+            asked = None
+        elif event.get("state") == "stuck":
+            raise AirflowFailException(str(event["reason"]))
+        elif event.get("state") == "asking":
+            record = target.record()
+            if record.rollout is not None and record.rollout.token == token:
+                asked = self._ask_how_to_go_on(context, record.rollout)
+        record = target.record()
+        outcome = outcome_of(record, token)
+        if outcome.state == "under way":
+            self._wait_in_triggerer(token, asked, more)
+        return self._over(context, target, record, outcome, **more)
+
+    def _over(
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+    ) -> Any:
+        """End the task: the rollout is over."""
+        raise NotImplementedError
+
+    def _open_target(self) -> Any:
+        from airflow_cd.hooks.adapters import open_target
+
+        return open_target(self.service, self.service.environment(self.environment))
+
+    def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
+        if any(step.weight is None for step in rollout.plan.steps):
+            return record  # pauses and measurements are the triggerer's
+        end = time.monotonic() + _ON_WORKER_SECONDS
+        while record.rollout is not None and record.rollout.token == rollout.token:
+            if time.monotonic() > end:
+                break
+            time.sleep(_POLL_SECONDS)
+            try:
+                record = target.advance(rollout.token)
+            except DeployConflictError as error:
+                self.log.debug("Once more: %s", error)
+        return record
+
+    def _wait_in_triggerer(self, token: str, asked: str | None, more: dict[str, Any]) -> None:
+        from airflow_cd.triggers.rollout import RolloutTrigger
+
+        environment = self.service.environment(self.environment)
+        self.log.info("The rollout goes on in the triggerer")
+        self.defer(
+            trigger=RolloutTrigger.of(self.service.name, environment, token, asked),
+            method_name="rolled_out",
+            kwargs={"token": token, "asked": asked, **more},
+        )
+
+    def _ask_how_to_go_on(self, context: Context, rollout: Rollout) -> str:
+        """Put the question how to go on, and return its name."""
+        from airflow_cd.hooks.questions import put_question, reason_form
+        from airflow_cd.links.release import approval_url
+        from airflow_cd.model import rollout_request
+        from airflow_cd.triggers.rollout import question_of
+
+        ti = context["ti"]
+        release, plan = rollout.candidate.release, rollout.plan
+        put_question(
+            ti.id,
+            subject=rollout_request.subject(release, self.environment),
+            body=rollout_request.body(
+                release, self.environment, plan.described(rollout.progress), rollout.progress
+            ),
+            options=[*self._other_options(), rollout_request.GO_ON, rollout_request.ABORT],
+            params={"reason": reason_form().get_param("reason").serialize()},
+            assigned=self._who_may_answer(release),
+        )
+        self.log.info(
+            "The rollout asks how to go on (%s): %s",
+            rollout.progress.reason,
+            approval_url(ti.dag_id, ti.run_id, ti.task_id),
+        )
+        return question_of(rollout.progress)
+
+    def _answered(
+        self, context: Context, target: ProgressiveTarget, token: str, event: dict[str, Any]
+    ) -> None:
+        """Hand an answer on to the rollout, if it counts; else it is asked again."""
+        from airflow_cd.hooks.questions import reason_in
+        from airflow_cd.model import rollout_request
+        from airflow_cd.model.rollout import Answer
+
+        by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
+        chosen = event["chosen_options"]
+        rollout = target.record().rollout
+        if rollout is None or rollout.token != token:
+            return
+        if refusal := self._refused(by, chosen, rollout.candidate.release):
+            self.log.warning("This answer does not count: %s. Asking again.", refusal)
+            return
+        promote = chosen == [rollout_request.GO_ON]
+        self.log.info("%s by %s: %s", chosen[0], by, reason_in(event) or "no reason given")
+        answer = Answer(promote=promote, by=by, reason=reason_in(event))
+        for _ in range(10):
+            try:
+                target.advance(token, answer=answer)
+                return
+            except DeployConflictError:
+                time.sleep(_POLL_SECONDS)
+        target.advance(token, answer=answer)
+
+    def _refused(self, by: str, chosen: list[str], release: Release) -> str | None:
+        from airflow_cd.model import rollout_request
+        from airflow_cd.model.approval import Approval
+
+        if chosen not in ([rollout_request.GO_ON], [rollout_request.ABORT]):
+            return f"{chosen} is no answer to this question"
+        policy = self.service.environment(self.environment).approval or Approval()
+        # Authors may not let their own work on, but they may take it back.
+        return policy.may_decide(by, release.authors if chosen == [rollout_request.GO_ON] else ())
+
+    def _who_may_answer(self, release: Release) -> list[str]:
+        environment = self.service.environment(self.environment)
+        approvers = environment.approval.approvers if environment.approval else ()
+        # Airflow keeps a task's first question: whoever else it is put to has to be among those.
+        return sorted({*approvers, *environment.window_approvers}) if approvers else []
+
+    def _other_options(self) -> list[str]:
+        from airflow_cd.model.window_request import DEPLOY_NOW
+
+        return [DEPLOY_NOW] if self.service.environment(self.environment).window_approvers else []
