@@ -31,10 +31,11 @@ def get_provider_info() -> dict[str, Any]:
             "operators",
             *("build", "test", "package", "deploy", "rollback", "restore"),
             *("ready", "board", "train_deploy", "recall", "arrival"),
+            *("drift", "scale_down"),
         ),
         "sensors": _modules("sensors", "approval", "departure", "health"),
         "hooks": _modules("hooks", "git", "signing"),
-        "triggers": _modules("triggers", "git_heads", "health", "monitor"),
+        "triggers": _modules("triggers", "git_heads", "health", "monitor", "rollout"),
         "extra-links": [
             "airflow_cd.links.release.CommitLink",
             "airflow_cd.links.release.ApprovalLink",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import get_parsing_context
+from airflow.sdk import DAG, get_parsing_context
 
 from airflow_cd.dag_factories.broken import BrokenServicesDag
 from airflow_cd.dag_factories.cache import cached_document
@@ -55,6 +55,8 @@ def _add_dags(
             dag_id_of(service): _FACTORIES[service.pipeline],
             rollback_dag_id(service): rollback_dag,
         }
+        if any(environment.drift is not None for environment in service.environments):
+            factories.update(_drift(service))
         for dag_id, factory in factories.items():
             if wanted is not None and dag_id != wanted:
                 continue
@@ -62,6 +64,13 @@ def _add_dags(
                 namespace[dag_id] = factory(service)
             except DefinitionError as error:
                 yield error
+
+
+def _drift(service: Service) -> dict[str, Callable[[Service], DAG]]:
+    """Few services have it: imported when one has."""
+    from airflow_cd.dag_factories.drift import drift_dag, drift_dag_id
+
+    return {drift_dag_id(service): drift_dag}
 
 
 def _add_trains(
@@ -108,4 +117,4 @@ def _service_of(dag_id: str | None) -> str | None:
     if dag_id is None or dag_id.startswith(TRAIN_PREFIX):
         return None
     name, _, kind = dag_id.rpartition("_")
-    return name if kind == "rollback" or kind in _FACTORIES else None
+    return name if kind in ("rollback", "drift") or kind in _FACTORIES else None

@@ -168,6 +168,8 @@ def _stage(
     before >> deploy >> health
     if asks:
         dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})
+    if environment.strategy is not None and environment.strategy.blue_green is not None:
+        health >> _scale_down(common)
     if environment is service.production:
         patient = {**common, "retries": ROLLBACK_RETRIES, "retry_delay": ROLLBACK_RETRY_DELAY}
         rollback = RollbackOperator(task_id="rollback", health_task_id=health.task_id, **patient)
@@ -177,3 +179,10 @@ def _stage(
         # successful rollback would turn an unhealthy release into a successful run.
         rollback.as_teardown(setups=deploy, on_failure_fail_dagrun=False)
     return health
+
+
+def _scale_down(common: dict[str, Any]) -> BaseOperator:
+    """Few services have it: imported when one has."""
+    from airflow_cd.operators.scale_down import ScaleDownOperator
+
+    return ScaleDownOperator(task_id="scale_down", **common)

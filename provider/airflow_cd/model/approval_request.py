@@ -17,12 +17,19 @@ def subject(release: Release, environment: str) -> str:
     return f"Deploy {release.service} {release.version} to {environment}?"
 
 
-def body(release: Release, environment: str, running: Release | None, diff_url: str | None = None) -> str:
+def body(
+    release: Release,
+    environment: str,
+    running: Release | None,
+    diff_url: str | None = None,
+    preview: str | None = None,
+) -> str:
     """
     Return what is asked for: the release, what it replaces, its changes and its tests.
 
     :param running: what the environment runs now
     :param diff_url: page that shows the difference between both commits, when the git host has one
+    :param preview: Markdown of what it would change at its target, where that can tell
     """
     runs = f"{escape(running.version)} (`{running.short}`)" if running else "nothing yet"
     parts = [
@@ -34,6 +41,8 @@ def body(release: Release, environment: str, running: Release | None, diff_url: 
         f"**Changes** since {'`' + release.since[:8] + '`' if release.since else 'the beginning'}\n\n"
         + _changes(release.changelog),
     ]
+    if preview:
+        parts.append(f"**What it would change there**\n\n{preview}")
     if diff_url:
         parts.append(f"[Difference to what runs]({diff_url})")
     return "\n\n".join(parts)

@@ -8,9 +8,25 @@ from pydantic import Field, StringConstraints, field_validator
 
 from airflow_cd.model.base import Frozen
 
-Event = Literal["approval_needed", "deployed", "rolled_back", "train_departed", "train_arrived"]
+Event = Literal[
+    "approval_needed",
+    "deployed",
+    "rolled_back",
+    "rollout_asks",
+    "aborted",
+    "drifted",
+    "train_departed",
+    "train_arrived",
+]
 # Which of them a service tells of, and which a train.
-OF_SERVICES: tuple[Event, ...] = ("approval_needed", "deployed", "rolled_back")
+OF_SERVICES: tuple[Event, ...] = (
+    "approval_needed",
+    "deployed",
+    "rolled_back",
+    "rollout_asks",
+    "aborted",
+    "drifted",
+)
 OF_TRAINS: tuple[Event, ...] = ("approval_needed", "train_departed", "train_arrived")
 
 

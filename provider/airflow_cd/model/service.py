@@ -17,6 +17,7 @@ from pydantic import (
 from airflow_cd.model.analysis import Analysis
 from airflow_cd.model.approval import Approval, UserId
 from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.drift import DriftPolicy
 from airflow_cd.model.fields import Argv, Env, Name, RelativePath
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.health import HealthCheck
@@ -85,6 +86,8 @@ class Environment(Frozen):
     :param when_closed: whether a deployment that a window or a freeze denies waits for the opening, or fails
     :param window_approvers: Airflow user ids who may let a waiting release in before the opening; empty
         means nobody
+    :param strategy: how it changes from one release to the next; ``None`` is what its target does by itself
+    :param drift: whether it is looked for what somebody changed by hand; ``None`` means never
     """
 
     name: Name
@@ -97,6 +100,7 @@ class Environment(Frozen):
     when_closed: Literal["wait", "fail"] = "wait"
     window_approvers: tuple[UserId, ...] = ()
     verify: Verification | None = None
+    drift: DriftPolicy | None = None
 
     @model_validator(mode="after")
     def _something_to_monitor(self) -> Environment:
@@ -201,6 +205,17 @@ class Service(Frozen):
             "needs a target that can give a release some of the requests, such as kubernetes; "
             "remove it, or write `rolling`",
             lambda environment: environment.strategy is not None and not environment.target.has_strategies,
+        )
+        self._refuse(
+            "drift",
+            "needs a target that is told what is to be there, such as kubernetes; remove it",
+            lambda environment: environment.drift is not None and not environment.target.has_strategies,
+        )
+        zones = {environment.drift.timezone for environment in self.environments if environment.drift}
+        self._refuse(
+            "drift",
+            "is checked in one time zone for all environments of a service; write the same `timezone`",
+            lambda environment: environment.drift is not None and len(zones) > 1,
         )
         known = ", ".join(sorted(self.analyses)) or "none"
         self._refuse(

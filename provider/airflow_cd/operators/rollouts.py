@@ -110,9 +110,11 @@ class RolloutsMixin:
 
     def _ask_how_to_go_on(self, context: Context, rollout: Rollout) -> str:
         """Put the question how to go on, and return its name."""
+        from airflow_cd.hooks.notifications import notify
         from airflow_cd.hooks.questions import put_question, reason_form
         from airflow_cd.links.release import approval_url
         from airflow_cd.model import rollout_request
+        from airflow_cd.model.release import ReleaseName
         from airflow_cd.triggers.rollout import question_of
 
         ti = context["ti"]
@@ -127,12 +129,16 @@ class RolloutsMixin:
             params={"reason": reason_form().get_param("reason").serialize()},
             assigned=self._who_may_answer(release),
         )
-        self.log.info(
-            "The rollout asks how to go on (%s): %s",
-            rollout.progress.reason,
-            approval_url(ti.dag_id, ti.run_id, ti.task_id),
-        )
-        return question_of(rollout.progress)
+        url, question = approval_url(ti.dag_id, ti.run_id, ti.task_id), question_of(rollout.progress)
+        self.log.info("The rollout asks how to go on (%s): %s", rollout.progress.reason, url)
+        facts = {
+            "release": ReleaseName.of(release).model_dump(mode="json"),
+            "reason": rollout.progress.reason,
+            "stands": plan.described(rollout.progress),
+            "url": url,
+        }
+        notify(context, self.service, self.environment, "rollout_asks", question, facts)
+        return question
 
     def _answered(
         self, context: Context, target: ProgressiveTarget, token: str, event: dict[str, Any]

@@ -154,7 +154,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         shown = put_question(
             ti.id,
             subject=approval_request.subject(release, self.environment),
-            body=approval_request.body(release, self.environment, running, diff),
+            body=approval_request.body(release, self.environment, running, diff, self._preview(context)),
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
@@ -172,6 +172,16 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         }
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
         self._park(asked_at, self.policy, release.digest)
+
+    def _preview(self, context: Context) -> str | None:
+        """Return what deploying would change, where the target can tell."""
+        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.hooks.previews import preview_of
+
+        release, store_url = load_release(context, self.release_task_id)
+        environment = self.service.environment(self.environment)
+        target = open_target(self.service, environment)
+        return preview_of(self.service, environment, target, release, store_url)
 
     def _refuse_to_ask(self, release: Release, about: str | None) -> NoReturn:
         """Nobody shall approve one release under the words about another."""

@@ -314,3 +314,33 @@ class ProgressiveTarget(Target, Protocol):
 
     def watching(self) -> AbstractAsyncContextManager[Changes]:
         """Watch the place, on the running event loop."""
+
+
+class Difference(NamedTuple):
+    """
+    One object that is not as it was or is to be set.
+
+    :param name: kind and name
+    :param text: unified diff, from what is there to what was or is to be set
+    """
+
+    name: str
+    text: str
+
+
+@runtime_checkable
+class DeclarativeTarget(ProgressiveTarget, Protocol):
+    """A target that is told what is to be there, and can compare."""
+
+    def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
+        """
+        Return what deploying ``release`` would change, as the place itself sees it. Nothing is changed.
+
+        :raises ArtifactNotFoundError: what the release consists of is gone
+        """
+
+    def drift(self) -> list[Difference]:
+        """Return what is not as the running release set it."""
+
+    def heal(self) -> Record:
+        """Put right what is not as the running release set it, whoever changed it."""
