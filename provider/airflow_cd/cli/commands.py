@@ -135,6 +135,18 @@ def get_cd_commands() -> list[CLICommand]:
                     args=_OVERRIDE,
                 ),
                 ActionCommand(
+                    name="promote",
+                    help="Let a rollout go on that asks",
+                    func=_command("airflow_cd.cli.rollouts.promote"),
+                    args=_OVERRIDE,
+                ),
+                ActionCommand(
+                    name="abort",
+                    help="Abort a rollout that asks (`rollback` aborts one that does not)",
+                    func=_command("airflow_cd.cli.rollouts.abort"),
+                    args=_OVERRIDE,
+                ),
+                ActionCommand(
                     name="trains",
                     help="Release trains: next departure, what is ready for it, what is under way",
                     func=_command("airflow_cd.cli.trains.trains"),

@@ -40,7 +40,7 @@ def override(args: Namespace) -> None:
         question = choose(waiting, args.service, args.run_id, args.environment, task="deploy")
         api.check_enabled(question["task_instance"]["dag_id"])
         answer_question(api, question, DEPLOY_NOW, args.reason)
-    _tell(question, DEPLOY_NOW)
+    tell(question, DEPLOY_NOW)
 
 
 def _decide(args: Namespace, option: str) -> None:
@@ -51,10 +51,11 @@ def _decide(args: Namespace, option: str) -> None:
         stage = args.member if args.train else args.environment
         question = choose(waiting, args.service, args.run_id, stage)
         answer_question(api, question, option, args.reason)
-    _tell(question, option)
+    tell(question, option)
 
 
-def _tell(question: Question, option: str) -> None:
+def tell(question: Question, option: str) -> None:
+    """Print what was answered."""
     ti = question["task_instance"]
     Console(soft_wrap=True, highlight=False).print(
         f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})", markup=False
@@ -95,7 +96,7 @@ def choose(
     questions = [question for question in waiting if _is_about(question, environment, task)]
     where = f" for {environment}" if environment else ""
     if not questions:
-        what = "an approval" if task == "approve" else "an opening that somebody may override"
+        what = "an approval" if task == "approve" else "an answer that somebody may give"
         raise SystemExit(f"No release of {service!r} waits for {what}{where}.")
     meant = [question for question in questions if name is None or _is_named(question, name)]
     if len(meant) == 1:

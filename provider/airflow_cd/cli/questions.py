@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -11,17 +11,20 @@ from airflow_cd.cli.api import Api
 Question = dict[str, Any]
 
 
-def waiting_questions(api: Api, dag_id: str = "~") -> Iterator[Question]:
+def waiting_questions(
+    api: Api, dag_id: str = "~", state: Sequence[str] = ("awaiting_input",)
+) -> Iterator[Question]:
     """
     Yield the questions that wait for an answer, newest first, as Airflow's API returns them.
 
     :param dag_id: whose; ``~`` for those of all DAGs
+    :param state: of the tasks that ask; a rollout is ``deferred``, since it is watched meanwhile
     """
     yield from api.rows(
         f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
         "hitl_details",
         response_received=False,
-        state="awaiting_input",
+        state=list(state),
         order_by="-created_at",
     )
 

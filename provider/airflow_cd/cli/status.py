@@ -106,7 +106,7 @@ def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
     except (CdError, OSError, ValueError) as error:
         return _UNKNOWN, _UNKNOWN, _UNKNOWN, _UNKNOWN, f"cannot be asked: {error}"
     if record.current is None:
-        return "-", "-", "-", "-", ""
+        return "-", "-", "-", "-", _note(record)
     now, revision = datetime.now(timezone.utc), record.current.release.revision
     return (
         record.current.release.version,
@@ -124,6 +124,11 @@ def _closed(service: Service, environment: Environment) -> str:
 
 def _note(record: Record) -> str:
     notes = []
+    if (coming := record.rollout) is not None:
+        stands = coming.plan.described(coming.progress)
+        notes.append(f"{coming.candidate.release.version} on its way in: {stands}")
+    elif record.aborted is not None:
+        notes.append(f"{record.aborted.release.version} was aborted: {record.aborted.reason}")
     if record.hold is not None:
         notes.append(f"held by {record.hold.by}: {record.hold.reason or 'no reason given'}")
     if record.current is not None and record.current.rolled_back_from is not None:
