@@ -1,0 +1,52 @@
+"""What the cluster can tell of one object besides the object: its events, and what a container said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from airflow_cd.targets.kubernetes.cluster import Cluster
+
+# A log may have lines of any length.
+_MOST_BYTES = 256 * 1024
+# Its node may not answer; the rollout must not wait for that.
+_CONNECT_SECONDS, _READ_SECONDS = 5, 10
+
+
+def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:
+    """Return the events about the object of this uid. :raises TargetError: they cannot be read"""
+    path = f"/api/v1/namespaces/{cluster.namespace}/events"
+    with cluster.reported("events"):
+        found = cluster.request("GET", path, query={"fieldSelector": f"involvedObject.uid={uid}"})
+    return list(found["items"])
+
+
+def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, lines: int) -> str:
+    """
+    Return what a container wrote last.
+
+    :param previous: the container before the one that is there now, after it was restarted
+    :raises TargetError: it cannot be read
+    """
+    query = {
+        "container": container,
+        "previous": str(previous).lower(),
+        "tailLines": str(lines),
+        "limitBytes": str(_MOST_BYTES),
+    }
+    path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/log?{urlencode(query)}"
+    with cluster.reported(f"log of pod {pod}"):
+        # By itself the client takes a line that is JSON for an answer of the API.
+        response = cluster.client.call_api(
+            path,
+            "GET",
+            header_params={"Accept": "text/plain, */*"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _request_timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+        )
+        try:
+            return bytes(response.data).decode(errors="replace")
+        finally:
+            response.release_conn()

@@ -1,0 +1,145 @@
+"""Looks at what a rollout has done on the cluster so far, with as few requests as that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_cd.exceptions import TargetError
+from airflow_cd.model.base import Frozen
+from airflow_cd.model.diagnosis import diagnose
+from airflow_cd.model.problem import Problem, lines_told, seconds_since
+from airflow_cd.targets.kubernetes.evidence import events_of, last_lines
+from airflow_cd.targets.kubernetes.standing import Standing, newest_pods, standing_of
+
+if TYPE_CHECKING:
+    from airflow_cd.targets.kubernetes.cluster import Cluster
+
+_LOG_LINES = 20
+# Two pods of the same template have the same problem, or one that tells of the other.
+_LOOKED_AT = 2
+# One that says nothing and is not ready for that long may have events that say why.
+_SILENT_SECONDS = 10
+
+
+class Seen(Frozen):
+    """
+    What was seen of some workloads.
+
+    :param ready: all of them are as wanted, by the rules of ``kubectl rollout status``
+    :param count: how far they are, for people; that it changes is progress
+    :param ready_pods: by workload, how many pods of its newest revision are ready
+    :param broken: why one of them will certainly not become ready
+    :param problems: what keeps them from it, also what may pass
+    """
+
+    ready: bool
+    count: str = ""
+    ready_pods: dict[str, int] = {}
+    broken: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+class _Sight(NamedTuple):
+    ready: bool
+    told: str
+    ready_pods: int = 0
+    problems: Sequence[Problem] = ()
+
+
+def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
+    """
+    Look at workloads.
+
+    One that is as wanted costs one request; one that is not, two or three; and one that something is wrong
+    with up to three more.
+
+    :param workloads: kind (``Deployment``, ``StatefulSet`` or ``DaemonSet``) and name of each
+    :raises TargetError: the cluster cannot be asked
+    """
+    found = {name: _look(cluster, kind, name) for kind, name in workloads}
+    problems = tuple(problem for sight in found.values() for problem in sight.problems)
+    return Seen(
+        ready=all(sight.ready for sight in found.values()),
+        count="; ".join(sight.told for sight in found.values()),
+        ready_pods={name: sight.ready_pods for name, sight in found.items()},
+        broken=next((problem.text for problem in problems if problem.certain), None),
+        problems=problems,
+    )
+
+
+def _look(cluster: Cluster, kind: str, name: str) -> _Sight:
+    workload = cluster.get("apps/v1", kind, name)
+    if workload is None:
+        return _Sight(False, f"{name}: not there")
+    # Lists and some servers leave it out.
+    workload.setdefault("kind", kind)
+    standing = standing_of(workload)
+    if not standing.observed:
+        return _Sight(False, f"{name}: not taken up by the cluster yet")
+    if standing.done:
+        return _Sight(True, f"{name}: {standing.ready} of {standing.wanted} ready", standing.ready)
+    pods = newest_pods(cluster, workload, standing)
+    ready = sum(_is_ready(pod) for pod in pods)
+    return _Sight(False, _count(name, standing, ready), ready, _problems(cluster, workload, pods))
+
+
+def _count(name: str, standing: Standing, ready: int) -> str:
+    count = f"{name}: {ready} of {standing.wanted} ready, {standing.updated} updated"
+    return f"{count}, {standing.old} old" if standing.old else count
+
+
+def _problems(
+    cluster: Cluster, workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]
+) -> list[Problem]:
+    now = datetime.now(timezone.utc)
+    found = diagnose(workload, pods, [], now)
+    troubled = {problem.pod for problem in found}
+    doubtful = [pod for pod in pods if pod["metadata"]["name"] in troubled or _silent(pod, now)]
+    if not pods and workload["kind"] != "Deployment":
+        # Only a Deployment says by itself why it has no pods.
+        doubtful = [workload]
+    events = [event for thing in doubtful[:_LOOKED_AT] for event in _events(cluster, thing)]
+    if events:
+        found = diagnose(workload, pods, events, now)
+    return [
+        _with_log(cluster, problem, pods) if number == 0 else problem for number, problem in enumerate(found)
+    ]
+
+
+def _events(cluster: Cluster, thing: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        return events_of(cluster, thing["metadata"]["uid"])
+    except TargetError:  # such as one who may not read them
+        return []
+
+
+def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, Any]]) -> Problem:
+    if problem.category != "crash" or problem.pod is None or problem.container is None:
+        return problem
+    pod = next(pod for pod in pods if pod["metadata"]["name"] == problem.pod)
+    status = next(one for one in _statuses(pod) if one["name"] == problem.container)
+    # A container that just ended is not the previous one yet.
+    previous = not (status.get("state") or {}).get("terminated")
+    try:
+        said = last_lines(cluster, problem.pod, problem.container, previous=previous, lines=_LOG_LINES)
+    except TargetError:  # it was removed meanwhile, or its node does not answer
+        return problem
+    return problem.model_copy(update={"detail": lines_told(said) or problem.detail})
+
+
+def _statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    status = pod["status"]
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def _silent(pod: Mapping[str, Any], now: datetime) -> bool:
+    return (
+        not _is_ready(pod) and seconds_since(pod["metadata"].get("creationTimestamp"), now) > _SILENT_SECONDS
+    )
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
