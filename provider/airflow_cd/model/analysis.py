@@ -104,14 +104,14 @@ class Analysis(Frozen):
         if value is None or not math.isfinite(value):
             return Judgement(self.no_data, "there is no data")
         if self.failure is not None and parse_condition(self.failure).holds(value):
-            return Judgement("failure", f"{value:g} is {self.failure}")
+            return Judgement("failure", f"{value:.12g} is {self.failure}")
         if self.success is None:
-            return Judgement("success", f"{value:g} is not {self.failure}")
+            return Judgement("success", f"{value:.12g} is not {self.failure}")
         if parse_condition(self.success).holds(value):
-            return Judgement("success", f"{value:g} is {self.success}")
+            return Judgement("success", f"{value:.12g} is {self.success}")
         if self.failure is None:
-            return Judgement("failure", f"{value:g} is not {self.success}")
-        return Judgement("inconclusive", f"{value:g} is neither {self.success} nor {self.failure}")
+            return Judgement("failure", f"{value:.12g} is not {self.success}")
+        return Judgement("inconclusive", f"{value:.12g} is neither {self.success} nor {self.failure}")
 
     def judge(self, measurements: Sequence[Measurement]) -> Judgement | None:
         """

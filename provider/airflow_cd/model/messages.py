@@ -97,7 +97,8 @@ def _known_keys(model: type[BaseModel], place: Sequence[Any]) -> str:
     for step in place[:-1]:
         if holder is not None and isinstance(step, str) and step in holder.model_fields:
             holder = _model_in(holder.model_fields[step].annotation)
-    known = sorted(holder.model_fields) if holder else []
+    fields = holder.model_fields if holder else {}
+    known = sorted(field.alias or name for name, field in fields.items())
     return f"{closest(place[-1], known)}Known keys here: {', '.join(known)}"
 
 
