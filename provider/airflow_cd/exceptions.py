@@ -33,7 +33,8 @@ The errors this package raises. Each message says what failed, which value, and 
         ├── NoPreviousReleaseError there is nothing to roll back to
         ├── ManifestError          Kubernetes objects are not what can be deployed
         ├── FieldConflictError     somebody else manages a field that a release sets
-        └── AccessDeniedError      the cluster does not let us do something; names the missing verb
+        ├── AccessDeniedError      the cluster does not let us do something; names the missing verb
+        └── ClusterError           a Kubernetes cluster's connection is missing, or cannot be used
 """
 
 from __future__ import annotations
@@ -216,6 +217,10 @@ class FieldConflictError(TargetError):
 
 class AccessDeniedError(TargetError):
     """Raised when the cluster's roles do not let us do something."""
+
+
+class ClusterError(TargetError):
+    """Raised when the connection of a Kubernetes cluster is missing, or says what cannot be used."""
 
 
 class MetricError(CdError):

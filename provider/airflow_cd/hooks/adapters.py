@@ -84,10 +84,13 @@ def open_environment(service: str, environment: Environment) -> Target:
     """Return where the service of this name runs in this environment."""
     from airflow_cd.artifacts.archive import unpack
     from airflow_cd.hooks.docker import docker_client, password_of
+    from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
     from airflow_cd.targets import registry
     from airflow_cd.targets.base import Access
 
-    access = Access(data_dir(), unpack, docker_client, password_of)
+    access = Access(
+        data_dir(), unpack, docker_client, password_of, kubernetes_client, kubernetes_watch_client
+    )
     return registry.open_target(service, environment, access)
 
 

@@ -1,0 +1,47 @@
+"""Which object of a namespace something is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_cd.model.base import Frozen
+
+# In front of the names of all labels and annotations of ours.
+PREFIX = "airflow-cd/"
+
+
+class Reference(Frozen):
+    """
+    One object of a namespace.
+
+    :param uid: tells an object from another one that had its name before; ``None`` is any
+    """
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what makes it this object: group, kind and name. The group's version does not."""
+        return group_of(self.api_version), self.kind, self.name
+
+    @property
+    def described(self) -> str:
+        """Return its name for people: ``Deployment/web``."""
+        return f"{self.kind}/{self.name}"
+
+
+def group_of(api_version: str) -> str:
+    """Return the group of an ``apiVersion``; that of ``v1`` has no name."""
+    return api_version.rpartition("/")[0]
+
+
+def reference_of(obj: Mapping[str, Any]) -> Reference:
+    """Return what an object is called; it has its uid when it comes from a cluster."""
+    metadata = obj["metadata"]
+    return Reference(
+        api_version=obj["apiVersion"], kind=obj["kind"], name=metadata["name"], uid=metadata.get("uid")
+    )

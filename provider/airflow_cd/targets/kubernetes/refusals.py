@@ -1,0 +1,126 @@
+"""What the API's refusals mean, and what to do about them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import (
+    AccessDeniedError,
+    ClusterError,
+    DeployConflictError,
+    FieldConflictError,
+    ManifestError,
+    TargetError,
+)
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiException
+
+_DENIED = re.compile(
+    r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" '
+    r'in API group "(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
+)
+_CONFLICT = re.compile(r'conflict with "(?P<manager>[^"]*)"(?P<how>.*)', re.DOTALL)
+# Said by servers before 1.22 with the code of an error of their own.
+NOT_IN_SCHEMA = "typed patch object"
+
+
+def problem_of(error: ApiException, where: str, what: str | None = None) -> TargetError:
+    """
+    Return our error for one of the API's.
+
+    :param where: names the service and its place
+    :param what: names the object that the request was about
+    """
+    status = _status(error)
+    message = str(status.get("message") or error.reason or error.status)
+    place = f"{where}: {what}" if what else where
+    if error.status == 401:
+        return ClusterError(
+            f"{where}: the cluster does not accept the credentials (401). Renew the token or the certificate "
+            "of the connection or of the kubeconfig."
+        )
+    if error.status == 403:
+        return _denied(message, where)
+    if error.status == 404:
+        return _not_found(status, message, place)
+    if error.status == 409:
+        return _conflict(status, message, place)
+    if error.status in (400, 422) or NOT_IN_SCHEMA in message:
+        return _invalid(status, message, place)
+    return TargetError(f"{place}: the cluster failed ({error.status or 'no answer'}): {message}")
+
+
+def is_absent(error: ApiException, name: str) -> bool:
+    """Return whether the API says that it has no object of this name, rather than no such kind."""
+    details = _status(error).get("details") or {}
+    return error.status == 404 and details.get("name") == name and details.get("kind") != "namespaces"
+
+
+def is_unknown_kind(error: ApiException) -> bool:
+    """Return whether the API does not know the path of a kind."""
+    return error.status == 404 and not (_status(error).get("details") or {}).get("name")
+
+
+def _status(error: ApiException) -> dict[str, Any]:
+    try:
+        found = json.loads(error.body or "")
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _denied(message: str, where: str) -> TargetError:
+    found = _DENIED.search(message)
+    if found is None:
+        # Quotas and admission refuse with the same code; nobody's roles are to blame.
+        ours = "exceeded quota" in message or "being terminated" in message
+        return (TargetError if ours else AccessDeniedError)(f"{where}: the cluster refuses: {message}")
+    user, verb, resource, group, namespace = found.group("user", "verb", "resource", "group", "namespace")
+    place = f"in namespace {namespace}" if namespace else "in the whole cluster"
+    role = f"a Role of namespace {namespace}" if namespace else "a ClusterRole"
+    rule = f'- apiGroups: ["{group}"]\n  resources: ["{resource}"]\n  verbs: ["{verb}"]'
+    return AccessDeniedError(
+        f"{where}: {user} may not {verb} {resource} of API group {group or 'core'!r} {place}. "
+        f"Add this to the rules of {role} that is bound to {user}:\n{rule}"
+    )
+
+
+def _not_found(status: Mapping[str, Any], message: str, place: str) -> TargetError:
+    details = status.get("details") or {}
+    if details.get("kind") == "namespaces":
+        return TargetError(
+            f"{place}: namespace {details.get('name')} does not exist. Create it, or correct `namespace` "
+            "of the target."
+        )
+    return TargetError(f"{place}: {message}")
+
+
+def _conflict(status: Mapping[str, Any], message: str, place: str) -> TargetError:
+    causes = (status.get("details") or {}).get("causes") or []
+    fields = [one for one in causes if one.get("reason") == "FieldManagerConflict"]
+    if not fields:
+        return DeployConflictError(f"{place} was changed by somebody else meanwhile: {message}")
+    lines = "\n".join(f"  {one.get('field')} is managed by {_manager(one)}" for one in fields)
+    return FieldConflictError(
+        f"{place}: somebody else manages what the release sets:\n{lines}\n"
+        "Write `on_conflict: take` into the target to take these fields over; or take them out of the "
+        "manifests, or stop the other manager."
+    )
+
+
+def _manager(cause: Mapping[str, Any]) -> str:
+    found = _CONFLICT.search(str(cause.get("message", "")))
+    return f"{found['manager']!r}{found['how']}" if found else str(cause.get("message"))
+
+
+def _invalid(status: Mapping[str, Any], message: str, place: str) -> TargetError:
+    causes = (status.get("details") or {}).get("causes") or []
+    lines = [f"  {one.get('field')}: {one.get('message')}" for one in causes]
+    text = f"{place} is refused:\n" + "\n".join(lines or [f"  {message}"])
+    if "field is immutable" in text:
+        text += "\nGive the object another name, or delete it in the cluster first; it cannot be changed so."
+    return ManifestError(text)
