@@ -15,6 +15,7 @@ from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
 from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.fields import CLUSTER_PREFIX
 from airflow_cd.model.loading import Definitions, load_services
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import TRAIN_PREFIX
@@ -35,13 +36,14 @@ def load_dags(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
     """
     file = _resolve(path, namespace)
     wanted = get_parsing_context().dag_id
-    with _no_garbage_collection():
+    with _no_garbage_collection(many=wanted is None):
         definitions = load_services(file, only=_service_of(wanted), parse=cached_document)
         errors = [
             *definitions.errors,
             *_add_dags(definitions.services, namespace, wanted),
             *_add_trains(definitions, namespace, wanted),
         ]
+        _add_clusters(definitions, namespace, wanted)
     if errors and wanted is None:
         broken = BrokenServicesDag(file, errors)
         namespace[broken.dag_id] = broken
@@ -90,15 +92,32 @@ def _add_trains(
             yield error
 
 
+def _add_clusters(
+    definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None
+) -> None:
+    if not definitions.clusters:
+        return
+    from airflow_cd.dag_factories.cluster import cluster_dag
+
+    for cluster in definitions.clusters:
+        if wanted is None or cluster.dag_id == wanted:
+            namespace[cluster.dag_id] = cluster_dag(cluster)
+
+
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Nothing made while loading is garbage, but the collector would go through all of it again and again."""
+def _no_garbage_collection(*, many: bool) -> Iterator[None]:
+    """
+    Nothing made while loading is garbage, but the collector would go through all of it again and again.
+
+    :param many: whether more is made than one DAG
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if gc.get_freeze_count() == 0:
+        # A task's process is a fork whose parent froze all it had: to count that takes longer than one DAG.
+        if many and gc.get_freeze_count() == 0:
             # Lets what was made count as old at once, where the collector would first go through all of it.
             gc.freeze()
             gc.unfreeze()
@@ -113,8 +132,8 @@ def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
 
 def _service_of(dag_id: str | None) -> str | None:
     """Return the service a DAG id belongs to, so that only it need be validated."""
-    # A train is made of all its services.
-    if dag_id is None or dag_id.startswith(TRAIN_PREFIX):
+    # A train is made of all its services, and a cluster of none.
+    if dag_id is None or dag_id.startswith((TRAIN_PREFIX, CLUSTER_PREFIX)):
         return None
     name, _, kind = dag_id.rpartition("_")
     return name if kind in ("rollback", "drift") or kind in _FACTORIES else None

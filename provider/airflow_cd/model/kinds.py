@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from airflow_cd import __version__
 from airflow_cd.exceptions import DefinitionError
@@ -67,3 +68,18 @@ def check_kind(family: str, name: str) -> None:
         raise DefinitionError(problem, remedy=". ".join(remedies))
     if remedies:
         raise DefinitionError(f"the {family} {name!r} is not available", remedy=remedies[0])
+
+
+def kinds_named(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield every adapter the service names: where, of which family, and its name."""
+    runner = raw.get("runner")
+    if isinstance(runner, (str, dict)):
+        yield ("runner",), "runner", runner if isinstance(runner, str) else next(iter(runner), "")
+    artifacts = raw.get("artifacts")
+    if isinstance(artifacts, str):
+        yield ("artifacts",), "artifact store", artifacts.partition("://")[0]
+    environments = raw.get("environments")
+    for n, environment in enumerate(environments if isinstance(environments, list) else ()):
+        target = environment.get("target") if isinstance(environment, dict) else None
+        for name in target if isinstance(target, dict) else ():
+            yield ("environments", n, "target", str(name)), "target", str(name)

@@ -1,32 +1,36 @@
-"""Reads a services file into services, trains, and what is wrong with the others."""
+"""Reads a services file into services, trains, clusters, and what is wrong with the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.document import Document, Place
+from airflow_cd.model.document import Document, Place, merged
 from airflow_cd.model.freeze import Freeze
-from airflow_cd.model.kinds import check_kind
+from airflow_cd.model.kinds import check_kind, kinds_named
 from airflow_cd.model.messages import closest, explain, shorten, telling
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train, departure_order
 
-_TOP = ("defaults", "services", "trains", "freezes")
+if TYPE_CHECKING:
+    from airflow_cd.model.cluster import Cluster
+
+_TOP = ("defaults", "services", "trains", "freezes", "clusters")
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """What a services file defines. A service or train with an error is not among the others."""
+    """What a services file defines. What has an error is not among the others."""
 
     services: tuple[Service, ...]
     trains: tuple[Train, ...]
     errors: tuple[DefinitionError, ...]
+    clusters: tuple[Cluster, ...] = ()
 
 
 def _parsed(text: str, path: str, only: str | None) -> Document:
@@ -85,21 +89,25 @@ class _Reader:
         self._defaults = self._part("defaults", dict)
         self._services = self._part("services", list)
         self._trains = self._part("trains", list)
+        self._clusters = self._part("clusters", list)
         self._freezes = self._valid_freezes()
 
     def definitions(self, only: str | None) -> Definitions:
         services = dict(self._valid_services(only))
         trains: dict[int, Train] = {}
+        clusters: tuple[Cluster, ...] = ()
         if only is None:
             self._check_names("service", self._services)
             self._check_names("train", self._trains)
             self._check_addresses(services)
             trains = {i: train for i, raw in enumerate(self._trains) if (train := self._train(i, raw))}
             self._check_trains(services, trains)
+            clusters = tuple(self._valid_clusters()) if self._clusters else ()
         return Definitions(
             services=tuple(service for i, service in services.items() if i not in self._broken),
             trains=tuple(trains.values()),
             errors=tuple(self._errors),
+            clusters=clusters,
         )
 
     def _part(self, key: str, kind: type) -> Any:
@@ -130,9 +138,9 @@ class _Reader:
                 continue
             if only is not None and raw.get("name") != only:
                 continue
-            merged = _merge(self._defaults, raw) if self._defaults else raw
-            if self._check_kinds(i, merged):
-                service = self._validate(Service, merged, ("services", i), str(raw.get("name")))
+            whole = merged(self._defaults, raw) if self._defaults else raw
+            if self._check_kinds(i, whole):
+                service = self._validate(Service, whole, ("services", i), str(raw.get("name")))
                 if service is not None:
                     yield i, self._frozen(service)
             if only is not None:
@@ -146,7 +154,7 @@ class _Reader:
     def _check_kinds(self, i: int, raw: Mapping[str, Any]) -> bool:
         """Kinds come before keys: a missing extra is not an unknown key."""
         before = len(self._errors)
-        for place, family, name in _kinds(raw):
+        for place, family, name in kinds_named(raw):
             try:
                 check_kind(family, name)
             except DefinitionError as error:
@@ -168,6 +176,19 @@ class _Reader:
     def _train(self, i: int, raw: Any) -> Train | None:
         train: Train | None = self._validate(Train, raw, ("trains", i), None)
         return train
+
+    def _valid_clusters(self) -> Iterator[Cluster]:
+        # Few files have them: imported when one has.
+        from airflow_cd.model.cluster import Cluster
+
+        self._check_names("cluster", self._clusters)
+        names: set[str] = set()
+        for i, raw in enumerate(self._clusters):
+            cluster: Cluster | None = self._validate(Cluster, raw, ("clusters", i), None)
+            # Two of one name would have one DAG; the first one keeps it.
+            if cluster is not None and cluster.name not in names:
+                names.add(cluster.name)
+                yield cluster
 
     def _check_names(self, what: str, entries: list[Any]) -> None:
         first: dict[str, int] = {}
@@ -275,28 +296,3 @@ class _Reader:
             remedy=remedy,
             service=service,
         )
-
-
-def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults with everything of its own on top; mappings are merged, all else is replaced."""
-    merged = dict(defaults)
-    for key, value in own.items():
-        below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def _kinds(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """Yield every adapter the service names: where, of which family, and its name."""
-    runner = raw.get("runner")
-    if isinstance(runner, (str, dict)):
-        yield ("runner",), "runner", runner if isinstance(runner, str) else next(iter(runner), "")
-    artifacts = raw.get("artifacts")
-    if isinstance(artifacts, str):
-        yield ("artifacts",), "artifact store", artifacts.partition("://")[0]
-    environments = raw.get("environments")
-    for n, environment in enumerate(environments if isinstance(environments, list) else ()):
-        target = environment.get("target") if isinstance(environment, dict) else None
-        for name in target if isinstance(target, dict) else ():
-            yield ("environments", n, "target", str(name)), "target", str(name)

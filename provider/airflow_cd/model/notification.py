@@ -17,8 +17,11 @@ Event = Literal[
     "drifted",
     "train_departed",
     "train_arrived",
+    "nodes_unhealthy",
+    "apis_removed",
+    "namespaces_undeclared",
 ]
-# Which of them a service tells of, and which a train.
+# Which of them a service tells of, which a train, and which a cluster.
 OF_SERVICES: tuple[Event, ...] = (
     "approval_needed",
     "deployed",
@@ -28,6 +31,7 @@ OF_SERVICES: tuple[Event, ...] = (
     "drifted",
 )
 OF_TRAINS: tuple[Event, ...] = ("approval_needed", "train_departed", "train_arrived")
+OF_CLUSTERS: tuple[Event, ...] = ("nodes_unhealthy", "apis_removed", "namespaces_undeclared")
 
 
 class Notification(Frozen):

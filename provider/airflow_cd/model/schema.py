@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from airflow_cd.model.cluster import Cluster
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
@@ -25,7 +26,7 @@ _FROM_DEFAULTS = ("Service", "Source")
 def services_schema() -> dict[str, Any]:
     """Return the schema of a whole services file (JSON Schema 2020-12)."""
     _, generated = models_json_schema(
-        [(Service, "validation"), (Train, "validation"), (Freeze, "validation")], ref_template=_REFERENCE
+        [(model, "validation") for model in (Service, Train, Freeze, Cluster)], ref_template=_REFERENCE
     )
     definitions: dict[str, Any] = generated["$defs"]
     for name in _FROM_DEFAULTS:
@@ -48,6 +49,7 @@ def services_schema() -> dict[str, Any]:
             "services": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Service")}},
             "trains": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Train")}},
             "freezes": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Freeze")}},
+            "clusters": {"type": "array", "items": {"$ref": _REFERENCE.format(model="Cluster")}},
         },
         "$defs": definitions,
     }

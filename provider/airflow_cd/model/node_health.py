@@ -1,0 +1,109 @@
+"""What is wrong with the nodes of a Kubernetes cluster, told by what its API says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from airflow_cd.model.base import Frozen, format_age
+
+# Conditions that a healthy node does not have.
+_PRESSURE = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
+# https://kubernetes.io/releases/version-skew-policy/#kubelet: three minor versions older at most, two for
+# kubelets before 1.25, and never newer.
+_SKEW, _OLD_SKEW, _OLD = 3, 2, 25
+
+
+class NodeProblem(Frozen):
+    """
+    :param severity: an ``error`` fails the task: it does harm now. A ``warning`` will, or may.
+    :param node: its name; empty for what concerns the cluster
+    """
+
+    severity: Literal["error", "warning"]
+    node: str
+    text: str
+
+
+def minor_of(version: str) -> int | None:
+    """Return 20 for ``v1.20.2`` or ``1.20+``, ``None`` for what is not a version of Kubernetes."""
+    found = re.match(r"v?1\.(\d+)", version)
+    return int(found.group(1)) if found else None
+
+
+def node_problems(
+    nodes: Iterable[Mapping[str, Any]], server: int, now: datetime, unready_after: timedelta
+) -> list[NodeProblem]:
+    """
+    Return what is wrong.
+
+    :param nodes: as the API gives them
+    :param server: minor version of the API server
+    :param unready_after: how long a node may be not ready before that is an error
+    """
+    found = list(nodes)
+    problems = [problem for node in found for problem in _of_one(node, server, now, unready_after)]
+    if not found:
+        problems.append(NodeProblem(severity="warning", node="", text="the cluster has no node"))
+    return problems
+
+
+def _of_one(
+    node: Mapping[str, Any], server: int, now: datetime, unready_after: timedelta
+) -> Iterable[NodeProblem]:
+    name = node["metadata"]["name"]
+    conditions = {one["type"]: one for one in (node.get("status") or {}).get("conditions") or ()}
+    yield from _readiness(name, conditions.get("Ready"), node, now, unready_after)
+    for kind in _PRESSURE:
+        condition = conditions.get(kind)
+        if condition is not None and condition["status"] == "True":
+            text = f"{kind}: {condition.get('message') or condition.get('reason')}"
+            yield NodeProblem(severity="warning", node=name, text=text)
+    if (node.get("spec") or {}).get("unschedulable"):
+        yield NodeProblem(severity="warning", node=name, text="takes no new pods (cordoned)")
+    yield from _skew(name, kubelet_of(node), server)
+
+
+def kubelet_of(node: Mapping[str, Any]) -> str:
+    """Return the version of a node's kubelet."""
+    return str(((node.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion", ""))
+
+
+def _readiness(
+    name: str,
+    condition: Mapping[str, Any] | None,
+    node: Mapping[str, Any],
+    now: datetime,
+    unready_after: timedelta,
+) -> Iterable[NodeProblem]:
+    if condition is not None and condition["status"] == "True":
+        return
+    since = (condition or {}).get("lastTransitionTime") or node["metadata"].get("creationTimestamp")
+    age = now - datetime.fromisoformat(since.replace("Z", "+00:00")) if since else unready_after
+    why = (condition or {}).get("message") or "its kubelet never said so"
+    yield NodeProblem(
+        severity="error" if age >= unready_after else "warning",
+        node=name,
+        text=f"not ready for {format_age(age)}: {why}",
+    )
+
+
+def _skew(name: str, version: str, server: int) -> Iterable[NodeProblem]:
+    kubelet = minor_of(version)
+    if kubelet is None:
+        return
+    most = _OLD_SKEW if kubelet < _OLD else _SKEW
+    if kubelet > server:
+        text = f"its kubelet {version} is newer than the API server (1.{server}), which is not supported"
+        yield NodeProblem(severity="error", node=name, text=text)
+    elif server - kubelet > most:
+        text = (
+            f"its kubelet {version} is {server - kubelet} minor versions older than the API server "
+            f"(1.{server}), and {most} are supported"
+        )
+        yield NodeProblem(severity="error", node=name, text=text)
+    elif server - kubelet == most:
+        text = f"upgrade its kubelet {version} before the API server: 1.{server + 1} does not support it"
+        yield NodeProblem(severity="warning", node=name, text=text)
