@@ -13,7 +13,18 @@ from pathlib import Path
 from demo.ports import LOOPBACK, any_free
 
 # What is taken over from the caller: nothing of Airflow's, git's or Python's settings.
-_INHERITED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_INHERITED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "KUBECONFIG",
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.release import Release, ReleaseName
 from airflow_cd.model.rollout import Answer, Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
+from airflow_cd.model.subject import Subject
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -311,6 +312,9 @@ class ProgressiveTarget(Target, Protocol):
 
     def converge(self) -> Record:
         """Bring about what the record says, where nothing is on its way in, as far as it is not so."""
+
+    def subject(self, rollout: Rollout) -> Subject:
+        """Return what analyses of this rollout are about."""
 
     def watching(self) -> AbstractAsyncContextManager[Changes]:
         """Watch the place, on the running event loop."""

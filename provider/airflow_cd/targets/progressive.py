@@ -15,6 +15,7 @@ from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetErro
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.release import ReleaseName
 from airflow_cd.model.rollout import Answer, Observation, Phase, Plan, Progress, abort
+from airflow_cd.model.subject import Subject
 from airflow_cd.targets.base import Aborted, Deployed, Hold, Record, Rollout, outcome_of
 from airflow_cd.targets.history import (
     before_deploying,
@@ -186,6 +187,22 @@ class SteppedTarget(ABC, Generic[S]):
             if stored.record.rollout is not None or stored.record.current is None:
                 return stored.record
             return self._converge(stored).record
+
+    def subject(self, rollout: Rollout) -> Subject:
+        """Return what analyses of this rollout are about."""
+        release = rollout.candidate.release
+        return Subject(
+            service=self.service,
+            environment=self.environment,
+            version=release.version,
+            revision=release.revision.sha,
+            digest=release.digest,
+            **self._names(rollout),
+        )
+
+    def _names(self, rollout: Rollout) -> dict[str, str]:
+        """Return what else of a :class:`~airflow_cd.model.subject.Subject` this kind of target has."""
+        return {}
 
     def _gone_on(self, stored: S, rollout: Rollout, progress: Progress) -> S:
         """Write a decision down and act on it. What is no decision needs no lease: it changes nothing."""

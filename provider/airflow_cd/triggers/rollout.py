@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from airflow_cd.triggers.settling import settling_seconds
 if TYPE_CHECKING:
     from airflow_cd.model.analysis import Measurement
     from airflow_cd.model.rollout import Progress
+    from airflow_cd.model.subject import Subject
     from airflow_cd.targets.base import Changes, ProgressiveTarget, Record, Rollout
 
 # What will not get better by trying again.
@@ -142,6 +143,7 @@ class _Drive:
     ) -> None:
         self._target, self._token, self._asked, self._service = target, token, asked, service
         self._log, self._failures, self._shown = log, 0, ""
+        self._subject: Subject | None = None
 
     async def until_told(self, changes: Changes) -> dict[str, Any]:
         """Go on until the rollout is over, or asks; return the event."""
@@ -203,14 +205,16 @@ class _Drive:
         due = rollout.plan.due(rollout.progress, datetime.now(timezone.utc))
         if not due:
             return []
-        take = self._taker(rollout)
-        found = list(await asyncio.gather(*(take(name) for name in due)))
+        from airflow_cd.hooks.metrics import take_measurement
+
+        if self._subject is None:
+            self._subject = await asyncio.to_thread(self._target.subject, rollout)
+        subject, step = self._subject, rollout.progress.step
+        takes = [take_measurement(name, rollout.plan.analyses[name], step, subject) for name in due]
+        found = await asyncio.gather(*takes)
         for one in found:
             self._log.info("Analysis %s: %s, %s", one.analysis, one.outcome, one.detail)
         return found
-
-    def _taker(self, rollout: Rollout) -> Callable[[str], Awaitable[Measurement]]:
-        raise NotImplementedError
 
     def _show(self, rollout: Rollout) -> None:
         shown = rollout.plan.described(rollout.progress)
