@@ -23,6 +23,7 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "AIRFLOW_CO
 from tests.support.cluster import cluster, cluster_client, namespace  # noqa: E402, F401
 from tests.support.engine import engine  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
+from tests.support.prometheus import prometheus  # noqa: E402, F401
 from tests.support.running_airflow import airflow, airflow_is_whole  # noqa: E402, F401
 from tests.support.small_disk import small_disk  # noqa: E402, F401
 
