@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_cd.exceptions import TargetError
 from airflow_cd.targets.kubernetes.kinds import Kinds, unknown_kind
 from airflow_cd.targets.kubernetes.objects import Reference
-from airflow_cd.targets.kubernetes.refusals import is_absent, is_unknown_kind, problem_of
+from airflow_cd.targets.kubernetes.refusals import is_absent, is_secret, is_unknown_kind, problem_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -62,7 +62,7 @@ class Api:
         try:
             yield
         except ApiException as error:
-            raise problem_of(error, self.where, what) from error
+            raise problem_of(error, self.where, what) from (None if is_secret(what) else error)
         except (HTTPError, ConnectionError, TimeoutError) as error:
             raise TargetError(f"{self.where}: the cluster does not answer: {error}") from error
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from airflow_cd.exceptions import AccessDeniedError, FieldConflictError, ManifestError
+from airflow_cd.exceptions import AccessDeniedError, DeployConflictError, FieldConflictError, ManifestError
 from airflow_cd.targets.kubernetes.api import MERGE, Api
 from airflow_cd.targets.kubernetes.differences import NEW, Difference, text_of
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
@@ -124,7 +124,10 @@ class Cluster(Api):
             log.warning("%s: %s is somebody else's and is not deleted", self.where, reference.described)
             return False
         body = {"propagationPolicy": propagation, "preconditions": {"uid": metadata["uid"]}}
-        return self._of_one("DELETE", reference, body) is not None
+        try:
+            return self._of_one("DELETE", reference, body) is not None
+        except DeployConflictError:  # it was removed, and somebody has made another one
+            return False
 
     def diff(self, objects: Sequence[Mapping[str, Any]], *, take: bool = True) -> Differences:
         """Return what applying objects would change, by asking the cluster; nothing is changed."""

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
+from contextlib import contextmanager
 from typing import Any
 
-from airflow_cd.exceptions import DeployConflictError, TargetError
+from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.objects import PREFIX, Reference
+from airflow_cd.targets.kubernetes.holding import (
+    DURATION_SECONDS,
+    FRESH_SECONDS,
+    HOLDER,
+    Hold,
+    described,
+    written_now,
+)
+from airflow_cd.targets.kubernetes.objects import Reference
 
-log = logging.getLogger(__name__)
-
-# Others wait that long for a sign of life; the holder stops believing in its lease before.
-_DURATION = 10.0
-_BELIEVED = 8.0
-_RENEWED_EVERY = 3.0
 # A holder that is only about to end its work is waited for.
 _PATIENCE = 3.0
 _POLLED_EVERY = 0.3
-_HOLDER = f"{PREFIX}holder"
 
 
 class Lease:
@@ -45,7 +43,7 @@ class Lease:
         self._cluster = cluster
         self._reference = Reference(api_version="coordination.k8s.io/v1", kind="Lease", name=name)
         self._seen: dict[str, Any] | None = None
-        self._hold: _Hold | None = None
+        self._hold: Hold | None = None
 
     @property
     def fence(self) -> int:
@@ -75,45 +73,41 @@ class Lease:
         assert self._hold is not None, "checked by its holder"
         self._hold.renew()
 
-    def _take(self, terms: _Terms) -> _Hold:
-        began = time.monotonic()
-        watched = _Watched()
-        seen = self._seen
-        while True:
-            if seen is None:
-                seen = self._cluster.get(**self._named)
+    def _take(self, terms: _Terms) -> Hold:
+        hold = self._try(terms, self._seen) if self._seen is not None else None
+        began, watched = time.monotonic(), _Watched()
+        while hold is None:
+            seen = self._cluster.get(**self._named)
             watched.see(seen)
-            if watched.is_free:
-                taken = self._try(terms, seen)
-                if taken is not None:
-                    return _Hold(self._cluster, self._reference, taken)
+            if watched.is_free or terms.are_of(seen):
+                hold = self._try(terms, seen)
             elif time.monotonic() - began > _PATIENCE and watched.is_alive:
                 raise DeployConflictError(
-                    f"{self._cluster.where} is being deployed by somebody else: {_described(seen)}"
+                    f"{self._cluster.where} is being deployed by somebody else: {described(seen)}"
                 )
             else:
                 time.sleep(_POLLED_EVERY)
-            seen = None
+        return hold
 
-    def _try(self, terms: _Terms, seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Return the lease as it was taken, ``None`` when somebody else was faster."""
-        with suppress(DeployConflictError):
-            if seen is None:
-                return self._cluster.create(
-                    {
-                        "apiVersion": self._reference.api_version,
-                        "kind": self._reference.kind,
-                        "metadata": {"name": self._reference.name, "annotations": terms.annotations},
-                        "spec": terms.spec(1),
-                    }
-                )
-            count = int(seen["spec"].get("leaseTransitions") or 0) + 1
-            metadata = {
-                "resourceVersion": seen["metadata"]["resourceVersion"],
-                "annotations": terms.annotations,
-            }
-            return self._cluster.merge(self._reference, {"metadata": metadata, "spec": terms.spec(count)})
-        return None
+    def _try(self, terms: _Terms, seen: Mapping[str, Any] | None) -> Hold | None:
+        """Take the lease as it was seen; ``None`` when somebody else was faster."""
+        asked = time.monotonic()
+        try:
+            lease = self._written(terms, seen)
+        except DeployConflictError:  # or this did it, and the answer was lost: it is found to be ours then
+            return None
+        if lease is None or time.monotonic() - asked > FRESH_SECONDS:
+            return None
+        return Hold(self._cluster, self._reference, lease)
+
+    def _written(self, terms: _Terms, seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        metadata: dict[str, Any] = {"name": self._reference.name, "annotations": terms.annotations}
+        if seen is None:
+            kind = {"apiVersion": self._reference.api_version, "kind": self._reference.kind}
+            return self._cluster.create({**kind, "metadata": metadata, "spec": terms.spec(1)})
+        count = int(seen["spec"].get("leaseTransitions") or 0) + 1
+        metadata["resourceVersion"] = seen["metadata"]["resourceVersion"]
+        return self._cluster.merge(self._reference, {"metadata": metadata, "spec": terms.spec(count)})
 
     @property
     def _named(self) -> dict[str, str]:
@@ -130,14 +124,17 @@ class _Terms:
     def __init__(self, actor: str, what: str) -> None:
         self._identity = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
         holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
-        self.annotations = {_HOLDER: json.dumps({**holder, "machine": socket.gethostname()})}
+        self.annotations = {HOLDER: json.dumps({**holder, "machine": socket.gethostname()})}
+
+    def are_of(self, lease: Mapping[str, Any] | None) -> bool:
+        return lease is not None and lease["spec"].get("holderIdentity") == self._identity
 
     def spec(self, count: int) -> dict[str, Any]:
         return {
             "holderIdentity": self._identity,
-            "leaseDurationSeconds": int(_DURATION),
-            "acquireTime": _now(),
-            "renewTime": _now(),
+            "leaseDurationSeconds": int(DURATION_SECONDS),
+            "acquireTime": written_now(),
+            "renewTime": written_now(),
             "leaseTransitions": count,
         }
 
@@ -148,7 +145,6 @@ class _Watched:
     def __init__(self) -> None:
         self._lease: Mapping[str, Any] | None = None
         self._since = time.monotonic()
-        self._holder: str | None = None
         self.is_alive = False
 
     def see(self, lease: Mapping[str, Any] | None) -> None:
@@ -165,101 +161,5 @@ class _Watched:
         spec = (self._lease or {}).get("spec") or {}
         if not spec.get("holderIdentity"):
             return True
-        lasts = float(spec.get("leaseDurationSeconds") or _DURATION)
+        lasts = float(spec.get("leaseDurationSeconds") or DURATION_SECONDS)
         return time.monotonic() - self._since > lasts
-
-
-class _Hold:
-    """A lease while it is held."""
-
-    def __init__(self, cluster: Cluster, reference: Reference, lease: dict[str, Any]) -> None:
-        self._cluster, self._reference, self._lease = cluster, reference, lease
-        self.fence: int = lease["spec"]["leaseTransitions"]
-        self._identity = lease["spec"]["holderIdentity"]
-        self._sure_since = time.monotonic()
-        self._lost: str | None = None
-        self._over = threading.Event()
-        # One at a time: each renewal expects what the one before wrote.
-        self._turn = threading.Lock()
-        self._thread = threading.Thread(target=self._keep, name=f"lease {reference.name}", daemon=True)
-
-    def begin(self) -> None:
-        self._thread.start()
-
-    def end(self) -> dict[str, Any] | None:
-        """Give the lease back, and return what is left of it."""
-        self._over.set()
-        with self._turn:
-            if self._lost is None:
-                # Else it runs out by itself.
-                with suppress(TargetError):
-                    return self._merge({"holderIdentity": None})
-        return None
-
-    def renew(self) -> None:
-        """Renew it once. :raises DeployConflictError: it is lost"""
-        with self._turn:
-            if self._lost is None:
-                self._renew()
-            if self._lost is not None:
-                raise DeployConflictError(
-                    f"the lease on {self._cluster.where} was lost ({self._lost}); nothing more was changed"
-                )
-
-    def _keep(self) -> None:
-        while not self._over.wait(_RENEWED_EVERY) and self._lost is None:
-            with self._turn:
-                if self._over.is_set():
-                    return
-                try:
-                    self._renew()
-                except TargetError as error:
-                    log.warning("The lease on %s could not be renewed: %s", self._cluster.where, error)
-
-    def _renew(self) -> None:
-        asked = time.monotonic()
-        if asked - self._sure_since > _BELIEVED:
-            self._lost = f"it could not be renewed for {asked - self._sure_since:.0f} s"
-            return
-        try:
-            renewed = self._merge({"renewTime": _now()})
-        except DeployConflictError:
-            renewed = self._again()
-        if renewed is None:
-            self._lost = self._lost or "it was removed"
-        elif time.monotonic() - asked > _BELIEVED:
-            self._lost = "the cluster took too long to answer"
-        else:
-            self._lease, self._sure_since = renewed, asked
-
-    def _again(self) -> dict[str, Any] | None:
-        """Renew it, although somebody changed it: that may have been an answer of ours that was lost."""
-        found = self._cluster.get(self._reference.api_version, self._reference.kind, self._reference.name)
-        if found is None:
-            return None
-        if found["spec"].get("holderIdentity") != self._identity:
-            self._lost = f"somebody else took it: {_described(found)}"
-            return None
-        self._lease = found
-        return self._merge({"renewTime": _now()})
-
-    def _merge(self, spec: Mapping[str, Any]) -> dict[str, Any] | None:
-        version = self._lease["metadata"]["resourceVersion"]
-        return self._cluster.merge(self._reference, {"metadata": {"resourceVersion": version}, "spec": spec})
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _described(lease: Mapping[str, Any] | None) -> str:
-    annotations = ((lease or {}).get("metadata") or {}).get("annotations") or {}
-    try:
-        holder = json.loads(annotations[_HOLDER])
-        seconds = max(time.time() - holder["since"], 0)
-        return (
-            f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now "
-            f"(process {holder['pid']} on {holder['machine']})"
-        )
-    except (KeyError, TypeError, ValueError):
-        return "unknown"

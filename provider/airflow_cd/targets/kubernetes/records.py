@@ -70,7 +70,7 @@ class Records:
                 written = self._cluster.merge(self._reference(self.name), patch)
         except DeployConflictError as error:
             found = self.read()
-            if found[:2] == (record, inventory):
+            if self._contents(found.record, found.inventory) == contents:
                 return found
             raise DeployConflictError(
                 f"{self._cluster.where}: somebody else changed the record meanwhile; it is at generation "

@@ -50,8 +50,13 @@ def problem_of(error: ApiException, where: str, what: str | None = None) -> Targ
     if error.status == 409:
         return _conflict(status, message, place)
     if error.status in (400, 422) or NOT_IN_SCHEMA in message:
-        return _invalid(status, message, place)
+        return _invalid(status, message, place, secret=is_secret(what))
     return TargetError(f"{place}: the cluster failed ({error.status or 'no answer'}): {message}")
+
+
+def is_secret(what: str | None) -> bool:
+    """Return whether what the API says of an object may quote secrets."""
+    return (what or "").startswith("Secret/")
 
 
 def is_absent(error: ApiException, name: str) -> bool:
@@ -76,9 +81,7 @@ def _status(error: ApiException) -> dict[str, Any]:
 def _denied(message: str, where: str) -> TargetError:
     found = _DENIED.search(message)
     if found is None:
-        # Quotas and admission refuse with the same code; nobody's roles are to blame.
-        ours = "exceeded quota" in message or "being terminated" in message
-        return (TargetError if ours else AccessDeniedError)(f"{where}: the cluster refuses: {message}")
+        return _refused(message, where)
     user, verb, resource, group, namespace = found.group("user", "verb", "resource", "group", "namespace")
     place = f"in namespace {namespace}" if namespace else "in the whole cluster"
     role = f"a Role of namespace {namespace}" if namespace else "a ClusterRole"
@@ -87,6 +90,16 @@ def _denied(message: str, where: str) -> TargetError:
         f"{where}: {user} may not {verb} {resource} of API group {group or 'core'!r} {place}. "
         f"Add this to the rules of {role} that is bound to {user}:\n{rule}"
     )
+
+
+def _refused(message: str, where: str) -> TargetError:
+    """Return what is refused with the code of missing rights, and is about something else mostly."""
+    if "attempting to grant" in message:
+        return AccessDeniedError(f"{where}: nobody gives rights that he has not: {message}")
+    if "being terminated" in message:
+        return TargetError(f"{where}: the namespace is being removed: {message}")
+    # A quota, or one of the cluster's own rules.
+    return ManifestError(f"{where}: the cluster refuses: {message}")
 
 
 def _not_found(status: Mapping[str, Any], message: str, place: str) -> TargetError:
@@ -117,8 +130,13 @@ def _manager(cause: Mapping[str, Any]) -> str:
     return f"{found['manager']!r}{found['how']}" if found else str(cause.get("message"))
 
 
-def _invalid(status: Mapping[str, Any], message: str, place: str) -> TargetError:
+def _invalid(status: Mapping[str, Any], message: str, place: str, secret: bool) -> TargetError:
     causes = (status.get("details") or {}).get("causes") or []
+    if secret:
+        fields = ", ".join(str(one.get("field")) for one in causes) or "some field"
+        return ManifestError(
+            f"{place} is refused: {fields} is not valid. Why is not shown: it may be secret."
+        )
     lines = [f"  {one.get('field')}: {one.get('message')}" for one in causes]
     text = f"{place} is refused:\n" + "\n".join(lines or [f"  {message}"])
     if "field is immutable" in text:
