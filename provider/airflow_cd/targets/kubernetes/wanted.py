@@ -1,0 +1,149 @@
+"""
+What a namespace is to hold, as a function of what ran, what is coming, the strategy and how far it is.
+
+Nothing here asks or changes a cluster, and nothing is remembered: whoever comes after a killed process gets
+the same answer, and to apply it again does no harm.
+"""
+
+from __future__ import annotations
+
+from airflow_cd.exceptions import ManifestError
+from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.rollout import Phase, Progress
+from airflow_cd.model.strategy import StrategyChoice
+from airflow_cd.targets.kubernetes.change import Change
+from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping
+from airflow_cd.targets.kubernetes.placed import Placed, check, made_by, placed
+from airflow_cd.targets.kubernetes.route import find_route, without
+from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, by_key, key_of, place_of, slot_name
+from airflow_cd.targets.kubernetes.stages import Stage, Wanted, chained
+from airflow_cd.targets.kubernetes.workload import Object, name_of
+
+__all__ = ["Side", "Wanted", "place_of", "settled", "wanted"]
+
+
+def wanted(
+    settings: KubernetesTarget,
+    strategy: StrategyChoice | None,
+    progress: Progress,
+    candidate: Side,
+    stable: Side | None,
+    *,
+    fast: bool,
+    replicas: int | None = None,
+    occupied: bool = False,
+    serving: int | None = None,
+    route: Object | None = None,
+) -> Wanted:
+    """
+    Return what is to be there while a release takes over, in the phase and with the share of its progress.
+
+    :param strategy: of the candidate
+    :param stable: what runs; ``None`` when nothing does
+    :param fast: whether the strategy's steps are left out, as for the first release and for a rollback
+    :param replicas: how many instances the stable workload had when this began, where the manifests do not
+        say. Not how many it has now: the strategy itself changes that.
+    :param occupied: whether the canary's slot still runs another release than the candidate
+    :param serving: how many instances of the stable workload are ready now; ``None`` when that is not known
+    :param route: the live HTTPRoute that the strategy names, where it is not in the manifests
+    :raises ManifestError: the objects are not what the strategy can work with
+    """
+    steps = None if fast else strategy
+
+    def change_from(before: Side) -> Change:
+        coming = placed(settings, strategy, candidate, replicas)
+        running = placed(settings, steps, before, replicas)
+        return Change(settings, strategy, progress, coming, running, fast, occupied, serving, route)
+
+    if progress.phase in (Phase.ABORTING, Phase.ABORTED):
+        if stable is None:
+            return _removed(candidate)
+        try:
+            return aborting(change_from(stable))
+        except ManifestError:  # of the candidate, which therefore has not got far; what ran has to serve
+            return _restored(placed(settings, None, stable, replicas))
+    if strategy is not None:
+        check(strategy, placed(settings, strategy, candidate, replicas))
+    if stable is None:
+        return _alone(placed(settings, strategy, candidate, replicas))
+    change = change_from(stable)
+    change.check()
+    if steps is None or progress.phase in (Phase.PROMOTING, Phase.PROMOTED):
+        return promoting(change)
+    return stepping(change)
+
+
+def settled(
+    settings: KubernetesTarget,
+    strategy: StrategyChoice | None,
+    current: Side,
+    previous: Side | None,
+    *,
+    scaled_down: bool,
+    replicas: int | None = None,
+    route: Object | None = None,
+) -> Wanted:
+    """
+    Return what is to be there when nothing is on its way.
+
+    :param strategy: that the current release was brought by
+    :param previous: what ran before, if it can be gone back to
+    :param scaled_down: whether blue/green's old colour has been given up
+    :param replicas: as for :func:`wanted`, for the colours of blue/green
+    :param route: as for :func:`wanted`
+    :raises ManifestError: the objects are not what the strategy can work with
+    """
+    now = placed(settings, strategy, current, replicas)
+    old = _old_colour(settings, strategy, now, previous, replicas)
+    kept = by_key(old.instances(0 if scaled_down else None)) if old is not None else {}
+    place = current.place
+    track = place if place != STABLE or old is not None else None
+    objects = {**kept, **now.all(track)}
+    name = strategy.canary.route if strategy is not None and strategy.canary is not None else None
+    if name is not None and now.service is not None:
+        found = find_route(list(objects.values()), name, route)
+        objects[key_of(found)] = without(found, name_of(now.service), slot_name(now.service, CANARY))
+    delete = [(_API[key[1]], *key[1:]) for key in made_by(now) if key not in objects]
+    return chained([Stage(objects)], candidate=now.workloads, delete=delete)
+
+
+_API = {"Service": "v1", "ConfigMap": "v1", "Deployment": "apps/v1"}
+
+
+def _alone(coming: Placed) -> Wanted:
+    """Return what is to be there when nothing ran before: there are no requests to be shared out."""
+    place = coming.side.place
+    track = place if place != STABLE else None
+    stages = [Stage(coming.all(None), coming.workloads), Stage(coming.all(track))]
+    return chained(stages, candidate=coming.workloads)
+
+
+def _removed(candidate: Side) -> Wanted:
+    """Return that the first release of all is to go, whatever slot it is in."""
+    delete = [(one["apiVersion"], one["kind"], name_of(one)) for one in candidate.objects]
+    delete += [
+        (one["apiVersion"], one["kind"], f"{name_of(one)}-{candidate.place}")
+        for one in candidate.objects
+        if one["kind"] in ("Deployment", "ConfigMap") and candidate.place != STABLE
+    ]
+    # What somebody stored may have been there before.
+    return Wanted([], delete=[one for one in reversed(delete) if one[1] != "PersistentVolumeClaim"])
+
+
+def _restored(stable: Placed) -> Wanted:
+    """Return what ran before, with all requests, when nothing can be said of what was coming."""
+    objects = stable.all(stable.side.place, replicas=stable.size if stable.workload else None)
+    return chained([Stage(objects)], stable=stable.workloads)
+
+
+def _old_colour(
+    settings: KubernetesTarget,
+    strategy: StrategyChoice | None,
+    now: Placed,
+    previous: Side | None,
+    replicas: int | None,
+) -> Placed | None:
+    if strategy is None or strategy.blue_green is None or previous is None:
+        return None
+    old = placed(settings, strategy, previous, replicas)
+    return None if old.slot == now.slot else old
