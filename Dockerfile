@@ -15,3 +15,4 @@ COPY --chown=airflow:0 pyproject.toml README.md LICENSE /opt/airflow-provider-cd
 COPY --chown=airflow:0 provider /opt/airflow-provider-cd/provider
 # Airflow is named as well, so that no dependency can replace it by another version.
 RUN pip install --no-cache-dir "apache-airflow==${AIRFLOW_VERSION}" "/opt/airflow-provider-cd[docker,celery]"
+COPY --chown=airflow:0 compose/airflow_local_settings.py /opt/airflow/config/

@@ -34,7 +34,7 @@ _COMMANDS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 # Processes of tasks are forks: what is imported before is not imported at each task's start.
-_LOCAL_SETTINGS = "import airflow_cd.dag_factories  # noqa: F401\n"
+_LOCAL_SETTINGS = "from airflow_cd.warm import warm\n\nwarm()\n"
 USERS = {"admin": "admin", "alice": "user", "bob": "user"}
 
 

@@ -80,6 +80,9 @@ class Mirror:
         self.folder = cache_dir.absolute() / f"{name}.git"
         self._lock = FileLock(cache_dir.absolute() / f"{name}.lock")
         self._env = env
+        # Commits that were found in the mirror of this identity: each question is a process of git, and a
+        # build asks for the same one many times.
+        self._known: set[tuple[int, str]] = set()
 
     def heads(self) -> dict[str, str]:
         """Return branch name -> SHA as the remote has them now. :raises SourceError: it does not answer"""
@@ -126,7 +129,11 @@ class Mirror:
         """
         if not _SHA.fullmatch(sha):
             raise RevisionNotFoundError(f"{sha[:80]!r} is not a full commit SHA (40 hexadecimal digits)")
+        known = (self._identity(), sha)
+        if known in self._known:
+            return
         if self._is_taken(sha):
+            self._known.add(known)
             return
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
@@ -141,6 +148,7 @@ class Mirror:
                     raise
                 self._make()
                 self._bring(sha)
+            self._known.add((self._identity(), sha))
 
     def _bring(self, sha: str) -> None:
         if not self._has(sha):

@@ -1,0 +1,5 @@
+"""Tasks run in forks: what their parent has loaded they need not."""
+
+from airflow_cd.warm import warm
+
+warm("docker")
