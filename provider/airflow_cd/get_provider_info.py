@@ -32,6 +32,7 @@ def get_provider_info() -> dict[str, Any]:
             *("build", "test", "package", "deploy", "rollback", "restore"),
             *("ready", "board", "train_deploy", "recall", "arrival"),
             *("drift", "scale_down"),
+            *("cluster", "cluster_health"),
         ),
         "sensors": _modules("sensors", "approval", "departure", "health"),
         "hooks": _modules("hooks", "git", "signing"),

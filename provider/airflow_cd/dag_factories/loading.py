@@ -92,9 +92,7 @@ def _add_trains(
             yield error
 
 
-def _add_clusters(
-    definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None
-) -> None:
+def _add_clusters(definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None) -> None:
     if not definitions.clusters:
         return
     from airflow_cd.dag_factories.cluster import cluster_dag

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_cd.model.change import Change
+    from airflow_cd.model.cluster import Cluster
     from airflow_cd.model.notification import Event, Notification
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
@@ -41,6 +42,15 @@ def notify_of_train(context: Any, train: Train, event: Event, key: str, facts: M
     """Tell those who want to know of a train, once for each ``key``. Never raises. As :func:`notify`."""
     known = {**facts, "event": event, "train": train.name}
     whom = [one if event in one.events else None for one in train.notify]
+    _notify(context, whom, f"{event}/{key}", known)
+
+
+def notify_of_cluster(
+    context: Any, cluster: Cluster, event: Event, key: str, facts: Mapping[str, Any]
+) -> None:
+    """Tell those who want to know of a cluster, once for each ``key``. Never raises. As :func:`notify`."""
+    known = {**facts, "event": event, "cluster": cluster.name}
+    whom = [one if event in one.events else None for one in cluster.notify]
     _notify(context, whom, f"{event}/{key}", known)
 
 

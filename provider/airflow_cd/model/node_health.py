@@ -11,6 +11,8 @@ from airflow_cd.model.base import Frozen, format_age
 
 # Conditions that a healthy node does not have.
 _PRESSURE = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable")
+# How long before its end a certificate is an error: time to renew it at work, over a weekend.
+_CERTIFICATE_ERROR = timedelta(days=7)
 # https://kubernetes.io/releases/version-skew-policy/#kubelet: three minor versions older at most, two for
 # kubelets before 1.25, and never newer.
 _SKEW, _OLD_SKEW, _OLD = 3, 2, 25
@@ -20,11 +22,18 @@ class NodeProblem(Frozen):
     """
     :param severity: an ``error`` fails the task: it does harm now. A ``warning`` will, or may.
     :param node: its name; empty for what concerns the cluster
+    :param kind: what it is, which stays the same while the text may tell how long it lasts
     """
 
     severity: Literal["error", "warning"]
     node: str
+    kind: str
     text: str
+
+    @property
+    def key(self) -> str:
+        """Return what makes it this problem, from one run to the next."""
+        return f"{self.severity}/{self.node}/{self.kind}"
 
 
 def minor_of(version: str) -> int | None:
@@ -46,7 +55,9 @@ def node_problems(
     found = list(nodes)
     problems = [problem for node in found for problem in _of_one(node, server, now, unready_after)]
     if not found:
-        problems.append(NodeProblem(severity="warning", node="", text="the cluster has no node"))
+        problems.append(
+            NodeProblem(severity="warning", node="", kind="nodes", text="the cluster has no node")
+        )
     return problems
 
 
@@ -60,9 +71,9 @@ def _of_one(
         condition = conditions.get(kind)
         if condition is not None and condition["status"] == "True":
             text = f"{kind}: {condition.get('message') or condition.get('reason')}"
-            yield NodeProblem(severity="warning", node=name, text=text)
+            yield NodeProblem(severity="warning", node=name, kind=kind, text=text)
     if (node.get("spec") or {}).get("unschedulable"):
-        yield NodeProblem(severity="warning", node=name, text="takes no new pods (cordoned)")
+        yield NodeProblem(severity="warning", node=name, kind="cordoned", text="takes no new pods (cordoned)")
     yield from _skew(name, kubelet_of(node), server)
 
 
@@ -86,6 +97,7 @@ def _readiness(
     yield NodeProblem(
         severity="error" if age >= unready_after else "warning",
         node=name,
+        kind="ready",
         text=f"not ready for {format_age(age)}: {why}",
     )
 
@@ -97,13 +109,30 @@ def _skew(name: str, version: str, server: int) -> Iterable[NodeProblem]:
     most = _OLD_SKEW if kubelet < _OLD else _SKEW
     if kubelet > server:
         text = f"its kubelet {version} is newer than the API server (1.{server}), which is not supported"
-        yield NodeProblem(severity="error", node=name, text=text)
+        yield NodeProblem(severity="error", node=name, kind="kubelet", text=text)
     elif server - kubelet > most:
         text = (
             f"its kubelet {version} is {server - kubelet} minor versions older than the API server "
             f"(1.{server}), and {most} are supported"
         )
-        yield NodeProblem(severity="error", node=name, text=text)
+        yield NodeProblem(severity="error", node=name, kind="kubelet", text=text)
     elif server - kubelet == most:
         text = f"upgrade its kubelet {version} before the API server: 1.{server + 1} does not support it"
-        yield NodeProblem(severity="warning", node=name, text=text)
+        yield NodeProblem(severity="warning", node=name, kind="kubelet", text=text)
+
+
+def certificate_problems(
+    ends: Mapping[str, datetime], now: datetime, warn: timedelta
+) -> Iterable[NodeProblem]:
+    """
+    Yield which certificates end soon.
+
+    :param ends: whose -> when it ends
+    :param warn: how long before
+    """
+    for whose, end in ends.items():
+        left = end - now
+        if left < warn:
+            severity: Literal["error", "warning"] = "error" if left < _CERTIFICATE_ERROR else "warning"
+            text = f"{whose} certificate ends in {format_age(left)}, on {end:%Y-%m-%d}"
+            yield NodeProblem(severity=severity, node="", kind=f"certificate {whose}", text=text)

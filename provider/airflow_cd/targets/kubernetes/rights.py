@@ -1,13 +1,21 @@
-"""What the cluster's roles must allow: to deploy into a namespace, and to keep a cluster as declared."""
+"""
+What the cluster's roles must allow: to deploy into a namespace, and to keep a cluster as declared.
+
+``python -m airflow_cd.targets.kubernetes.rights`` prints the ClusterRole for the latter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from airflow_cd.model.removed_apis import REMOVALS
+from airflow_cd.targets.kubernetes.objects import group_of
+
 _READ = ("get", "list", "watch")
 # Nothing is ever replaced as a whole, hence no "update".
 _WRITE = (*_READ, "create", "patch", "delete")
+_KEEP = ("get", "list", "create", "patch", "delete")
 
 
 def _rule(group: str, resources: Sequence[str], verbs: Sequence[str]) -> dict[str, Any]:
@@ -33,16 +41,42 @@ DEPLOYER_RULES: tuple[dict[str, Any], ...] = (
 # Only with `app: {secrets: ...}`: RBAC cannot tell a service's own Secrets from all others.
 SECRETS_RULE = _rule("", ("secrets",), _WRITE)
 
-# A ClusterRole for the DAG of a cluster. Writing Roles takes having what they give, or "escalate"; binding
-# them likewise "bind". Whoever has this is an administrator of the cluster in all but name.
+
+def _listing() -> tuple[dict[str, Any], ...]:
+    """What is asked about API versions: names, labels and managers of objects, never their content."""
+    groups: dict[str, set[str]] = {}
+    for removal in REMOVALS:
+        for api_version in filter(None, (removal.api_version, removal.instead)):
+            groups.setdefault(group_of(api_version), set()).add(removal.resource)
+    return tuple(_rule(group, sorted(groups[group]), ("list",)) for group in sorted(groups))
+
+
+# For the DAG of a cluster. Writing Roles takes having what they give, or "escalate"; binding them likewise
+# "bind". Whoever has this is an administrator of the cluster in all but name.
 KEEPER_RULES: tuple[dict[str, Any], ...] = (
     _rule("", ("namespaces",), ("get", "list", "create", "patch")),
-    _rule("", ("serviceaccounts", "resourcequotas", "limitranges", "secrets"), _WRITE),
-    _rule("networking.k8s.io", ("networkpolicies",), _WRITE),
-    _rule("rbac.authorization.k8s.io", ("roles",), (*_WRITE, "escalate", "bind")),
-    _rule("rbac.authorization.k8s.io", ("rolebindings",), _WRITE),
-    _rule("", ("nodes", "configmaps"), ("get", "list")),
-    # What is asked about API versions: names, labels and managers of objects, never their content.
-    _rule("*", ("*",), ("list",)),
-    {"nonResourceURLs": ["/metrics", "/version", "/version/", "/api*", "/apis*"], "verbs": ["get"]},
+    _rule("", ("serviceaccounts", "resourcequotas", "limitranges", "secrets"), _KEEP),
+    _rule("networking.k8s.io", ("networkpolicies",), _KEEP),
+    _rule("rbac.authorization.k8s.io", ("roles",), (*_KEEP, "escalate", "bind")),
+    _rule("rbac.authorization.k8s.io", ("rolebindings",), _KEEP),
+    _rule("", ("nodes", "configmaps"), ("list",)),
+    *_listing(),
+    {"nonResourceURLs": ["/metrics", "/version", "/api", "/api/*", "/apis", "/apis/*"], "verbs": ["get"]},
 )
+
+
+def keeper_role(name: str = "airflow-cd-keeper") -> dict[str, Any]:
+    """Return the ClusterRole that the connection of a cluster's DAG needs."""
+    metadata = {"name": name}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": metadata,
+        "rules": [dict(rule) for rule in KEEPER_RULES],
+    }
+
+
+if __name__ == "__main__":
+    import yaml
+
+    print(yaml.safe_dump(keeper_role(), sort_keys=False), end="")

@@ -115,7 +115,7 @@ def _service_accounts(namespace: Namespace, cluster: str) -> list[dict[str, Any]
     if namespace.pull_secrets:
         names.append(DEFAULT_ACCOUNT)
     pull = [{"name": secret.name} for secret in namespace.pull_secrets]
-    more = {"imagePullSecrets": pull} if pull else {}
+    more: dict[str, Any] = {"imagePullSecrets": pull} if pull else {}
     return [_object("v1", "ServiceAccount", name, cluster, **more) for name in dict.fromkeys(names)]
 
 
@@ -152,7 +152,7 @@ def _policies(network: Network, cluster: str) -> list[dict[str, Any]]:
     ]
     if not closed:
         return []
-    here = [{"podSelector": {}}]
+    here: list[dict[str, Any]] = [{"podSelector": {}}]
     found = [_policy("deny", cluster, closed)]
     if network.ingress == "namespace":
         found.append(_policy("from-namespace", cluster, ["Ingress"], ingress=[{"from": here}]))

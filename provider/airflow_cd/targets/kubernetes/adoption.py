@@ -1,0 +1,84 @@
+"""What somebody else has put into a namespace that is kept, and keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from airflow_cd.exceptions import ManifestError
+from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.objects import PREFIX, reference_of
+from airflow_cd.targets.kubernetes.tenancy import CLUSTER_LABEL, DEFAULT_ACCOUNT
+
+Object = Mapping[str, Any]
+# On what somebody else had made before: it is never deleted.
+_ADOPTED = f"{PREFIX}adopted"
+
+
+def with_what_is_there(
+    cluster: Cluster, obj: dict[str, Any], name: str, gone: Collection[str]
+) -> dict[str, Any]:
+    """
+    Return the object with what others have put there, where it may not be taken away.
+
+    :param gone: names of our Secrets that are not declared any more
+    :raises ManifestError: it is a Secret, and somebody else's
+    """
+    if obj["kind"] not in ("Secret", "ServiceAccount"):
+        return obj
+    reference = reference_of(obj)
+    live = cluster.get(reference.api_version, reference.kind, reference.name)
+    if live is None:
+        return obj
+    metadata = live["metadata"]
+    ours = labels_on(live).get(CLUSTER_LABEL) == name
+    if obj["kind"] == "Secret":
+        if not ours:
+            raise ManifestError(
+                f"{cluster.where}: there is a {reference.described} that was not made from here, and is not "
+                "overwritten. Give the pull secret another name, or delete that one."
+            )
+        return obj
+    return _adopted(_with_pull_secrets(obj, live, gone), metadata, ours)
+
+
+def _adopted(obj: dict[str, Any], live: Object, ours: bool) -> dict[str, Any]:
+    if ours and _ADOPTED not in (live.get("annotations") or {}):
+        return obj
+    return {**obj, "metadata": {**obj["metadata"], "annotations": {_ADOPTED: "true"}}}
+
+
+def _with_pull_secrets(obj: dict[str, Any], live: Object, gone: Collection[str]) -> dict[str, Any]:
+    """The list is one value to the API server: those of others are kept by naming them too."""
+    declared = [one["name"] for one in obj.get("imagePullSecrets") or ()]
+    others = [one for one in _pull_secrets(live, gone) if one not in declared]
+    names = [*declared, *others]
+    return {**obj, "imagePullSecrets": [{"name": one} for one in names]} if names else obj
+
+
+def _pull_secrets(live: Object, gone: Collection[str]) -> list[str]:
+    return [one["name"] for one in live.get("imagePullSecrets") or () if one["name"] not in gone]
+
+
+def is_others(live: Object) -> bool:
+    """Return whether an object of ours is not ours to delete."""
+    metadata = live["metadata"]
+    if live["kind"] != "ServiceAccount":
+        return False
+    return metadata["name"] == DEFAULT_ACCOUNT or _ADOPTED in (metadata.get("annotations") or {})
+
+
+def release(cluster: Cluster, live: Object, gone: Collection[str]) -> None:
+    """Take off what was set from here, and nothing that others need."""
+    reference = reference_of(live)
+    others = [{"name": one} for one in _pull_secrets(live, gone)]
+    if others or live.get("imagePullSecrets"):
+        # Set in another way than by applying, which would take it off again.
+        cluster.merge(reference, {"imagePullSecrets": others or None})
+    bare = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {"name": reference.name}}
+    cluster.apply([bare], take=True)
+
+
+def labels_on(live: Object) -> Mapping[str, str]:
+    """Return an object's labels."""
+    return live["metadata"].get("labels") or {}
