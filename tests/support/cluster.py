@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +61,55 @@ class Counted:
         self.requests.clear()
         action()
         return list(self.requests)
+
+
+def deployer(client: Any, namespace: str, rules: list[dict[str, Any]], name: str = "deployer") -> str:
+    """Return the token of a new ServiceAccount of a namespace that may do what these rules say."""
+    from kubernetes.client import AuthenticationV1TokenRequest, CoreV1Api, V1TokenRequestSpec
+
+    core = CoreV1Api(client)
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": name}})
+    allow(client, namespace, rules, name)
+    body = AuthenticationV1TokenRequest(spec=V1TokenRequestSpec(audiences=[]))
+    return str(core.create_namespaced_service_account_token(name, namespace, body).status.token)
+
+
+def allow(client: Any, namespace: str, rules: list[dict[str, Any]], name: str = "deployer") -> None:
+    """Let the ServiceAccount of this name do what these rules say, and nothing else."""
+    from kubernetes.client import ApiException, RbacAuthorizationV1Api
+
+    rbac = RbacAuthorizationV1Api(client)
+    role = {"metadata": {"name": name}, "rules": rules}
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+    }
+    try:
+        rbac.replace_namespaced_role(name, namespace, role)
+    except ApiException:
+        rbac.create_namespaced_role(namespace, role)
+        rbac.create_namespaced_role_binding(namespace, binding)
+
+
+def kubeconfig_of(client: Any, user: dict[str, Any], **cluster: Any) -> dict[str, Any]:
+    """
+    Return a kubeconfig of the cluster of a client for somebody else.
+
+    :param user: how that one says who it is
+    :param cluster: what is different about the cluster
+    """
+    authority = Path(client.configuration.ssl_ca_cert).read_bytes()
+    known = {
+        "server": client.configuration.host,
+        "certificate-authority-data": b64encode(authority).decode(),
+        **cluster,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {key: value for key, value in known.items() if value}}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "usual", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "usual",
+    }

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.hooks.kubernetes_config import configuration_of
+from airflow_cd.targets.kubernetes.refusals import blames_object
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -126,9 +127,10 @@ class _Retry:
             return False
         if error.status == 0:  # TLS; a server that is being restarted breaks it off
             return self._repeatable and "CERTIFICATE" not in str(error.reason)
-        # Servers before 1.22 call fields of the wrong type an error of their own.
-        ours = "typed patch object" in str(error.body)
-        return error.status == 429 or (self._repeatable and error.status in _RETRIED_STATUS and not ours)
+        if error.status == 429:
+            return True
+        fails = error.status in _RETRIED_STATUS and not blames_object(str(error.body))
+        return self._repeatable and fails
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -24,8 +24,8 @@ _DENIED = re.compile(
     r'in API group "(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
 )
 _CONFLICT = re.compile(r'conflict with "(?P<manager>[^"]*)"(?P<how>.*)', re.DOTALL)
-# Said by servers before 1.22 with the code of an error of their own.
-NOT_IN_SCHEMA = "typed patch object"
+# Said by servers before 1.22 of an object that is not valid, with the code of an error of their own.
+_BLAMED = ("failed to create typed patch object", "unable to convert unstructured object")
 
 
 def problem_of(error: ApiException, where: str, what: str | None = None) -> TargetError:
@@ -49,9 +49,14 @@ def problem_of(error: ApiException, where: str, what: str | None = None) -> Targ
         return _not_found(status, message, place)
     if error.status == 409:
         return _conflict(status, message, place)
-    if error.status in (400, 422) or NOT_IN_SCHEMA in message:
+    if error.status in (400, 422) or blames_object(message):
         return _invalid(status, message, place, secret=is_secret(what))
     return TargetError(f"{place}: the cluster failed ({error.status or 'no answer'}): {message}")
+
+
+def blames_object(text: str) -> bool:
+    """Return whether the server says that an object is not valid, whatever code it says that with."""
+    return any(words in text for words in _BLAMED)
 
 
 def is_secret(what: str | None) -> bool:

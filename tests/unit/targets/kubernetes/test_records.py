@@ -1,0 +1,235 @@
+"""The record in its ConfigMap: compare-and-set, and nothing but a whole record is one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from tests.support.cluster import Counted
+from tests.support.releases import NEW_YEAR, release_of
+
+from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
+from airflow_cd.model.rollout import Phase, Progress
+from airflow_cd.targets.base import Deployed, Hold, Record, Rollout
+from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
+from airflow_cd.targets.kubernetes.records import Records, Stored
+
+ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+WEB = Reference(api_version="apps/v1", kind="Deployment", name="web", uid="u1")
+
+
+@pytest.fixture
+def records(cluster: Cluster) -> Records:
+    return Records(cluster, "web", "production")
+
+
+def record(generation: int = 1) -> Record:
+    """Return a record of which everything is used."""
+    deployed = Deployed(release=release_of(ONE), deployed_at=NEW_YEAR, actor="web_delivery/run")
+    progress = Progress(phase=Phase.PAUSED, step=1, weight=10, since=NEW_YEAR, moved_at=NEW_YEAR)
+    return Record(
+        generation=generation,
+        current=deployed,
+        previous=(deployed, deployed),
+        hold=Hold(by="carol", since=NEW_YEAR),
+        rollout=Rollout(token="t", candidate=deployed, progress=progress, deadline=timedelta(minutes=3)),
+    )
+
+
+def noise(length: int) -> str:
+    """Return a text that nothing makes shorter by much."""
+    return "".join(Random(0).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=length))
+
+
+def config_map(cluster: Cluster, records: Records) -> dict[str, Any]:
+    found = cluster.get("v1", "ConfigMap", records.name)
+    assert found is not None
+    return found
+
+
+def test_where_nothing_was_deployed_there_is_an_empty_record(records: Records) -> None:
+    assert records.read() == Stored(Record(), (), None)
+
+
+def test_what_is_written_is_read(records: Records) -> None:
+    made = records.write(record(), [WEB], None)
+    assert made == records.read() == Stored(record(), (WEB,), made.version)
+    replaced = records.write(record(2), [], made.version)
+    assert replaced == records.read() == Stored(record(2), (), replaced.version)
+
+
+def test_people_can_read_it(cluster: Cluster, records: Records) -> None:
+    records.write(record(), [WEB], None)
+    found = config_map(cluster, records)
+    assert found["metadata"]["name"] == "cd.web.production"
+    assert found["metadata"]["labels"]["airflow-cd/service"] == "web"
+    assert json.loads(found["data"]["record"])["generation"] == 1
+    assert json.loads(found["data"]["inventory"])[0]["name"] == "web"
+
+
+def test_who_did_not_see_the_last_change_is_refused(records: Records) -> None:
+    made = records.write(record(), [], None)
+    with pytest.raises(DeployConflictError, match="generation 1 now"):
+        records.write(record(5), [], None)
+    records.write(record(2), [], made.version)
+    with pytest.raises(DeployConflictError, match="generation 2 now"):
+        records.write(record(5), [], made.version)
+    assert records.read().record.generation == 2
+
+
+def test_of_many_that_write_at_once_one_does(cluster: Cluster, records: Records) -> None:
+    version = records.write(record(), [], None).version
+    together, written = threading.Barrier(6), []
+
+    def write(number: int) -> None:
+        together.wait()
+        try:
+            written.append(Records(cluster, "web", "production").write(record(number), [], version))
+        except DeployConflictError:
+            pass
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(10, 16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert written == [records.read()]
+
+
+def test_a_removed_record_is_not_written_again_by_who_saw_it(cluster: Cluster, records: Records) -> None:
+    made = records.write(record(), [], None)
+    records.remove()
+    with pytest.raises(DeployConflictError, match="removed the record"):
+        records.write(record(2), [], made.version)
+    assert records.read() == Stored(Record(), (), None)
+
+
+class Deaf:
+    """A client that loses the answer to every change, and asks again."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def call_api(self, path: str, method: str, **kwargs: Any) -> Any:
+        if method != "GET":
+            self._client.call_api(path, method, **kwargs)
+        return self._client.call_api(path, method, **kwargs)
+
+
+def test_what_was_written_before_the_answer_was_lost_counts(cluster: Cluster, records: Records) -> None:
+    deaf = Cluster(lambda: Deaf(cluster.client), cluster.namespace, "web in production")
+    made = Records(deaf, "web", "production").write(record(), [WEB], None)
+    assert made == records.read()
+    again = Records(deaf, "web", "production").write(record(2), [WEB], made.version)
+    assert again == records.read()
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"record": "{", "inventory": "[]"}, "Invalid JSON"),
+        ({"record": '{"generation": "many"}', "inventory": "[]"}, "generation"),
+        ({"record": '{"by_a_newer_version": 1}', "inventory": "[]"}, "by_a_newer_version"),
+        ({"record": "{}", "inventory": '[{"kind": "Pod"}]'}, "api_version"),
+        ({"record": "{}"}, "no key 'inventory'"),
+        ({"inventory": "[]"}, "no key 'record'"),
+    ],
+)
+def test_what_is_no_record_is_never_taken_for_an_empty_one(
+    cluster: Cluster, records: Records, data: dict[str, str], named: str
+) -> None:
+    made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": records.name}, "data": data}
+    cluster.create(made)
+    with pytest.raises(
+        TargetError, match="(?s)ConfigMap cd.web.production of namespace cd-.*delete"
+    ) as found:
+        records.read()
+    assert named in str(found.value)
+    with pytest.raises(TargetError, match="cannot be read"):
+        records.write(record(), [], None)
+
+
+def test_a_large_record_is_kept_all_the_same(cluster: Cluster, records: Records) -> None:
+    small, large = record(), record(2).model_copy(update={"hold": Hold(by=noise(400_000), since=NEW_YEAR)})
+    made = records.write(small, [], None)
+    made = records.write(large, [WEB], made.version)
+    assert records.read() == Stored(large, (WEB,), made.version)
+    assert "data" not in config_map(cluster, records)
+    made = records.write(small, [], made.version)
+    assert records.read() == made
+    assert "binaryData" not in config_map(cluster, records)
+
+
+def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: Records) -> None:
+    made = records.write(record(), [], None)
+    huge = record(2).model_copy(update={"hold": Hold(by=noise(3_000_000), since=NEW_YEAR)})
+    with pytest.raises(ManifestError, match="web in production: the record has .* bytes"):
+        records.write(huge, [], made.version)
+    with pytest.raises(ManifestError, match=f"release {ONE} consists of has .* bytes"):
+        records.keep_objects(ONE, [{"data": noise(3_000_000)}])
+    assert records.read() == made
+
+
+def test_what_releases_consist_of_is_kept_until_it_is_forgotten(cluster: Cluster, records: Records) -> None:
+    objects = [{"kind": "Service", "metadata": {"name": "ü"}}, {"data": noise(100_000)}]
+    assert records.objects(ONE) is None
+    records.keep_objects(ONE, objects)
+    records.keep_objects(ONE, objects)
+    records.keep_objects(TWO, [])
+    assert (records.objects(ONE), records.objects(TWO)) == (objects, [])
+    # A service may have ConfigMaps of its own, and another environment its own releases.
+    own = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own", "labels": records.labels}}
+    cluster.apply([own])
+    staging = Records(cluster, "web", "staging")
+    staging.keep_objects(ONE, [])
+    records.forget_objects({TWO})
+    assert (records.objects(ONE), records.objects(TWO), staging.objects(ONE)) == (None, [], [])
+    assert cluster.get("v1", "ConfigMap", "own") is not None
+
+
+def test_another_release_whose_digest_begins_alike_is_not_taken_for_it(records: Records) -> None:
+    records.keep_objects(ONE, [{"a": 1}])
+    assert records.objects(ONE[:40] + "f" * 31) is None
+
+
+def test_what_was_kept_and_cannot_be_read_is_named(cluster: Cluster, records: Records) -> None:
+    records.keep_objects(ONE, [])
+    kept = Reference(api_version="v1", kind="ConfigMap", name="cd.web.production.111111111111")
+    cluster.merge(kept, {"binaryData": {"objects": "bm90IGd6aXA="}})
+    with pytest.raises(
+        TargetError, match="ConfigMap cd.web.production.111111111111 .*Deploy the release anew"
+    ):
+        records.objects(ONE)
+
+
+def test_a_removed_service_leaves_nothing(cluster: Cluster, records: Records) -> None:
+    records.write(record(), [], None)
+    records.keep_objects(ONE, [])
+    staging = Records(cluster, "web", "staging")
+    staging.write(record(), [], None)
+    records.remove()
+    records.remove()
+    assert cluster.list("v1", "ConfigMap", records.labels) == []
+    assert staging.read().record == record()
+
+
+def test_services_whose_names_are_alike_do_not_share_a_record(cluster: Cluster) -> None:
+    names = [("my-shop", "eu"), ("my_shop", "eu"), ("my-shop-", "eu"), ("my-shop_", "eu"), ("my", "shop-eu")]
+    for number, (service, environment) in enumerate(names):
+        Records(cluster, service, environment).write(record(number), [], None)
+    found = [Records(cluster, *name).read().record.generation for name in names]
+    assert found == list(range(len(names)))
+
+
+def test_reading_and_writing_are_a_request_each(cluster_client: Any, namespace: str) -> None:
+    counted = Counted(cluster_client)
+    records = Records(Cluster(lambda: counted, namespace, "web"), "web", "production")
+    made = records.write(record(), [], None)
+    assert len(counted.during(records.read)) == 1
+    assert len(counted.during(lambda: records.write(record(2), [], made.version))) == 1
+    assert len(counted.during(lambda: records.keep_objects(ONE, []))) == 1
+    assert len(counted.during(lambda: records.forget_objects({ONE}))) == 1
