@@ -13,6 +13,8 @@ from airflow_cd.targets.kubernetes.tenancy import CLUSTER_LABEL, DEFAULT_ACCOUNT
 Object = Mapping[str, Any]
 # On what somebody else had made before: it is never deleted.
 _ADOPTED = f"{PREFIX}adopted"
+APPLY = "application/apply-patch+yaml"
+_SECOND_NAME = "airflow-cd-left"
 
 
 def with_what_is_there(
@@ -71,11 +73,14 @@ def is_others(live: Object) -> bool:
 def release(cluster: Cluster, live: Object, gone: Collection[str]) -> None:
     """Take off what was set from here, and nothing that others need."""
     reference = reference_of(live)
-    others = [{"name": one} for one in _pull_secrets(live, gone)]
-    if others or live.get("imagePullSecrets"):
-        # Set in another way than by applying, which would take it off again.
-        cluster.merge(reference, {"imagePullSecrets": others or None})
     bare = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {"name": reference.name}}
+    others = [{"name": one} for one in _pull_secrets(live, gone)]
+    if others:
+        # Whoever set them has lost them to us. In a second name they outlast the first one's end.
+        path = f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{reference.name}"
+        query = {"fieldManager": _SECOND_NAME, "force": "true"}
+        with cluster.reported(reference.described):
+            cluster.request("PATCH", path, {**bare, "imagePullSecrets": others}, APPLY, query)
     cluster.apply([bare], take=True)
 
 

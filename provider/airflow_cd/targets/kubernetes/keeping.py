@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.adoption import is_others, labels_on, release, with_what_is_there
+from airflow_cd.targets.kubernetes.adoption import APPLY, is_others, labels_on, release, with_what_is_there
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.differences import NEW, text_of
 from airflow_cd.targets.kubernetes.objects import reference_of
@@ -24,7 +24,7 @@ from airflow_cd.targets.kubernetes.tenancy import (
 log = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
-_APPLY, _MANAGER = "application/apply-patch+yaml", "airflow-cd"
+_MANAGER = "airflow-cd"
 
 
 class Kept(NamedTuple):
@@ -135,7 +135,7 @@ def _apply_namespace(cluster: Cluster, desired: Object, dry_run: bool) -> Any:
     name = desired["metadata"]["name"]
     query = {"fieldManager": _MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
     with cluster.reported(f"Namespace/{name}"):
-        return cluster.request("PATCH", f"/api/v1/namespaces/{name}", desired, _APPLY, query)
+        return cluster.request("PATCH", f"/api/v1/namespaces/{name}", desired, APPLY, query)
 
 
 def _left(cluster: Cluster, desired: Sequence[Object], name: str) -> list[dict[str, Any]]:
