@@ -20,6 +20,7 @@ from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.artifacts.base import ArtifactStore
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.hooks.docker import docker_client
+from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Environment
 from airflow_cd.targets.base import Access, Target
@@ -55,12 +56,19 @@ from pathlib import Path
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.hooks.docker import docker_client
+from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Environment
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.registry import open_target
 service, environment, release, store, data, expected, actor = sys.argv[1:]
-access = Access(Path(data), unpack, docker_client)
+access = Access(
+    Path(data),
+    unpack,
+    docker_client,
+    kubernetes_client=kubernetes_client,
+    kubernetes_watch_client=kubernetes_watch_client,
+)
 target = open_target(service, Environment.model_validate_json(environment), access)
 sys.stdin.readline()
 try:
@@ -152,6 +160,72 @@ class Place:
 
     def close(self) -> None:
         raise NotImplementedError
+
+
+class KubernetesPlace(Place):
+    """Releases are images; they run in a namespace of the test's own."""
+
+    kind = "kubernetes"
+
+    def __init__(
+        self, folder: Path, engine: Any, registry: Registry, namespace: str, **settings: Any
+    ) -> None:
+        self.engine, self.registry, self.namespace = engine, registry, namespace
+        self.service = f"hello-{uuid.uuid4().hex[:8]}"
+        self.repository = f"{self.registry.address}/{self.service}"
+        super().__init__(folder, **settings)
+
+    def access(self) -> Access:
+        return kubernetes_access(self.data)
+
+    def settings(self) -> dict[str, Any]:
+        app = {"ready": "/", "stop_after": "2s", "grace": "1s"}
+        return {"namespace": self.namespace, "app": app, "keep": 2, "progress_deadline": "30s"}
+
+    def packaged(self, text: str, code: str) -> Release:
+        digest = built(self.engine, self.repository, text, code)
+        release = release_of(digest, version=text, subject=text)
+        return release.model_copy(update={"image": self.repository})
+
+    def served(self, path: str = "/") -> str:
+        # What is on its way out goes on serving for a moment.
+        return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
+
+    def instances(self) -> list[str]:
+        from kubernetes import client
+
+        apps = client.AppsV1Api(kubernetes_client(None, None))
+        found = apps.list_namespaced_deployment(self.namespace).items
+        return [one.metadata.name for one in found if one.spec.replicas]
+
+    def kept(self) -> set[str]:
+        from kubernetes import client
+
+        core = client.CoreV1Api(kubernetes_client(None, None))
+        found = core.list_namespaced_config_map(self.namespace, label_selector="airflow-cd/holds=objects")
+        return {one.metadata.annotations["airflow-cd/digest"] for one in found.items}
+
+    def lose_sources(self) -> None:
+        self.registry.forget(self.service)
+
+    def spoil(self, release: Release) -> None:
+        self.registry.spoil(self.service, release.digest)
+
+    def close(self) -> None:
+        self.target.remove()  # type: ignore[attr-defined]
+        remove_all(self.engine, self.service, self.repository)
+
+
+def kubernetes_access(data: Path) -> Access:
+    """Return what a Kubernetes target is given by the tests: the cluster of ``KUBECONFIG``."""
+    return Access(
+        data,
+        unpack,
+        docker_client,
+        lambda conn_id: f"password of {conn_id}",
+        kubernetes_client,
+        kubernetes_watch_client,
+    )
 
 
 class LocalPlace(Place):

@@ -107,6 +107,7 @@ class Rollout(Frozen):
     :param fast: whether the strategy's steps are left out
     :param analyses: those that the strategy names, as they were when this began
     :param deadline: how long nothing may move while something should
+    :param instances: how many instances of what runs there were when this began, where that can be told
     """
 
     token: str
@@ -118,6 +119,7 @@ class Rollout(Frozen):
     fast: bool = False
     analyses: dict[str, Analysis] = Field(default_factory=dict)
     deadline: Duration = timedelta(minutes=10)
+    instances: int | None = None
 
     @property
     def plan(self) -> Plan:

@@ -164,6 +164,10 @@ class SteppedTarget(ABC, Generic[S]):
             rollout = stored.record.rollout
             if rollout is None or rollout.token != token:
                 return stored.record
+        stored = self._continue(stored)
+        rollout = stored.record.rollout
+        if rollout is None or rollout.token != token:
+            return stored.record
         seen = self._observe(stored)
         now = datetime.now(timezone.utc)
         progress = rollout.plan.advance(rollout.progress, seen, now, measurements, answer)
@@ -203,6 +207,14 @@ class SteppedTarget(ABC, Generic[S]):
     def _names(self, rollout: Rollout) -> dict[str, str]:
         """Return what else of a :class:`~airflow_cd.model.subject.Subject` this kind of target has."""
         return {}
+
+    def _instances(self, stored: S) -> int | None:
+        """Return how many instances of what runs there are, where that is not for the release to say."""
+        return None
+
+    def _continue(self, stored: S) -> S:
+        """Do what comes next within a phase, if anything does; returns what is stored then."""
+        return stored
 
     def _gone_on(self, stored: S, rollout: Rollout, progress: Progress) -> S:
         """Write a decision down and act on it. What is no decision needs no lease: it changes nothing."""
@@ -244,6 +256,7 @@ class SteppedTarget(ABC, Generic[S]):
             before=tuple(before[: self.keep]),
             progress=Plan().begin(now),
             deadline=self._deadline,
+            instances=self._instances(stored),
             # Where nothing runs there is nothing to compare with, and going back must not wait.
             fast=stored.record.current is None or how["kind"] == "rollback",
             **how,

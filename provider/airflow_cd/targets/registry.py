@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TARGETS = {
     "local": "airflow_cd.targets.local.target:LocalTarget",
     "docker": "airflow_cd.targets.docker.target:DockerTarget",
+    "kubernetes": "airflow_cd.targets.kubernetes.target:KubernetesTarget",
 }
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from demo.ports import is_listening
 from demo.waiting import wait_until
-from tests.support.places import BROKEN, DockerPlace, LocalPlace, Place
+from tests.support.places import BROKEN, DockerPlace, KubernetesPlace, LocalPlace, Place
 
 from airflow_cd.exceptions import (
     ArtifactCorruptError,
@@ -22,20 +22,21 @@ from airflow_cd.exceptions import (
 from airflow_cd.targets.base import Hold
 from airflow_cd.targets.registry import TARGETS
 
-PLACES = {"local": LocalPlace, "docker": DockerPlace}
+PLACES = {"local": LocalPlace, "docker": DockerPlace, "kubernetes": KubernetesPlace}
+_NEEDS = {"local": (), "docker": ("engine", "registry"), "kubernetes": ("engine", "registry", "namespace")}
 
 
 @pytest.fixture(params=sorted(PLACES))
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     kind = request.param
-    needs = ("engine", "registry") if kind == "docker" else ()
-    more = {name: request.getfixturevalue(name) for name in needs}
+    more = {name: request.getfixturevalue(name) for name in _NEEDS[kind]}
     one = PLACES[kind](tmp_path, **more)
     try:
         yield one
     finally:
         one.close()
-    assert not is_listening(one.port)
+    # A Kubernetes target answers at its Service's address, on no port of this machine.
+    assert kind == "kubernetes" or not is_listening(one.port)
 
 
 def test_every_registered_target_is_tested() -> None:

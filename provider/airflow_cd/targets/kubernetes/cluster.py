@@ -144,10 +144,10 @@ class Cluster(Api):
 
     def _difference(self, obj: dict[str, Any], take: bool) -> Difference:
         reference = reference_of(obj)
+        planned = self._apply(obj, take, dry_run=True)
         live = self.get(reference.api_version, reference.kind, reference.name)
         if live is None:
             return Difference(reference, NEW)
-        planned = self._apply(obj, take, dry_run=True)
         return Difference(reference_of(live), text_of(live, planned, reference.described))
 
     def _checked(self, obj: Mapping[str, Any]) -> dict[str, Any]:

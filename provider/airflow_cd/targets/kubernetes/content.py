@@ -1,0 +1,125 @@
+"""What a release consists of in a namespace: as it was packaged, or made of a few keys; and kept there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import ManifestError, TargetError
+from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
+from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.defaults import with_protocols
+from airflow_cd.targets.kubernetes.objects import PREFIX, reference_of
+from airflow_cd.targets.kubernetes.records import Records
+from airflow_cd.targets.kubernetes.wanted import Side
+
+if TYPE_CHECKING:
+    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.kubernetes import KubernetesTarget
+    from airflow_cd.model.release import Release
+    from airflow_cd.targets.base import Deployed
+
+Objects = list[dict[str, Any]]
+
+
+class Content:
+    """
+    The objects of a service's releases in one environment.
+
+    :param secret: returns the password of an Airflow connection
+    """
+
+    def __init__(
+        self,
+        service: str,
+        environment: str,
+        settings: KubernetesTarget,
+        cluster: Cluster,
+        records: Records,
+        secret: Callable[[str], str],
+    ) -> None:
+        self._service, self._environment, self._settings = service, environment, settings
+        self._cluster, self._records, self._secret = cluster, records, secret
+        self._read: dict[str, Objects] = {}
+
+    def released(self, release: Release, store: ArtifactStore) -> Objects:
+        """
+        Return what a release consists of, as it was packaged.
+
+        :raises ArtifactNotFoundError: its manifests are gone
+        :raises ArtifactCorruptError: they are not the release's
+        :raises ManifestError: it was packaged without manifests for this environment
+        """
+        if self._settings.app is not None:
+            objects = objects_of_app(
+                self._settings.app, service=self._service, environment=self._environment, release=release
+            )
+        else:
+            digest = release.manifests.get(self._environment)
+            if digest is None:
+                raise ManifestError(
+                    f"{release.version} was packaged without manifests for {self._environment}; clear the "
+                    "task `package` of its run to package it again"
+                )
+            objects = json.loads(store.get_bytes(digest))
+        ours = labelled(objects, service=self._service, environment=self._environment)
+        return [with_protocols(one) for one in ours]
+
+    def keep(self, digest: str, objects: Objects) -> None:
+        """Keep what a release consists of in the cluster, and give it its secrets."""
+        if self._settings.app is not None:
+            secret = secret_of_app(
+                self._settings.app,
+                service=self._service,
+                environment=self._environment,
+                secret=self._secret,
+            )
+            if secret is not None:
+                self._cluster.apply(
+                    labelled([secret], service=self._service, environment=self._environment), take=True
+                )
+        self._records.keep_objects(digest, objects)
+        self._read[digest] = objects
+
+    def kept(self, digest: str) -> Objects | None:
+        """Return what a release consists of, if that is kept in the cluster."""
+        found = self._read.get(digest) or self._records.objects(digest)
+        if found is not None:
+            self._read[digest] = found
+        return found
+
+    def side(self, deployed: Deployed, generation: int) -> Side:
+        """
+        Return a release as the environment runs it.
+
+        :raises TargetError: what it consists of is not kept any more
+        """
+        release = deployed.release
+        objects = self.kept(release.digest)
+        if objects is None:
+            raise TargetError(
+                f"{self._cluster.where}: what {release.version} consists of is not in the namespace any "
+                f"more: somebody deleted its ConfigMap {self._records.name}.*. Deploy another release."
+            )
+        place = deployed.place or "stable"
+        return Side(objects, place, release.digest, release.version, generation)
+
+    def refuse_others(self, objects: Objects) -> None:
+        """
+        Make sure that no object is another service's or environment's already.
+
+        :raises ManifestError: one is
+        """
+        labels = self._records.labels
+        for obj in objects:
+            reference = reference_of(obj)
+            live = self._cluster.get(reference.api_version, reference.kind, reference.name)
+            had = (live or {}).get("metadata", {}).get("labels") or {}
+            owner = {name: had[name] for name in labels if name in had}
+            if owner and owner != labels:
+                raise ManifestError(
+                    f"{self._cluster.where}: {reference.described} belongs to "
+                    f"{owner.get(f'{PREFIX}service')} in {owner.get(f'{PREFIX}environment')}; use another "
+                    "namespace, or another name"
+                )

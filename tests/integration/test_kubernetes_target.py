@@ -1,0 +1,282 @@
+"""From a commit to a Kubernetes cluster: steps, questions, aborts and rollbacks on a running Airflow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo.airflow import RunningAirflow
+from demo.runs import Run
+from demo.waiting import wait_until
+from tests.integration.kubernetes_services import KubernetesService, kubernetes_services
+from tests.integration.test_docker_runner import tries, worker_of
+from tests.support.images import Registry
+
+pytestmark = [pytest.mark.scheduler, pytest.mark.xdist_group("kubernetes")]
+
+MakeService = Callable[..., KubernetesService]
+DEPLOY = "production.deploy"
+ASKS = {"canary": {"steps": [{"weight": 25}, {"pause": "approval"}, {"weight": 50}]}}
+
+
+@pytest.fixture
+def service(
+    airflow: RunningAirflow,
+    engine: Any,
+    registry: Registry,
+    namespace: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[MakeService]:
+    """Make services of one environment, in the test's namespace."""
+    names = {"production": namespace}
+    with kubernetes_services(airflow, engine, registry, names, tmp_path, request.node.name) as make:
+        yield make
+
+
+class Metric:
+    """An HTTP server that says how many requests fail: what a test sets."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        metric = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = f'{{"errors": {metric.value}}}'.encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def metric() -> Iterator[Metric]:
+    one = Metric()
+    yield one
+    one.close()
+
+
+def judged_by(metric: Metric, **more: Any) -> dict[str, Any]:
+    """Return the definition of an analysis by this metric."""
+    judged = {"http": {"url": metric.url, "json": "$.errors"}, "success": "< 0.05", "interval": "500ms"}
+    return {"errors": {**judged, "count": 3, **more}}
+
+
+def progress_of(service: KubernetesService) -> Any:
+    rollout = service.record().rollout
+    return rollout.progress if rollout is not None else None
+
+
+def asks(service: KubernetesService, run: Run) -> None:
+    """Wait until the rollout asks, and Airflow shows the question."""
+    run.wait_for_task(DEPLOY, "deferred", timeout=120)
+    wait_until(lambda: "asks how to go on" in run.log(DEPLOY), "it asks", timeout=120, explain=run.explain)
+    run.wait_for_task(DEPLOY, "deferred", timeout=60)
+
+
+def first_release(service: KubernetesService) -> None:
+    run = service.run()
+    run.wait_for("success", timeout=240)
+    assert service.served() == "first"
+
+
+def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(service: MakeService) -> None:
+    hello = service("delivery")
+    run = hello.run()
+    run.wait_for_task("production.approve", "awaiting_input", timeout=240)
+    body = run.question("production.approve")["body"]
+    assert "What it would change there" in body and f"Deployment {hello.name}" in body
+    run.answer("production.approve", "Approve")
+    run.wait_for("success", timeout=240)
+    digest = run.xcom("package")["digest"]  # type: ignore[index]
+    assert (hello.served(), run.xcom(DEPLOY)["digest"]) == ("first", digest)  # type: ignore[index]
+
+    hello.commit("second", sick_in="production")
+    run = hello.run()
+    run.wait_for_task("production.approve", "awaiting_input", timeout=240)
+    run.answer("production.approve", "Approve")
+    run.wait_for("failed", timeout=240)
+    assert run.states()["production.rollback"] == "success"
+    assert hello.served() == "first"
+    assert [event["kind"] for event in hello.history()] == ["deployed", "deployed", "rolled back"]
+
+
+def test_a_canary_asks_and_goes_on_when_somebody_says_so(service: MakeService) -> None:
+    hello = service("deployment", strategy=ASKS, app={"replicas": 4})
+    first_release(hello)
+    hello.commit("second")
+    run = hello.run()
+    asks(hello, run)
+    assert hello.served() in ("first", "second")
+    assert hello.record().current.release.version == hello.history()[-1]["release"]["version"]  # type: ignore[union-attr]
+    run.answer(DEPLOY, "Go on", reason="fine")
+    run.wait_for("success", timeout=240)
+    assert hello.served() == "second"
+    assert len(hello.history()) == 2
+
+
+def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: Metric) -> None:
+    steps = [{"weight": 50}, {"analysis": "errors"}]
+    hello = service(
+        "deployment", strategy={"canary": {"steps": steps}}, analyses=judged_by(metric), app={"replicas": 2}
+    )
+    first_release(hello)
+    metric.value = 0.5
+    hello.commit("second")
+    run = hello.run()
+    run.wait_for("failed", timeout=240)
+    assert run.states()[DEPLOY] == "failed"
+    assert "analysis errors" in run.log(DEPLOY)
+    assert {hello.served() for _ in range(10)} == {"first"}
+    aborted = hello.record().aborted
+    assert aborted is not None and [one.value for one in aborted.measurements] == [0.5]
+
+    metric.value = 0.0
+    hello.commit("third")
+    run = hello.run()
+    run.wait_for("success", timeout=240)
+    assert [one["value"] for one in run.xcom(DEPLOY)["measurements"]] == [0.0] * 3  # type: ignore[index]
+    assert hello.served() == "third"
+
+
+def test_what_is_inconclusive_waits_for_a_person(service: MakeService, metric: Metric) -> None:
+    unclear = judged_by(metric, success="< 0.05", failure="> 0.2")
+    steps = [{"weight": 50}, {"analysis": "errors"}]
+    hello = service("deployment", strategy={"canary": {"steps": steps}}, analyses=unclear)
+    first_release(hello)
+    metric.value = 0.1
+    hello.commit("second")
+    run = hello.run()
+    asks(hello, run)
+    assert "inconclusive" in run.question(DEPLOY)["body"]
+    run.answer(DEPLOY, "Abort", reason="too slow")
+    run.wait_for("failed", timeout=240)
+    assert hello.served() == "first"
+    assert "too slow" in hello.record().aborted.reason  # type: ignore[union-attr]
+
+
+def test_a_newer_commit_replaces_a_canary_from_its_first_step(service: MakeService) -> None:
+    hello = service("deployment", strategy=ASKS)
+    first_release(hello)
+    hello.commit("second")
+    older = hello.run()
+    asks(hello, older)
+    hello.commit("third")
+    newer = hello.run()
+    asks(hello, newer)
+    older.wait_for_task(DEPLOY, "skipped", timeout=60)
+    assert hello.record().rollout.candidate.release.revision.sha == hello.head  # type: ignore[union-attr]
+    newer.answer(DEPLOY, "Go on")
+    newer.wait_for("success", timeout=240)
+    assert hello.served() == "third"
+
+
+def test_marking_the_task_as_failed_aborts_the_canary(service: MakeService) -> None:
+    hello = service("deployment", strategy=ASKS)
+    first_release(hello)
+    hello.commit("second")
+    run = hello.run()
+    asks(hello, run)
+    run.mark(DEPLOY, "failed")
+    wait_until(lambda: hello.record().rollout is None, "it is aborted", timeout=60, explain=run.explain)
+    assert hello.served() == "first"
+    assert "marked as failed" in hello.record().aborted.reason  # type: ignore[union-attr]
+
+
+def test_a_canary_that_goes_bad_while_it_asks_is_aborted(service: MakeService, cluster_client: Any) -> None:
+    hello = service("deployment", strategy=ASKS)
+    first_release(hello)
+    hello.commit("second")
+    run = hello.run()
+    asks(hello, run)
+    break_canary(cluster_client, hello)
+    run.wait_for("failed", timeout=240)
+    assert hello.served() == "first"
+
+
+def break_canary(client: Any, service: KubernetesService) -> None:
+    """Let the canary's instances become unready, by taking their image away from their template."""
+    from kubernetes import client as kubernetes
+
+    namespace = service.namespaces["production"]
+    apps = kubernetes.AppsV1Api(client)
+    (name,) = (
+        one.metadata.name
+        for one in apps.list_namespaced_deployment(namespace).items
+        if one.metadata.name.endswith("-canary")
+    )
+    broken = [
+        {"op": "replace", "path": "/spec/template/spec/containers/0/readinessProbe/httpGet/port", "value": 9}
+    ]
+    apps.patch_namespaced_deployment(name, namespace, broken)
+    for pod in kubernetes.CoreV1Api(client).list_namespaced_pod(namespace).items:
+        if pod.metadata.labels.get("airflow-cd/track") == "canary":
+            kubernetes.CoreV1Api(client).delete_namespaced_pod(pod.metadata.name, namespace)
+
+
+def test_a_rollout_survives_the_triggerer_and_its_worker(
+    service: MakeService, airflow: RunningAirflow
+) -> None:
+    hello = service("deployment", strategy=ASKS)
+    first_release(hello)
+    hello.commit("second")
+    run = hello.run()
+    run.wait_for_task(DEPLOY, "running", timeout=240)
+    airflow.kill_worker(worker_of(run, DEPLOY))
+    wait_until(lambda: tries(run, DEPLOY) > 1, "it is tried again", timeout=90, explain=run.explain)
+    asks(hello, run)
+    airflow.restart("triggerer")
+    run.answer(DEPLOY, "Go on")
+    run.wait_for("success", timeout=240)
+    assert (hello.served(), hello.record().generation) == ("second", 2)
+
+
+def test_blue_green_switches_at_once_and_goes_back_at_once(service: MakeService) -> None:
+    hello = service("deployment", strategy={"blue_green": {"scale_down_delay": "1s"}})
+    first_release(hello)
+    hello.commit("second")
+    run = hello.run()
+    run.wait_for("success", timeout=240)
+    assert run.states()["production.scale_down"] == "success"
+    assert hello.served() == "second"
+    back = Run.triggered(hello.airflow.api, f"{hello.name}_rollback", {"reason": "prices"})
+    back.wait_for("success", timeout=240)
+    assert hello.served() == "first"
+    assert hello.record().hold is not None
+
+
+def test_drift_is_healed_where_that_is_wanted(service: MakeService, cluster_client: Any) -> None:
+    from kubernetes import client as kubernetes
+
+    hello = service("deployment", drift={"action": "report", "schedule": "0 0 1 1 *"})
+    first_release(hello)
+    namespace = hello.namespaces["production"]
+    apps = kubernetes.AppsV1Api(cluster_client)
+    (name,) = (one.metadata.name for one in apps.list_namespaced_deployment(namespace).items)
+    dag_id = f"{hello.name}_drift"
+    run = Run.triggered(hello.airflow.api, dag_id)
+    run.wait_for("success", timeout=120)
+    apps.patch_namespaced_deployment_scale(name, namespace, {"spec": {"replicas": 3}})
+    run = Run.triggered(hello.airflow.api, dag_id)
+    run.wait_for("failed", timeout=120)
+    assert "replicas: 3" in str(run.xcom("production.drift"))
+    hello.redefine(drift={"action": "heal", "schedule": "0 0 1 1 *"})
+    run = Run.triggered(hello.airflow.api, dag_id)
+    run.wait_for("success", timeout=120)
+    assert apps.read_namespaced_deployment(name, namespace).spec.replicas == 1
