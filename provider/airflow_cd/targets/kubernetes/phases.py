@@ -92,7 +92,7 @@ def _by_number(change: Change, beside: Objects) -> list[Stage]:
         }
 
     stages = []
-    if False:
+    if change.occupied:
         # What is left of an older candidate serves until the stable release can do so alone.
         stages.append(Stage({**beside, **by_key(change.stable.instances(change.stable.size))}, [stable]))
     if after.canary >= before.canary:
