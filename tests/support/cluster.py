@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo.waiting import wait_until
 from tests.support.requirements import require
 
 from airflow_cd.targets.kubernetes.cluster import Cluster
@@ -76,20 +77,33 @@ def deployer(client: Any, namespace: str, rules: list[dict[str, Any]], name: str
 
 def allow(client: Any, namespace: str, rules: list[dict[str, Any]], name: str = "deployer") -> None:
     """Let the ServiceAccount of this name do what these rules say, and nothing else."""
-    from kubernetes.client import ApiException, RbacAuthorizationV1Api
-
-    rbac = RbacAuthorizationV1Api(client)
-    role = {"metadata": {"name": name}, "rules": rules}
+    rbac = "rbac.authorization.k8s.io"
+    metadata = {"apiVersion": f"{rbac}/v1", "metadata": {"name": name}}
     binding = {
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     }
-    try:
-        rbac.replace_namespaced_role(name, namespace, role)
-    except ApiException:
-        rbac.create_namespaced_role(namespace, role)
-        rbac.create_namespaced_role_binding(namespace, binding)
+    objects = [{**metadata, "kind": "Role", "rules": rules}, {**metadata, "kind": "RoleBinding", **binding}]
+    Cluster(lambda: client, namespace, "the test").apply(objects, take=True)
+    # The server hears of it a moment later.
+    for rule in rules:
+        wait_until(lambda rule=rule: _allowed(client, namespace, name, rule), f"{rule} to hold", timeout=30)
+
+
+def _allowed(client: Any, namespace: str, name: str, rule: dict[str, Any]) -> bool:
+    from kubernetes.client import AuthorizationV1Api
+
+    asked = {
+        "namespace": namespace,
+        "group": rule["apiGroups"][0],
+        "resource": rule["resources"][0],
+        "verb": rule["verbs"][-1],
+    }
+    user = f"system:serviceaccount:{namespace}:{name}"
+    review = {"metadata": {"namespace": namespace}, "spec": {"user": user, "resourceAttributes": asked}}
+    authorization = AuthorizationV1Api(client)
+    answer = authorization.create_namespaced_local_subject_access_review(namespace, review)
+    return bool(answer.status.allowed)
 
 
 def kubeconfig_of(client: Any, user: dict[str, Any], **cluster: Any) -> dict[str, Any]:

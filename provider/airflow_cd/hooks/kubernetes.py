@@ -89,8 +89,9 @@ def _watch_configuration(conn_id: str | None, context: str | None) -> Any:
 @cache
 def _client_class() -> type[ApiClient]:
     """Return the class of clients; it is made here since its base is not imported before it is needed."""
-    from kubernetes.client import ApiClient
+    from kubernetes.client import ApiClient, ApiException
     from tenacity import Retrying, stop_after_delay, wait_exponential, wait_random
+    from urllib3.exceptions import HTTPError
 
     class Client(ApiClient):  # type: ignore[misc, unused-ignore]
         def call_api(self, resource_path: str, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -104,6 +105,15 @@ def _client_class() -> type[ApiClient]:
                 reraise=True,
             )
             return attempts(super().call_api, resource_path, method, *args, **kwargs)
+
+        def request(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().request(*args, **kwargs)
+            except ApiException as error:
+                # Errors of TLS are made into an answer without a body, which this library trips over.
+                if error.status == 0 and isinstance(error.__context__, HTTPError):
+                    raise error.__context__ from None
+                raise
 
     return Client
 
@@ -122,11 +132,9 @@ class _Retry:
         if isinstance(error, (NewConnectionError, ConnectTimeoutError)):
             return True  # it never got there
         if isinstance(error, HTTPError):
-            return self._repeatable
+            return self._repeatable and "CERTIFICATE" not in str(error)
         if not isinstance(error, ApiException):
             return False
-        if error.status == 0:  # TLS; a server that is being restarted breaks it off
-            return self._repeatable and "CERTIFICATE" not in str(error.reason)
         if error.status == 429:
             return True
         fails = error.status in _RETRIED_STATUS and not blames_object(str(error.body))

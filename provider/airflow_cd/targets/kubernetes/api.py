@@ -62,7 +62,8 @@ class Api:
         try:
             yield
         except ApiException as error:
-            raise problem_of(error, self.where, what) from (None if is_secret(what) else error)
+            problem = problem_of(error, self.where, self.namespace, what)
+            raise problem from (None if is_secret(what) else error)
         except (HTTPError, ConnectionError, TimeoutError) as error:
             raise TargetError(f"{self.where}: the cluster does not answer: {error}") from error
 

@@ -28,11 +28,12 @@ _CONFLICT = re.compile(r'conflict with "(?P<manager>[^"]*)"(?P<how>.*)', re.DOTA
 _BLAMED = ("failed to create typed patch object", "unable to convert unstructured object")
 
 
-def problem_of(error: ApiException, where: str, what: str | None = None) -> TargetError:
+def problem_of(error: ApiException, where: str, namespace: str, what: str | None = None) -> TargetError:
     """
     Return our error for one of the API's.
 
     :param where: names the service and its place
+    :param namespace: in which the request was made
     :param what: names the object that the request was about
     """
     status = _status(error)
@@ -44,7 +45,7 @@ def problem_of(error: ApiException, where: str, what: str | None = None) -> Targ
             "of the connection or of the kubeconfig."
         )
     if error.status == 403:
-        return _denied(message, where)
+        return _denied(status, message, where, namespace)
     if error.status == 404:
         return _not_found(status, message, place)
     if error.status == 409:
@@ -83,11 +84,21 @@ def _status(error: ApiException) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _denied(message: str, where: str) -> TargetError:
+def _denied(status: Mapping[str, Any], message: str, where: str, namespace: str) -> TargetError:
     found = _DENIED.search(message)
-    if found is None:
-        return _refused(message, where)
-    user, verb, resource, group, namespace = found.group("user", "verb", "resource", "group", "namespace")
+    if found is not None:
+        return _missing(where, **found.groupdict())
+    details = status.get("details") or {}
+    if message.rstrip().endswith("is forbidden:"):
+        # What an application is told that may change objects, but make none.
+        resource, group = str(details.get("kind")), str(details.get("group") or "")
+        return _missing(where, "the deployer", "create", resource, group, namespace)
+    return _refused(message, where)
+
+
+def _missing(
+    where: str, user: str, verb: str, resource: str, group: str, namespace: str | None
+) -> AccessDeniedError:
     place = f"in namespace {namespace}" if namespace else "in the whole cluster"
     role = f"a Role of namespace {namespace}" if namespace else "a ClusterRole"
     rule = f'- apiGroups: ["{group}"]\n  resources: ["{resource}"]\n  verbs: ["{verb}"]'
