@@ -113,7 +113,9 @@ def running_prometheus(folder: Path) -> Iterator[Prometheus]:
             "--log.level=info",
         ]
         with log.open("wb") as output:
-            server = subprocess.Popen(argv, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder)
+            server = subprocess.Popen(
+                argv, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder
+            )
         try:
             yield Prometheus(_url(server, log), exporter)
         finally:

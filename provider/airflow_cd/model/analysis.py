@@ -142,7 +142,7 @@ class Analysis(Frozen):
 
     def _verdict(self, seen: Counter[Outcome], errors: int, last: Measurement) -> Judgement | None:
         taken = seen.total() - seen["error"]
-        told = f"the last one: {last.detail if last.outcome == 'error' else self.assess(last.value).reason}"
+        told = f"the last one: {last.detail or self.assess(last.value).reason}"
         if seen["failure"] > self.failure_limit:
             counts = f"{seen['failure']} of {taken} measurements failed ({_tolerated(self.failure_limit)})"
             return Judgement("failure", f"{counts}; {told}")

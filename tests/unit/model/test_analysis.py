@@ -117,6 +117,12 @@ def test_what_is_unclear_is_told_as_soon_as_it_exceeds_its_limit() -> None:
     assert outcome(settings, "inconclusive", "success", "inconclusive") == "inconclusive"
 
 
+def test_the_reason_is_what_was_seen() -> None:
+    missing = taken(["inconclusive"])[0].model_copy(update={"value": None, "detail": "no data (no series)"})
+    found = analysis().judge([missing])
+    assert found is not None and found.reason.endswith("the last one: no data (no series)")
+
+
 def test_success_tells_how_many_were_good() -> None:
     found = judged({"count": 3, "failure_limit": 1}, "success", "failure", "success")
     assert found == Judgement("success", "2 of 3 measurements are good; the last one: 0.01 is < 0.05")
