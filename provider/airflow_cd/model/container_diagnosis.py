@@ -70,7 +70,7 @@ class Container(NamedTuple):
     @property
     def runs(self) -> bool:
         """Return whether it runs now."""
-        return bool((self.status.get("state") or {}).get("running"))
+        return (self.status.get("state") or {}).get("running") is not None
 
     @property
     def ended(self) -> Mapping[str, Any]:

@@ -77,10 +77,8 @@ def _first_of(group: Sequence[Problem]) -> Problem:
 def _of_workload(
     workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], events: Sequence[Event], now: datetime
 ) -> list[Problem]:
-    spec, found = workload.get("spec") or {}, []
-    if not _observed(workload):
-        return []
-    if spec.get("paused"):
+    found = []
+    if _observed(workload) and (workload.get("spec") or {}).get("paused"):
         remedy = f"kubectl rollout resume deployment/{workload['metadata']['name']}"
         summary = f"{_named(workload)} is paused, so nothing of it changes"
         found.append(Problem(category="paused", summary=summary, remedy=remedy, certain=False))
@@ -92,12 +90,18 @@ def _of_workload(
 
 def _refusal(workload: Mapping[str, Any], events: Sequence[Event]) -> tuple[str, object] | None:
     """Return why no pod could be made, and since when."""
-    condition = _condition(workload, "ReplicaFailure")
-    if condition is not None and condition.get("status") == "True":
-        return str(condition.get("message")), condition.get("lastTransitionTime")
-    # Only Deployments have that condition.
     if workload.get("kind") == "Deployment":
-        return None
+        condition = _condition(workload, "ReplicaFailure") or {}
+        if condition.get("status") != "True" or not _observed(workload):
+            return None
+        # It may be of older pods. What moved last is newer than the newest revision.
+        times = [
+            condition.get("lastTransitionTime"),
+            (_condition(workload, "Progressing") or {}).get("lastUpdateTime"),
+        ]
+        return str(condition.get("message")), max(times, key=lambda time: str(time or ""))
+    # The others have no such condition. A StatefulSet that may make no pod does not even say that it was
+    # taken up.
     failed = newest(told_of(events, workload), ["FailedCreate"])
     return (str(failed.get("message")), first_seen(failed)) if failed else None
 
@@ -110,8 +114,9 @@ def _refused(
         category = "quota"
     elif _ACCOUNT.search(why):
         category = "configuration"
-    # As long as there are some, others of them may end, and make room.
-    certain = not pods and not _UNREACHABLE.search(why)
+    # As long as there are some, they may end, and make room. Deployments end old ones without asking.
+    some = bool(pods) or (workload.get("kind") != "Deployment" and _has_pods(workload))
+    certain = not some and not _UNREACHABLE.search(why)
     return Problem(
         category=category,
         summary=f"{_named(workload)} is not allowed to make {'more pods' if pods else 'a pod'}",
@@ -139,6 +144,11 @@ def _deadline(workload: Mapping[str, Any], others: Sequence[Problem]) -> Problem
 def _observed(workload: Mapping[str, Any]) -> bool:
     seen = (workload.get("status") or {}).get("observedGeneration", 0)
     return bool(seen >= workload["metadata"].get("generation", 0))
+
+
+def _has_pods(workload: Mapping[str, Any]) -> bool:
+    status = workload.get("status") or {}
+    return bool(status.get("replicas") or status.get("currentNumberScheduled"))
 
 
 def _condition(workload: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:

@@ -37,15 +37,18 @@ def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, li
     }
     path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/log?{urlencode(query)}"
     with cluster.reported(f"log of pod {pod}"):
-        # By itself the client takes a line that is JSON for an answer of the API.
-        response = cluster.client.call_api(
+        # By itself the client takes a line that is JSON for an answer of the API; and it asks again and again
+        # where there is no log to be had, but not when it is asked like this.
+        asked = cluster.client.call_api(
             path,
             "GET",
             header_params={"Accept": "text/plain, */*"},
             auth_settings=["BearerToken"],
+            async_req=True,
             _preload_content=False,
             _request_timeout=(_CONNECT_SECONDS, _READ_SECONDS),
         )
+        response = asked.get()
         try:
             return bytes(response.data).decode(errors="replace")
         finally:

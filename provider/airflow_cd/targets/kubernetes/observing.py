@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.diagnosis import diagnose
-from airflow_cd.model.problem import Problem, lines_told, seconds_since
+from airflow_cd.model.problem import Problem, lines_told, seconds_since, told
 from airflow_cd.targets.kubernetes.evidence import events_of, last_lines
 from airflow_cd.targets.kubernetes.standing import Standing, newest_pods, standing_of
 
@@ -43,7 +43,7 @@ class Seen(Frozen):
 
 class _Sight(NamedTuple):
     ready: bool
-    told: str
+    text: str
     ready_pods: int = 0
     problems: Sequence[Problem] = ()
 
@@ -62,7 +62,7 @@ def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
     problems = tuple(problem for sight in found.values() for problem in sight.problems)
     return Seen(
         ready=all(sight.ready for sight in found.values()),
-        count="; ".join(sight.told for sight in found.values()),
+        count="; ".join(sight.text for sight in found.values()),
         ready_pods={name: sight.ready_pods for name, sight in found.items()},
         broken=next((problem.text for problem in problems if problem.certain), None),
         problems=problems,
@@ -77,7 +77,8 @@ def _look(cluster: Cluster, kind: str, name: str) -> _Sight:
     workload.setdefault("kind", kind)
     standing = standing_of(workload)
     if not standing.observed:
-        return _Sight(False, f"{name}: not taken up by the cluster yet")
+        problems = _problems(cluster, workload, []) if kind == "StatefulSet" else []
+        return _Sight(False, f"{name}: not taken up by the cluster yet", 0, problems)
     if standing.done:
         return _Sight(True, f"{name}: {standing.ready} of {standing.wanted} ready", standing.ready)
     pods = newest_pods(cluster, workload, standing)
@@ -124,8 +125,8 @@ def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, An
     previous = not (status.get("state") or {}).get("terminated")
     try:
         said = last_lines(cluster, problem.pod, problem.container, previous=previous, lines=_LOG_LINES)
-    except TargetError:  # it was removed meanwhile, or its node does not answer
-        return problem
+    except TargetError as error:  # it was removed meanwhile, or its node does not answer
+        said = problem.detail or f"its log cannot be read: {told(error)}"
     return problem.model_copy(update={"detail": lines_told(said) or problem.detail})
 
 
