@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,27 @@ def may(cluster: Cluster, verb: str, group: str, resource: str, namespace: str |
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     return bool(cluster.request("POST", path, review)["status"]["allowed"])
+
+
+WORDS = {"read": ["get", "list", "watch"]}
+WORDS["write"] = [*WORDS["read"], "create", "patch", "delete"]
+
+
+def test_the_documentation_lists_what_a_deployer_may_do() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "clusters.md").read_text()
+    table = text.split("## The deployer")[1].split("| API group | resources | verbs |")[1].split("\n\n")[0]
+    documented = []
+    for row in table.strip().splitlines()[1:]:
+        group, resources, verbs = (cell.strip() for cell in row.strip("|").split("|"))
+        named = [verb.strip("` ") for verb in verbs.split(",")]
+        documented.append(
+            {
+                "apiGroups": ["" if group == "core" else group.strip("`")],
+                "resources": [name.strip("` ") for name in resources.split(",")],
+                "verbs": WORDS.get(verbs, named),
+            }
+        )
+    assert documented == list(DEPLOYER_RULES)
 
 
 def test_a_deployer_may_do_what_is_listed_in_its_namespace_alone(cluster: Cluster) -> None:
