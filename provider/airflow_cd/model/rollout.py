@@ -18,7 +18,8 @@ from airflow_cd.model.strategy import APPROVAL, Step
 
 # Instances that are being replaced, or a check that was late once, are no loss of readiness.
 LOST_AFTER = timedelta(seconds=10)
-_KEPT_MEASUREMENTS = 100
+# Of steps that are over; those of the current one are what it is judged by.
+_KEPT_MEASUREMENTS = 50
 
 
 class Phase(str, Enum):
@@ -57,11 +58,17 @@ class Observation(Frozen):
 
 
 class Answer(Frozen):
-    """What somebody said to a rollout that asked."""
+    """
+    What somebody said to a rollout that asked.
+
+    :param step: number of the step that asked, so that an answer told twice is not one to the next question;
+        ``None`` is whichever asks
+    """
 
     promote: bool
     by: str
     reason: str | None = None
+    step: int | None = None
 
 
 class Progress(Frozen):
@@ -128,14 +135,16 @@ class Plan:
         Return how it goes on; the same progress when there is nothing new.
 
         :param seen: of the place, after it was told of this progress
-        :param measurements: taken since; those for another step are ignored
-        :param answer: to the question of this progress
+        :param measurements: taken since; those for another step, and those told before, are ignored
+        :param answer: to the question of this progress; ignored when it asks nothing
         """
-        progress = self._noted(progress, seen, measurements)
         if progress.over:
             return progress
+        progress = self._noted(_not_ahead(progress, now), seen, measurements)
         if progress.phase is Phase.ABORTING:
             return self._aborting(progress, seen, now)
+        if not _answers(progress, answer):
+            answer = None
         if answer is not None and not answer.promote:
             return abort(progress, f"aborted by {answer.by}: {answer.reason or 'no reason given'}", now)
         if seen.broken is not None:
@@ -174,9 +183,20 @@ class Plan:
 
     def _noted(self, progress: Progress, seen: Observation, measurements: Sequence[Measurement]) -> Progress:
         ours = self._analysed(progress)
-        fresh = [one for one in measurements if one.step == progress.step and one.analysis in ours]
-        kept = (*progress.measurements, *fresh)[-_KEPT_MEASUREMENTS:]
-        return progress.model_copy(update={"measurements": kept, "achieved": seen.weight})
+        told = {(one.analysis, one.step, one.at) for one in progress.measurements}
+        fresh = [
+            one
+            for one in measurements
+            if one.step == progress.step
+            and one.analysis in ours
+            and (one.analysis, one.step, one.at) not in told
+        ]
+        if fresh:
+            known = progress.measurements
+            older = [one for one in known if one.step != progress.step][-_KEPT_MEASUREMENTS:]
+            current = [one for one in known if one.step == progress.step]
+            progress = progress.model_copy(update={"measurements": (*older, *current, *fresh)})
+        return progress.model_copy(update={"achieved": seen.weight})
 
     def _moving(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
         if seen.ready:
@@ -268,6 +288,31 @@ def abort(progress: Progress, reason: str, now: datetime) -> Progress:
     if progress.over or progress.phase is Phase.ABORTING:
         return progress
     return _entered(progress, Phase.ABORTING, now, weight=0, reason=reason)
+
+
+def _answers(progress: Progress, answer: Answer | None) -> bool:
+    asked = progress.phase is Phase.ASKING
+    return asked and answer is not None and answer.step in (None, progress.step)
+
+
+def _not_ahead(progress: Progress, now: datetime) -> Progress:
+    """
+    Return the progress with what happened later than now having happened now.
+
+    Where a clock was set back, nothing has to wait until it has caught up; and no wait becomes shorter.
+    """
+    changes: dict[str, object] = {}
+    # The moment it began to ask is the name of its question.
+    if progress.since > now and progress.phase is not Phase.ASKING:
+        changes["since"] = now
+    if progress.moved_at > now:
+        changes["moved_at"] = now
+    if progress.unready_since is not None and progress.unready_since > now:
+        changes["unready_since"] = now
+    if any(one.at > now for one in progress.measurements):
+        taken = [one.model_copy(update={"at": min(one.at, now)}) for one in progress.measurements]
+        changes["measurements"] = tuple(taken)
+    return progress.model_copy(update=changes) if changes else progress
 
 
 def _entered(progress: Progress, phase: Phase, now: datetime, **changes: object) -> Progress:
