@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import CommandError, RunnerError
-from airflow_cd.processes.environment import SOURCE_DATE_EPOCH
-from airflow_cd.runners.transfer import HOME, MOUNT, WORKSPACE
+from airflow_cd.runners.workspace import BASE_ENVIRONMENT, MOUNT, WORKSPACE
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -25,14 +24,6 @@ _UNTIL = "airflow-cd.runner.until"
 _KEPT_SECONDS = 24 * 3600
 # How a container ends that the engine or the kernel ended: nothing is known about its command then.
 _INTERRUPTED = (137, 143, 255)
-_BASE_ENVIRONMENT = {
-    "HOME": HOME,
-    "TMPDIR": f"{MOUNT}/tmp",
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONUNBUFFERED": "1",
-    "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
-}
 
 
 class JobContainers:
@@ -84,7 +75,7 @@ class JobContainers:
             command=list(argv[1:]),
             name=f"{self._name}-{number}",
             labels=self._labels(),
-            environment={**_BASE_ENVIRONMENT, **env},
+            environment={**BASE_ENVIRONMENT, **env},
             user=settings.user,
             working_dir=WORKSPACE,
             volumes={self._name: {"bind": MOUNT, "mode": "rw"}},
