@@ -21,6 +21,7 @@ BENCHMARKS = (
     "parked",
     "celery",
     "docker",
+    "kubernetes",
     "train",
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from demo.ports import any_free
+from demo.waiting import wait_until
 from tests.support.engine import need_front_image, remove_all
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
@@ -51,7 +52,7 @@ ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serv
 BROKEN = "print('no database'); raise SystemExit(3)"
 
 DEPLOY = """
-import sys
+import logging, sys
 from pathlib import Path
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.artifacts.registry import open_store
@@ -61,6 +62,7 @@ from airflow_cd.model.release import Release
 from airflow_cd.model.service import Environment
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.registry import open_target
+logging.disable()
 service, environment, release, store, data, expected, actor = sys.argv[1:]
 access = Access(
     Path(data),
@@ -86,6 +88,7 @@ class Place:
 
     kind = ""
     service = "hello"
+    strategy: Any = None
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.data, self.folder = folder / "data", folder
@@ -97,7 +100,8 @@ class Place:
     def reopen(self, **settings: Any) -> None:
         """Define the environment anew, with these settings besides the usual ones."""
         target = {self.kind: {**self.settings(), **settings}}
-        self.environment = Environment.model_validate({"name": "production", "target": target})
+        definition = {"name": "production", "target": target, "strategy": self.strategy}
+        self.environment = Environment.model_validate(definition)
         self.target: Target = open_target(self.service, self.environment, self.access())
 
     def access(self) -> Access:
@@ -212,7 +216,14 @@ class KubernetesPlace(Place):
         self.registry.spoil(self.service, release.digest)
 
     def close(self) -> None:
+        from kubernetes import client
+
         self.target.remove()  # type: ignore[attr-defined]
+        core = client.CoreV1Api(kubernetes_client(None, None))
+        # The engine keeps images that are used.
+        wait_until(
+            lambda: not core.list_namespaced_pod(self.namespace).items, "all pods have ended", timeout=60
+        )
         remove_all(self.engine, self.service, self.repository)
 
 

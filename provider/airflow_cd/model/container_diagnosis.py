@@ -24,11 +24,11 @@ _START = ("RunContainerError", "CreateContainerError")
 # How Docker and containerd call a program that could not be run.
 _NOT_STARTED = ("ContainerCannotRun", "StartError")
 # What registries, Docker and containerd say of an image that is not there, is not for us, is not for this
-# kind of machine, or comes from a registry that is not trusted. Too many requests, or no answer, may pass.
+# kind of machine, not what its digest says, or comes from a registry that is not trusted. Too many requests, or no answer, may pass.
 _NO_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|unauthorized|access denied|no basic auth|forbidden"
     r"|authentication required|authorization failed|no match(ing manifest)? for|x509:"
-    r"|gave HTTP response to HTTPS|invalid reference",
+    r"|gave HTTP response to HTTPS|invalid reference|verification failed",
     re.IGNORECASE,
 )
 _NO_PROGRAM = re.compile(

@@ -45,6 +45,7 @@ class Observation(Frozen):
 
     :param ready: everything that the phase asks of the new release is there, up to date and ready
     :param count: how far it is, in a few words (``2 of 3 ready``); that it changes is progress
+    :param trouble: what keeps it from that now, as far as it is known; it may pass
     :param broken: why the new release will certainly not become ready, as far as that is known
     :param restored: everything is given back to the release before, and that is ready
     :param weight: percent that the new release really gets, ``None`` where that cannot be told
@@ -52,6 +53,7 @@ class Observation(Frozen):
 
     ready: bool
     count: str = ""
+    trouble: str | None = None
     broken: str | None = None
     restored: bool = True
     weight: float | None = None
@@ -83,6 +85,7 @@ class Progress(Frozen):
     :param applied: whether the target has been told of this phase and weight
     :param count: what was seen last
     :param achieved: percent that the new release was seen to get
+    :param trouble: what kept it from going on when it was looked at last
     :param reason: why it is asking, or was aborted
     """
 
@@ -95,6 +98,7 @@ class Progress(Frozen):
     applied: bool = False
     count: str = ""
     achieved: float | None = None
+    trouble: str | None = None
     reason: str | None = None
     measurements: tuple[Measurement, ...] = ()
 
@@ -178,7 +182,7 @@ class Plan:
         step = ""
         if progress.step < len(self.steps):
             step = f", step {progress.step + 1} of {len(self.steps)} ({self.steps[progress.step].described})"
-        details = "; ".join(filter(None, (progress.count, progress.reason)))
+        details = "; ".join(filter(None, (progress.count, progress.trouble, progress.reason)))
         return f"{phase} at {share}{step}{': ' + details if details else ''}"
 
     def _noted(self, progress: Progress, seen: Observation, measurements: Sequence[Measurement]) -> Progress:
@@ -196,7 +200,7 @@ class Plan:
             older = [one for one in known if one.step != progress.step][-_KEPT_MEASUREMENTS:]
             current = [one for one in known if one.step == progress.step]
             progress = progress.model_copy(update={"measurements": (*older, *current, *fresh)})
-        return progress.model_copy(update={"achieved": seen.weight})
+        return progress.model_copy(update={"achieved": seen.weight, "trouble": seen.trouble})
 
     def _moving(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
         if seen.ready:
@@ -206,7 +210,7 @@ class Plan:
         if seen.count != progress.count:
             return progress.model_copy(update={"count": seen.count, "moved_at": now})
         if now - progress.moved_at >= self.deadline:
-            return abort(progress, f"nothing moved for {format_duration(self.deadline)}: {seen.count}", now)
+            return abort(progress, f"nothing moved for {format_duration(self.deadline)}: {_told(seen)}", now)
         return progress
 
     def _holding(
@@ -216,7 +220,7 @@ class Plan:
         if not seen.ready:
             since = progress.unready_since or now
             if now - since >= LOST_AFTER:
-                return abort(progress, f"the new release was ready and is not any more: {seen.count}", now)
+                return abort(progress, f"the new release was ready and is not any more: {_told(seen)}", now)
             return progress.model_copy(update={"unready_since": since})
         progress = progress.model_copy(update={"unready_since": None})
         if progress.phase is Phase.ANALYSING:
@@ -247,7 +251,7 @@ class Plan:
         if seen.count != progress.count:
             return progress.model_copy(update={"count": seen.count, "moved_at": now})
         if now - progress.moved_at >= self.deadline:
-            why = f"{progress.reason}; and the release before is not ready either: {seen.count}"
+            why = f"{progress.reason}; and the release before is not ready either: {_told(seen)}"
             return _entered(progress, Phase.ABORTED, now, reason=why)
         return progress
 
@@ -283,6 +287,10 @@ class Plan:
         return pause if isinstance(pause, timedelta) else None
 
 
+def _told(seen: Observation) -> str:
+    return "; ".join(filter(None, (seen.count, seen.trouble)))
+
+
 def abort(progress: Progress, reason: str, now: datetime) -> Progress:
     """Return the progress that gives everything back. One that is over, or aborts already, stays as it is."""
     if progress.over or progress.phase is Phase.ABORTING:
@@ -316,7 +324,7 @@ def _not_ahead(progress: Progress, now: datetime) -> Progress:
 
 
 def _entered(progress: Progress, phase: Phase, now: datetime, **changes: object) -> Progress:
-    shown = {"reason": None, "unready_since": None, **changes}
+    shown = {"reason": None, "trouble": None, "unready_since": None, **changes}
     # Phases that only wait ask nothing new of the target.
     applied = progress.applied and phase in _HOLDING
     told = {"phase": phase, "since": now, "moved_at": now, "applied": applied, **shown}

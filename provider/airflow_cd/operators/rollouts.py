@@ -58,7 +58,7 @@ class RolloutsMixin:
         target = self._open_target()
         assert isinstance(target, ProgressiveTarget)
         if "chosen_options" in event:
-            self._answered(context, target, token, event)
+            self._answered(target, token, event, asked)
             asked = None
         elif event.get("state") == "stuck":
             raise AirflowFailException(str(event["reason"]))
@@ -141,7 +141,7 @@ class RolloutsMixin:
         return question
 
     def _answered(
-        self, context: Context, target: ProgressiveTarget, token: str, event: dict[str, Any]
+        self, target: ProgressiveTarget, token: str, event: dict[str, Any], asked: str | None
     ) -> None:
         """Hand an answer on to the rollout, if it counts; else it is asked again."""
         from airflow_cd.hooks.questions import reason_in
@@ -158,7 +158,8 @@ class RolloutsMixin:
             return
         promote = chosen == [rollout_request.GO_ON]
         self.log.info("%s by %s: %s", chosen[0], by, reason_in(event) or "no reason given")
-        answer = Answer(promote=promote, by=by, reason=reason_in(event))
+        step = int(asked.partition("/")[0]) if asked else None
+        answer = Answer(promote=promote, by=by, reason=reason_in(event), step=step)
         for _ in range(10):
             try:
                 target.advance(token, answer=answer)

@@ -93,9 +93,11 @@ def test_two_at_the_same_moment_have_one_winner(place: Place) -> None:
 def test_what_does_not_get_ready_changes_nothing(place: Place) -> None:
     place.deploy(place.release("one"))
     before = place.target.record()
-    with pytest.raises(NotReadyError, match="(?s)it ended.*no database"):
+    with pytest.raises(NotReadyError, match="(?s)ended.*no database"):
         place.deploy(place.release("broken", BROKEN))
-    assert (place.target.record(), place.served()) == (before, "one")
+    # Some keep in mind what it was that did not make it.
+    after = place.target.record().model_copy(update={"aborted": None})
+    assert (after, place.served()) == (before, "one")
     assert len(place.instances()) == 1
 
 
@@ -103,7 +105,8 @@ def test_a_changed_archive_changes_nothing(place: Place) -> None:
     place.deploy(place.release("one"))
     two = place.release("two")
     place.spoil(two)
-    with pytest.raises(ArtifactCorruptError, match=two.digest):
+    # Nodes of a cluster fetch an image themselves, and refuse another one.
+    with pytest.raises((ArtifactCorruptError, NotReadyError), match=two.digest):
         place.deploy(two)
     assert place.served() == "one"
 

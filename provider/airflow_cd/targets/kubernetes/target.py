@@ -17,7 +17,7 @@ from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.content import Content
 from airflow_cd.targets.kubernetes.lease import Lease
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
-from airflow_cd.targets.kubernetes.observing import observe
+from airflow_cd.targets.kubernetes.observing import Seen, observe
 from airflow_cd.targets.kubernetes.records import Records, Stored
 from airflow_cd.targets.kubernetes.scene import Scene
 from airflow_cd.targets.kubernetes.slots import COLOURS, Side, place_of, slot_name
@@ -202,13 +202,13 @@ class KubernetesTarget(SteppedTarget[Stored]):
         plan, last = scene.plan, stage.then is None
         if scene.rollout.progress.phase is Phase.ABORTING:
             seen = observe(self._cluster, plan.last.stable)
-            return Observation(ready=False, count=seen.count, restored=last and seen.ready)
+            trouble = _trouble(seen)
+            return Observation(ready=False, count=seen.count, trouble=trouble, restored=last and seen.ready)
         seen = observe(self._cluster, plan.last.candidate)
-        for problem in seen.problems:
-            log.debug("%s", problem.text)
         return Observation(
             ready=last and seen.ready,
             count=seen.count,
+            trouble=_trouble(seen),
             broken=seen.broken,
             weight=scene.achieved(sum(seen.ready_pods.values())),
         )
@@ -288,3 +288,8 @@ class KubernetesTarget(SteppedTarget[Stored]):
     @staticmethod
     def _place_of_current(stored: Stored) -> str | None:
         return stored.record.current.place if stored.record.current else None
+
+
+def _trouble(seen: Seen) -> str | None:
+    """Return what may pass; what will not is told by itself."""
+    return next((problem.summary for problem in seen.problems if not problem.certain), None)
