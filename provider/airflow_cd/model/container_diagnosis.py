@@ -23,8 +23,9 @@ _NEVER_AN_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
 _START = ("RunContainerError", "CreateContainerError")
 # How Docker and containerd call a program that could not be run.
 _NOT_STARTED = ("ContainerCannotRun", "StartError")
-# What registries, Docker and containerd say of an image that is not there, is not for us, is not for this
-# kind of machine, not what its digest says, or comes from a registry that is not trusted. Too many requests, or no answer, may pass.
+# What registries, Docker and containerd say of an image that is not there, is not for us, is not what its
+# digest says or for this kind of machine, or comes from a registry that is not trusted. Too many requests, or
+# no answer, may pass.
 _NO_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|unauthorized|access denied|no basic auth|forbidden"
     r"|authentication required|authorization failed|no match(ing manifest)? for|x509:"
