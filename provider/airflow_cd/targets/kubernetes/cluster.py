@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
-from airflow_cd.exceptions import AccessDeniedError, DeployConflictError, FieldConflictError, ManifestError
+from airflow_cd.exceptions import (
+    AccessDeniedError,
+    DeployConflictError,
+    FieldConflictError,
+    ManifestError,
+    TargetError,
+)
 from airflow_cd.targets.kubernetes.api import MERGE, Api
 from airflow_cd.targets.kubernetes.differences import NEW, Difference, text_of
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
@@ -20,6 +27,7 @@ Objects = list[dict[str, Any]]
 Differences = list[Difference]
 
 _APPLY = "application/apply-patch+yaml"
+_TRIES = 10
 # Of objects that were read from a cluster, which these values would tie to what it was then.
 _READ = ("managedFields", "resourceVersion", "uid")
 
@@ -144,11 +152,16 @@ class Cluster(Api):
 
     def _difference(self, obj: dict[str, Any], take: bool) -> Difference:
         reference = reference_of(obj)
-        planned = self._apply(obj, take, dry_run=True)
-        live = self.get(reference.api_version, reference.kind, reference.name)
-        if live is None:
-            return Difference(reference, NEW)
-        return Difference(reference_of(live), text_of(live, planned, reference.described))
+        for _ in range(_TRIES):
+            live = self.get(reference.api_version, reference.kind, reference.name)
+            if live is None:
+                return Difference(reference, NEW)
+            # Else what a controller writes in between would be taken for something that the release changes.
+            seen = {**obj["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}
+            with suppress(DeployConflictError):
+                planned = self._apply({**obj, "metadata": seen}, take, dry_run=True)
+                return Difference(reference_of(live), text_of(live, planned, reference.described))
+        raise TargetError(f"{self.where}: {reference.described} changes too often to be compared")
 
     def _checked(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         """Return the object with its namespace. :raises ManifestError: it cannot be deployed as it is"""

@@ -212,6 +212,18 @@ def test_what_an_application_would_change_is_shown(cluster: Cluster) -> None:
     assert found is not None and found["spec"]["replicas"] == 3
 
 
+def test_what_a_controller_writes_meanwhile_is_no_difference(cluster: Cluster) -> None:
+    class Busy(Counted):
+        def call_api(self, path: str, method: str, *args: Any, **kwargs: Any) -> Any:
+            if method == "PATCH" and len(self.requests) == 1:
+                edit(cluster, config(), {"metadata": {"annotations": {"controller": "was here"}}})
+            return super().call_api(path, method, *args, **kwargs)
+
+    cluster.apply([config(a="1")])
+    watching = Cluster(lambda: Busy(cluster.client), cluster.namespace, "web")
+    assert watching.diff([config(a="1")]) == []
+
+
 def test_that_another_release_was_applied_is_no_difference(cluster: Cluster) -> None:
     cluster.apply([deployment()])
     other = deployment()
