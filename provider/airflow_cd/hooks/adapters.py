@@ -11,6 +11,7 @@ from airflow_cd.exceptions import ArtifactError
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.runner import DockerRunner, KubernetesRunner
     from airflow_cd.model.service import Environment, Service
     from airflow_cd.runners.base import Runner
     from airflow_cd.sources.git import GitSource
@@ -48,10 +49,26 @@ def open_runner(service: Service) -> Runner:
 
     if service.runner is None:
         return registry.open_runner("subprocess")
-    from airflow_cd.hooks.docker import docker_client
+    if service.runner.docker is not None:
+        return _docker_runner(service.runner.docker)
+    assert service.runner.kubernetes is not None
+    return _kubernetes_runner(service.runner.kubernetes)
 
-    settings = service.runner.docker
+
+def _docker_runner(settings: DockerRunner) -> Runner:
+    from airflow_cd.hooks.docker import docker_client
+    from airflow_cd.runners import registry
+
     return registry.open_runner("docker", settings, lambda: docker_client(settings.engine, settings.conn_id))
+
+
+def _kubernetes_runner(settings: KubernetesRunner) -> Runner:
+    from airflow_cd.hooks.kubernetes import kubernetes_client
+    from airflow_cd.runners import registry
+
+    return registry.open_runner(
+        "kubernetes", settings, lambda: kubernetes_client(settings.conn_id, settings.context)
+    )
 
 
 def open_source(service: Service) -> AbstractContextManager[GitSource]:

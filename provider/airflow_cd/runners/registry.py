@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 RUNNERS = {
     "subprocess": "airflow_cd.runners.subprocess:SubprocessRunner",
     "docker": "airflow_cd.runners.docker:DockerRunner",
+    "kubernetes": "airflow_cd.runners.kubernetes.runner:KubernetesRunner",
 }
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.cluster_jobs import need_nodes_that_answer
 from tests.support.engine import PYTHON
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.hooks.docker import docker_client
-from airflow_cd.model.runner import DockerRunner
+from airflow_cd.hooks.kubernetes import kubernetes_client
+from airflow_cd.model.runner import DockerRunner, KubernetesRunner
 from airflow_cd.runners.base import Runner
 from airflow_cd.runners.registry import RUNNERS, open_runner
 
@@ -22,6 +24,10 @@ Run = Callable[..., list[str]]
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "subprocess":
         return open_runner("subprocess")
+    if request.param == "kubernetes":
+        need_nodes_that_answer(request.getfixturevalue("cluster_client"))
+        settings = KubernetesRunner(image=PYTHON, namespace=request.getfixturevalue("namespace"))
+        return open_runner("kubernetes", settings, lambda: kubernetes_client(None, None))
     request.getfixturevalue("engine")
     return open_runner("docker", DockerRunner(image=PYTHON), lambda: docker_client(None, None))
 

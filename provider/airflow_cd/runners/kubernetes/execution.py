@@ -1,0 +1,139 @@
+"""Programs run in a container of a pod, with what goes into them and what comes out as bytes."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import RunnerError
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+    from websocket import WebSocket
+
+# Of the protocol v4.channel.k8s.io: the first byte of a message says what it belongs to.
+_STDIN, _STDOUT, _STDERR, _RESULT = 0, 1, 2, 3
+_PROTOCOL = "v4.channel.k8s.io"
+_CHUNK_BYTES = 256 * 1024
+# A connection over which nothing comes or goes for that long is dead.
+_QUIET_SECONDS = 120
+_TRIES, _AGAIN_SECONDS = 4, 2
+_MOST_TOLD = 2000
+_BROKEN = (ConnectionError, TimeoutError, ssl.SSLError)
+
+
+def execute(
+    client: ApiClient,
+    namespace: str,
+    pod: str,
+    container: str,
+    argv: Sequence[str],
+    *,
+    given: IO[bytes] | None = None,
+    taken: IO[bytes] | None = None,
+) -> None:
+    """
+    Run a program that may be run again, until it ended well; again when the connection broke meanwhile.
+
+    :param given: what it reads, from the beginning of the file; it is not told where that ends
+    :param taken: gets what it writes
+    :raises RunnerError: it ended with an error
+    :raises websocket.WebSocketException: the connection broke again and again; or was refused
+    :raises OSError: likewise
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            return _once(
+                client, f"/api/v1/namespaces/{namespace}/pods/{pod}/exec", container, argv, given, taken
+            )
+        except Exception as error:
+            if not left or not _may_pass(error):
+                raise
+        time.sleep(_AGAIN_SECONDS)
+
+
+def _may_pass(error: Exception) -> bool:
+    from websocket import WebSocketBadStatusException, WebSocketException
+
+    if isinstance(error, WebSocketBadStatusException):
+        return error.status_code >= 500 or error.status_code == 429
+    return isinstance(error, (WebSocketException, *_BROKEN))
+
+
+def _once(
+    client: ApiClient,
+    path: str,
+    container: str,
+    argv: Sequence[str],
+    given: IO[bytes] | None,
+    taken: IO[bytes] | None,
+) -> None:
+    socket = _connect(client, path, container, argv, given is not None)
+    try:
+        if given is not None:
+            _give(socket, given)
+        told, result = _take(socket, taken)
+    finally:
+        socket.shutdown()  # type: ignore[no-untyped-call, unused-ignore]
+    if result.get("status") != "Success":
+        why = told.decode(errors="replace").strip() or result.get("message") or "no reason given"
+        raise RunnerError(f"container {container} of the pod at {path}: {why}")
+
+
+def _connect(client: ApiClient, path: str, container: str, argv: Sequence[str], reads: bool) -> WebSocket:
+    # Not by way of `kubernetes.stream`: it decodes, waits on the socket while TLS has the rest already, and
+    # replaces a method of the client while others use it.
+    from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+
+    headers: dict[str, str] = {"sec-websocket-protocol": _PROTOCOL}
+    query: list[tuple[str, Any]] = [("container", container), ("stdout", "true"), ("stderr", "true")]
+    query += [("stdin", "true")] if reads else []
+    client.update_params_for_auth(headers, query, ["BearerToken"])
+    url = get_websocket_url(client.configuration.host + path, [*query, ("command", list(argv))])
+    socket: WebSocket = create_websocket(client.configuration, url, headers)
+    socket.settimeout(_QUIET_SECONDS)
+    return socket
+
+
+def _give(socket: WebSocket, file: IO[bytes]) -> None:
+    from websocket import WebSocketConnectionClosedException
+
+    file.seek(0)
+    try:
+        while chunk := file.read(_CHUNK_BYTES):
+            socket.send_binary(bytes([_STDIN]) + chunk)
+    except (WebSocketConnectionClosedException, *_BROKEN):
+        # It ended early; why is what it said, if that can still be read.
+        return
+
+
+def _take(socket: WebSocket, file: IO[bytes] | None) -> tuple[bytes, dict[str, Any]]:
+    """Return the end of what it said of errors, and how it ended."""
+    from websocket import WebSocketConnectionClosedException
+
+    if file is not None:
+        file.seek(0)
+        file.truncate()
+    told = b""
+    for channel, data in _messages(socket):
+        if channel == _STDOUT and file is not None:
+            file.write(data)
+        elif channel == _STDERR:
+            told = (told + data)[-_MOST_TOLD:]
+        elif channel == _RESULT:
+            return told, json.loads(data)
+    raise WebSocketConnectionClosedException("the connection ended before the program did")
+
+
+def _messages(socket: WebSocket) -> Iterator[tuple[int, bytes]]:
+    from websocket import ABNF
+
+    while True:
+        kind, message = socket.recv_data(control_frame=False)
+        if kind == ABNF.OPCODE_CLOSE:
+            return
+        if message:
+            yield message[0], message[1:]
