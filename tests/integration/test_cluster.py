@@ -87,7 +87,7 @@ def test_the_whole_dag_twice(old: tuple[str, str, str], cluster_client: Any, tmp
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW_CONN_REGISTRY": json.dumps(login),
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
     }
     airflow = Path(sys.executable).with_name("airflow")
     subprocess.run([airflow, "db", "migrate"], env=environment, check=True, capture_output=True, text=True)
@@ -109,6 +109,7 @@ def test_the_whole_dag_twice(old: tuple[str, str, str], cluster_client: Any, tmp
     assert core.read_namespace(before).status.phase == "Active"
     # Both runs found it, and the second one knew that it had been told.
     assert output.count(f"Namespace {before} is not declared any more") == 2
+    assert "Nobody was told" not in output
     (one,) = [json.loads(line) for line in told.read_text().splitlines()]
     assert one["namespaces"] == [before] and one["cluster"] == cluster
     assert f"Everything in namespace {namespace} is as declared" in output

@@ -15,7 +15,6 @@ from airflow_cd.dag_factories.cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.fields import CLUSTER_PREFIX
 from airflow_cd.model.loading import Definitions, load_services
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import TRAIN_PREFIX
@@ -130,8 +129,8 @@ def _resolve(path: str | Path, namespace: MutableMapping[str, Any]) -> Path:
 
 def _service_of(dag_id: str | None) -> str | None:
     """Return the service a DAG id belongs to, so that only it need be validated."""
-    # A train is made of all its services, and a cluster of none.
-    if dag_id is None or dag_id.startswith((TRAIN_PREFIX, CLUSTER_PREFIX)):
+    # A train is made of all its services. (No cluster's DAG ends as those of services do.)
+    if dag_id is None or dag_id.startswith(TRAIN_PREFIX):
         return None
     name, _, kind = dag_id.rpartition("_")
     return name if kind in ("rollback", "drift") or kind in _FACTORIES else None

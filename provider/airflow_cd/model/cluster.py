@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.fields import CLUSTER_PREFIX
 from airflow_cd.model.kubernetes import DnsLabel
 from airflow_cd.model.namespace import Namespace
 from airflow_cd.model.notification import OF_CLUSTERS, Notification
 from airflow_cd.model.wall_clock import valid_zone
 from airflow_cd.model.window import valid_cron
 
+# What the id of a cluster's DAG begins with.
+CLUSTER_PREFIX = "cluster_"
 # A service called "cluster" has DAGs that end like this.
 _ENDS_OF_SERVICES = ("delivery", "deployment", "rollback", "drift")
 

@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 # Names become DAG ids, task ids, file names and process names: no dots, no upper case, no surprises.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-# What the id of a cluster's DAG begins with; read with every file, so not beside the rest of clusters.
-CLUSTER_PREFIX = "cluster_"
 Argv = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1)]
 
 
