@@ -24,7 +24,7 @@ class _RecursionError(Exception):
     """Raised when something contains itself."""
 
 
-class _UniqueKeysLoader(_Loader):
+class UniqueKeysLoader(_Loader):
     """
     YAML lets a key that is given twice win silently; here it does not.
 
@@ -37,6 +37,7 @@ class _UniqueKeysLoader(_Loader):
         self._checked: set[int] = set()
 
     def construct_document(self, node: yaml.Node) -> Any:
+        self._checked.clear()  # a stream's next document may have its nodes where those of the last one were
         try:
             return self._construct(node, {})
         except _RecursionError:
@@ -104,7 +105,7 @@ class Document:
 
     def _parse(self) -> Any:
         try:
-            return yaml.load(self._text, _UniqueKeysLoader)
+            return yaml.load(self._text, UniqueKeysLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise DefinitionError(

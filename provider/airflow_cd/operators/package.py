@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_cd.exceptions import SourceError, TargetError
 from airflow_cd.hooks.releases import load_build
+from airflow_cd.operators.manifests import keep_manifests
 from airflow_cd.operators.signing import signer_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class PackageOperator(BaseOperator):
 
         :raises ArtifactError: the store, the engine or the registry is unusable, a pattern matches nothing,
             or the Dockerfile cannot be built
-        :raises AirflowFailException: there is no usable signing key
+        :raises AirflowFailException: there is no usable signing key, or manifests cannot be deployed
         """
         from airflow_cd.artifacts.archive import unpack
         from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
@@ -81,12 +82,14 @@ class PackageOperator(BaseOperator):
                 made = self._image(store, tree, revision, build["build"], signer)
             else:
                 made = self._archive(store, tree, scratch / "release.tar.gz")
+            manifests = keep_manifests(self.service, store, tree, made["digest"])
             sbom = self._sbom(tree, revision)
         statement = self._provenance(context, revision, made["digest"])
         release = self._manifest(
             context,
             revision,
             **made,
+            manifests=manifests,
             build=build["build"],
             provenance=store.put_bytes(statement),
             sbom=store.put_bytes(sbom) if sbom is not None else None,
