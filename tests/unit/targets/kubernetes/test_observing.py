@@ -185,11 +185,17 @@ def test_a_canary_and_what_is_stable_are_told_apart_although_they_share_labels(c
     assert not seen.ready and seen.broken and "Pod shop-canary-" in seen.broken
     assert seen.ready_pods == {"shop": 2, "shop-canary": 0}
     assert seen.count == "shop: 2 of 2 ready; shop-canary: 0 of 1 ready, 1 updated"
-    # Also while the stable one is not as wanted, so that its pods are looked at.
-    stable["spec"]["template"]["spec"]["nodeSelector"] = {"no": "such"}
-    cluster.apply([stable])
+
+
+def test_ready_pods_of_a_canary_are_none_of_the_stable_one(cluster: Cluster) -> None:
+    stable, canary = workload("shop", RUNS, nodeSelector={"no": "such"}), workload("shop-canary", RUNS)
+    both = {"app": "shop", "track": "canary"}
+    canary["spec"]["selector"] = {"matchLabels": both}
+    canary["spec"]["template"]["metadata"]["labels"] = both
+    cluster.apply([canary, stable])
+    seen_when(cluster, "shop-canary", lambda seen: seen.ready)
     seen = seen_when(cluster, "shop", lambda seen: seen.problems)
-    assert {problem.category for problem in seen.problems} == {"unschedulable"}
+    assert (seen.count, seen.ready_pods) == ("shop: 0 of 1 ready, 1 updated", {"shop": 0})
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
