@@ -58,12 +58,16 @@ def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
     :param workloads: kind (``Deployment``, ``StatefulSet`` or ``DaemonSet``) and name of each
     :raises TargetError: the cluster cannot be asked
     """
-    found = {name: _look(cluster, kind, name) for kind, name in workloads}
-    problems = tuple(problem for sight in found.values() for problem in sight.problems)
+    found = [(name, _look(cluster, kind, name)) for kind, name in workloads]
+    problems = tuple(problem for _, sight in found for problem in sight.problems)
+    ready_pods: dict[str, int] = {}
+    for name, sight in found:
+        # Those of different kinds may have the same name.
+        ready_pods[name] = ready_pods.get(name, 0) + sight.ready_pods
     return Seen(
-        ready=all(sight.ready for sight in found.values()),
-        count="; ".join(sight.text for sight in found.values()),
-        ready_pods={name: sight.ready_pods for name, sight in found.items()},
+        ready=all(sight.ready for _, sight in found),
+        count="; ".join(sight.text for _, sight in found),
+        ready_pods=ready_pods,
         broken=next((problem.text for problem in problems if problem.certain), None),
         problems=problems,
     )

@@ -159,8 +159,8 @@ def test_a_good_rollout_becomes_ready_and_costs_one_request_from_then_on(
 
 
 def test_what_is_not_there_is_not_ready(cluster: Cluster) -> None:
-    seen = observe(cluster, [("Deployment", "nobody")])
-    assert (seen.ready, seen.count, seen.broken) == (False, "nobody: not there", None)
+    seen = observe(cluster, [("Deployment", "nobody"), ("StatefulSet", "nobody")])
+    assert (seen.ready, seen.count, seen.broken) == (False, "nobody: not there; nobody: not there", None)
 
 
 def test_the_old_release_does_not_count_for_the_new_one(cluster: Cluster) -> None:
