@@ -20,8 +20,11 @@ $(READY): pyproject.toml uv.lock
 demo: $(READY) ## the main job on this machine: two services, an approval, a rollback (APPROVE=1: unattended)
 	@$(BIN)/python -m demo
 
+# Most tests wait for Airflow most of the time: more than two cores.
+JOBS ?= 4
+
 test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 lint: $(READY) ## style, types, and the floors of the house
 	$(BIN)/ruff check $(SOURCES)

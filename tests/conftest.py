@@ -20,7 +20,13 @@ for name in [name for name in os.environ if name.startswith(("GIT_", "AIRFLOW_CO
     del os.environ[name]
 
 # Fixtures, visible in all tests.
-from tests.support.cluster import cluster, cluster_client, namespace  # noqa: E402, F401
+from tests.support.cluster import (  # noqa: E402, F401
+    WAIT_SECONDS,
+    cluster,
+    cluster_client,
+    cluster_is_up,
+    namespace,
+)
 from tests.support.engine import engine  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
@@ -30,11 +36,28 @@ from tests.support.small_disk import small_disk  # noqa: E402, F401
 ROOT = Path(__file__).parents[1]
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own.
-_ROUGH = ("test_conflicts", "test_crashes", "test_night", "test_parked", "test_restarts", "test_rollback")
-# In this order, so that the long ones begin first and no more than two Airflows are up at a time; with
-# ``--no-loadscope-reorder``, pytest-xdist keeps it.
-_GROUPS = ("celery", "airflow", "rough")
+# Tests that share a running Airflow, by file; all others share one more. Those of ``rough`` kill parts of it,
+# or fill it. Most of the time they wait for Airflow, so there are more of them than cores.
+_SHARING = {
+    "rough": {
+        "test_conflicts",
+        "test_crashes",
+        "test_night",
+        "test_parked",
+        "test_restarts",
+        "test_rollback",
+    },
+    "approvals": {
+        "test_approval_overrides",
+        "test_approvals",
+        "test_decide",
+        "test_delivery",
+        "test_signing",
+    },
+}
+_OTHERS = "airflow"
+# In this order, so that the long ones begin first; with ``--no-loadscope-reorder``, pytest-xdist keeps it.
+_FIRST = ("celery", _OTHERS, "approvals", "rough")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,11 +65,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a running Airflow in one process."""
     for item in items:
         if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
-            group = "rough" if item.path.stem in _ROUGH else "airflow"
-            item.add_marker(pytest.mark.xdist_group(group))
+            found = (group for group, files in _SHARING.items() if item.path.stem in files)
+            item.add_marker(pytest.mark.xdist_group(next(found, _OTHERS)))
+        if _needs_cluster(item) and WAIT_SECONDS and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))
     items.sort(key=_turn)
+    _let_one_begin_with_others(items)
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    return "cluster_is_up" in getattr(item, "fixturenames", ()) or "kubernetes" in item.nodeid
 
 
 def _turn(item: pytest.Item) -> int:
+    """Tests that need a cluster come last: where it has to be set up first, that goes on meanwhile."""
     group = item.get_closest_marker("xdist_group")
-    return _GROUPS.index(group.args[0]) if group else len(_GROUPS)
+    if _needs_cluster(item):
+        return len(_FIRST) + (1 if group else 2)
+    return _FIRST.index(group.args[0]) if group and group.args[0] in _FIRST else len(_FIRST)
+
+
+def _let_one_begin_with_others(items: list[pytest.Item]) -> None:
+    """
+    Put one test of no group before the last group that shares an Airflow.
+
+    pytest-xdist deals one group, or one test, to each process at first, and then more to those that have few:
+    of four processes, three then run an Airflow each, and one all that needs none.
+    """
+    turns = [_turn(item) for item in items]
+    last, others = len(_FIRST) - 1, len(_FIRST)
+    if last in turns and others in turns:
+        items.insert(turns.index(last), items.pop(turns.index(others)))

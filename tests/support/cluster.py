@@ -16,11 +16,36 @@ from tests.support.requirements import require
 
 from airflow_cd.targets.kubernetes.cluster import Cluster
 
+# How long tests wait for a cluster that somebody sets up meanwhile.
+WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)
+
 
 @pytest.fixture(scope="session")
-def cluster_client() -> Any:
-    """A client of the cluster that ``KUBECONFIG`` names, as its administrator."""
+def cluster_is_up() -> None:
+    """The cluster that ``KUBECONFIG`` names can be used, or is not going to be."""
     require(os.environ.get("KUBECONFIG"), "needs a Kubernetes cluster: set KUBECONFIG")
+    if WAIT_SECONDS:
+        wait_until(_has_a_ready_node, "a node of the cluster is ready", timeout=WAIT_SECONDS, every=2)
+
+
+def _has_a_ready_node() -> bool:
+    from kubernetes.client import ApiException, CoreV1Api
+    from urllib3.exceptions import HTTPError
+
+    from airflow_cd.exceptions import CdError
+    from airflow_cd.hooks.kubernetes import kubernetes_client
+
+    try:
+        nodes = CoreV1Api(kubernetes_client(None, None)).list_node().items
+    except (CdError, ApiException, HTTPError):  # it is on its way
+        return False
+    conditions = [condition for node in nodes for condition in node.status.conditions or ()]
+    return any(condition.type == "Ready" and condition.status == "True" for condition in conditions)
+
+
+@pytest.fixture(scope="session")
+def cluster_client(cluster_is_up: None) -> Any:
+    """A client of the cluster that ``KUBECONFIG`` names, as its administrator."""
     from airflow_cd.hooks.kubernetes import kubernetes_client
 
     return kubernetes_client(None, None)

@@ -7,11 +7,19 @@ from importlib.metadata import version
 
 import pytest
 from demo.airflow import RunningAirflow
+from demo.runs import Run
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
+# Each look is work for the API server, which has the same cores as what is waited for.
+Run.look_every = 0.4
 _SETTINGS = {
+    # Files that the tests change are parsed at once: they touch the DAG file.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+    # A look round takes the scheduler and its database some 40 ms: at 0.1 s that is a third of a core for an
+    # Airflow that waits, which the tests beside it can use.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
     # Fewer slots than there are waiting tasks in any test: waiting must not take one.
     "AIRFLOW__CORE__PARALLELISM": "4",
     # What was killed is missed within seconds. (Supervisors of tasks report every second.)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.requirements import require
 from tests.support.tcp_relay import TcpRelay
 
 from airflow_cd.targets.kubernetes import watching as module
@@ -72,8 +70,7 @@ class Place:
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
-    require(os.environ.get("KUBECONFIG"), "needs a Kubernetes cluster: set KUBECONFIG")
+async def place(cluster_is_up: None) -> AsyncIterator[Place]:
     from kubernetes_asyncio.client import CoreV1Api
     from kubernetes_asyncio.config import new_client_from_config
 
