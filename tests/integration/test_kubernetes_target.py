@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from demo.runs import Run
 from demo.waiting import wait_until
 from tests.integration.kubernetes_services import KubernetesService, kubernetes_services
 from tests.integration.test_docker_runner import tries, worker_of
+from tests.support.answering import AnsweringServer, answering_server
 from tests.support.images import Registry
 
 pytestmark = [pytest.mark.scheduler, pytest.mark.xdist_group("kubernetes")]
@@ -38,43 +37,21 @@ def service(
         yield make
 
 
-class Metric:
-    """An HTTP server that says how many requests fail: what a test sets."""
-
-    def __init__(self) -> None:
-        self.value = 0.0
-        metric = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = f'{{"errors": {metric.value}}}'.encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
 @pytest.fixture
-def metric() -> Iterator[Metric]:
-    one = Metric()
-    yield one
-    one.close()
+def metric() -> Iterator[AnsweringServer]:
+    """What says how many requests fail: none, until a test says otherwise."""
+    with answering_server() as one:
+        one.answer({"errors": 0.0})
+        yield one
 
 
-def judged_by(metric: Metric, **more: Any) -> dict[str, Any]:
+def judged_by(metric: AnsweringServer, **more: Any) -> dict[str, Any]:
     """Return the definition of an analysis by this metric."""
-    judged = {"http": {"url": metric.url, "json": "$.errors"}, "success": "< 0.05", "interval": "500ms"}
+    judged = {
+        "http": {"url": f"{metric.url}/errors", "json": "$.errors"},
+        "success": "< 0.05",
+        "interval": "500ms",
+    }
     return {"errors": {**judged, "count": 3, **more}}
 
 
@@ -101,7 +78,7 @@ def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(ser
     run = hello.run()
     run.wait_for_task("production.approve", "awaiting_input", timeout=240)
     body = run.question("production.approve")["body"]
-    assert "What it would change there" in body and f"Deployment {hello.name}" in body
+    assert "What it would change there" in body and f"Deployment/{hello.name}" in body
     run.answer("production.approve", "Approve")
     run.wait_for("success", timeout=240)
     digest = run.xcom("package")["digest"]  # type: ignore[index]
@@ -131,13 +108,13 @@ def test_a_canary_asks_and_goes_on_when_somebody_says_so(service: MakeService) -
     assert len(hello.history()) == 2
 
 
-def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: Metric) -> None:
+def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: AnsweringServer) -> None:
     steps = [{"weight": 50}, {"analysis": "errors"}]
     hello = service(
         "deployment", strategy={"canary": {"steps": steps}}, analyses=judged_by(metric), app={"replicas": 2}
     )
     first_release(hello)
-    metric.value = 0.5
+    metric.answer({"errors": 0.5})
     hello.commit("second")
     run = hello.run()
     run.wait_for("failed", timeout=240)
@@ -147,7 +124,7 @@ def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: M
     aborted = hello.record().aborted
     assert aborted is not None and [one.value for one in aborted.measurements] == [0.5]
 
-    metric.value = 0.0
+    metric.answer({"errors": 0.0})
     hello.commit("third")
     run = hello.run()
     run.wait_for("success", timeout=240)
@@ -155,12 +132,12 @@ def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: M
     assert hello.served() == "third"
 
 
-def test_what_is_inconclusive_waits_for_a_person(service: MakeService, metric: Metric) -> None:
+def test_what_is_inconclusive_waits_for_a_person(service: MakeService, metric: AnsweringServer) -> None:
     unclear = judged_by(metric, success="< 0.05", failure="> 0.2")
     steps = [{"weight": 50}, {"analysis": "errors"}]
     hello = service("deployment", strategy={"canary": {"steps": steps}}, analyses=unclear)
     first_release(hello)
-    metric.value = 0.1
+    metric.answer({"errors": 0.1})
     hello.commit("second")
     run = hello.run()
     asks(hello, run)

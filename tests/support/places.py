@@ -183,7 +183,7 @@ class KubernetesPlace(Place):
         return kubernetes_access(self.data)
 
     def settings(self) -> dict[str, Any]:
-        app = {"ready": "/", "stop_after": "2s", "grace": "1s"}
+        app = {"ready": "/", "stop_after": "1s", "grace": "1s"}
         return {"namespace": self.namespace, "app": app, "keep": 2, "progress_deadline": "30s"}
 
     def packaged(self, text: str, code: str) -> Release:

@@ -31,7 +31,10 @@ def objects_of_app(app: App, *, service: str, environment: str, release: Release
     by the program ``sleep`` of the image; an image that has none is told to end at once.
     """
     name = name_of_app(service)
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/instance": f"{name}.{environment}"[:63]}
+    labels = {
+        "app.kubernetes.io/name": name,
+        "app.kubernetes.io/instance": f"{name}.{environment}"[:63].rstrip("-_."),
+    }
     return [
         _object(
             "apps/v1", "Deployment", name, labels, _deployment(app, service, environment, release, labels)
@@ -118,7 +121,7 @@ def _container(app: App, service: str, environment: str, release: Release, stop:
         "env": env,
         "ports": [{"name": "http", "containerPort": app.port, "protocol": "TCP"}],
         "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "securityContext": {"allowPrivilegeEscalation": False},
         "resources": _resources(app.resources),
     }
     if app.command is not None:

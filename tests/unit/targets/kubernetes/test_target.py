@@ -1,0 +1,364 @@
+"""What only a Kubernetes target does: manifests, edits by hand, roles, routes, colours and drift."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from demo.waiting import wait_until
+from tests.support.cluster import deployer, kubeconfig_of
+from tests.support.images import Registry
+from tests.support.places import BROKEN, KubernetesPlace
+
+from airflow_cd.exceptions import (
+    AccessDeniedError,
+    DeployConflictError,
+    FieldConflictError,
+    ManifestError,
+    NotReadyError,
+)
+from airflow_cd.model.release import Release
+from airflow_cd.model.rollout import Answer, Phase
+from airflow_cd.targets.base import Access, DeclarativeTarget, Record
+from airflow_cd.targets.kubernetes.app import objects_of_app
+from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
+from airflow_cd.targets.registry import open_target
+
+ROUTE_CRD = Path(__file__).parents[3] / "support/httproute_crd.yaml"
+
+
+@pytest.fixture
+def place(tmp_path: Path, engine: Any, registry: Registry, namespace: str) -> Iterator[KubernetesPlace]:
+    one = KubernetesPlace(tmp_path, engine, registry, namespace)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def target(place: KubernetesPlace) -> DeclarativeTarget:
+    assert isinstance(place.target, DeclarativeTarget)
+    return place.target
+
+
+def target_of(place: KubernetesPlace) -> DeclarativeTarget:
+    assert isinstance(place.target, DeclarativeTarget)
+    return place.target
+
+
+def begun(place: KubernetesPlace, release: Release) -> Record:
+    record = place.target.record()
+    over = record.rollout.token if record.rollout else None
+    target = target_of(place)
+    return target.begin(release, place.store, expected=record.generation, over=over, actor="test")
+
+
+def until(place: KubernetesPlace, phase: Phase, answer: Answer | None = None) -> Record:
+    """Advance a rollout until it is in this phase, or over."""
+
+    def advanced() -> Record | None:
+        record = place.target.record()
+        if record.rollout is None or record.rollout.progress.phase is phase:
+            return record
+        target_of(place).advance(record.rollout.token, answer=answer)
+        return None
+
+    return wait_until(advanced, f"the rollout is {phase.value}", timeout=90)
+
+
+def live(client: Any, place: KubernetesPlace, kind: str, name: str) -> Any:
+    from kubernetes import client as kubernetes
+    from kubernetes.client import ApiException
+
+    api = kubernetes.AppsV1Api(client) if kind == "deployment" else kubernetes.CoreV1Api(client)
+    try:
+        return getattr(api, f"read_namespaced_{kind}")(name, place.namespace)
+    except ApiException as error:
+        assert error.status == 404
+        return None
+
+
+def packaged(place: KubernetesPlace, text: str, *more: dict[str, Any], replicas: int = 1) -> Release:
+    """Return a release with manifests: what ``app`` would be, and more objects."""
+    from airflow_cd.model.kubernetes import App
+
+    release = place.release(text)
+    app = App.model_validate({"ready": "/", "stop_after": "1s", "grace": "1s", "replicas": replicas})
+    objects = objects_of_app(app, service=place.service, environment="production", release=release)
+    digest = place.store.put_bytes(json.dumps([*objects, *more], sort_keys=True).encode())
+    return release.model_copy(update={"manifests": {"production": digest}})
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def test_what_left_the_manifests_is_deleted_and_nothing_of_others(
+    place: KubernetesPlace, cluster_client: Any
+) -> None:
+    from kubernetes import client as kubernetes
+
+    core = kubernetes.CoreV1Api(cluster_client)
+    place.reopen(manifests="k8s", app=None)
+    place.deploy(packaged(place, "one", config_map("ours", a="1"), config_map("taken", a="1")))
+    core.create_namespaced_config_map(place.namespace, config_map("theirs"))
+    # Somebody took one of ours over, and says so.
+    core.patch_namespaced_config_map(
+        "taken", place.namespace, {"metadata": {"labels": {"airflow-cd/service": "another"}}}
+    )
+    place.deploy(packaged(place, "two"))
+    names = {one.metadata.name for one in core.list_namespaced_config_map(place.namespace).items}
+    assert {"theirs", "taken"} <= names and "ours" not in names
+    assert place.served() == "two"
+
+
+def test_going_back_brings_back_the_settings_of_then(place: KubernetesPlace, cluster_client: Any) -> None:
+    place.reopen(manifests="k8s", app=None)
+    releases = [packaged(place, text, config_map("settings", is_=text)) for text in ("one", "two", "three")]
+    for release in releases:
+        place.deploy(release)
+    place.lose_sources()
+    place.target.rollback(bad=releases[2].digest, actor="test", to=releases[0].digest)
+    assert place.served() == "one"
+    assert live(cluster_client, place, "config_map", "settings").data == {"is_": "one"}
+
+
+def test_a_release_without_manifests_for_the_environment_says_what_to_do(place: KubernetesPlace) -> None:
+    place.reopen(manifests="k8s", app=None)
+    with pytest.raises(ManifestError, match="packaged without manifests for production; clear"):
+        place.deploy(place.release("one"))
+
+
+def test_an_edit_by_hand_stops_the_next_deployment_and_is_named(
+    place: KubernetesPlace, cluster_client: Any
+) -> None:
+    place.deploy(place.release("one"))
+    by_hand(cluster_client, place, replicas=2)
+    two, before = place.release("two"), place.target.record()
+    with pytest.raises(FieldConflictError, match=r"(?s)spec\.replicas.*kubectl-edit.*on_conflict: take"):
+        begun(place, two)
+    assert (place.target.record(), place.served()) == (before, "one")
+    place.reopen(on_conflict="take")
+    place.deploy(two)
+    assert live(cluster_client, place, "deployment", place.service).spec.replicas == 1
+
+
+def by_hand(client: Any, place: KubernetesPlace, replicas: int) -> None:
+    from kubernetes import client as kubernetes
+
+    kubernetes.AppsV1Api(client).patch_namespaced_deployment(
+        place.service, place.namespace, {"spec": {"replicas": replicas}}, field_manager="kubectl-edit"
+    )
+
+
+def test_drift_is_seen_field_by_field_and_healed(
+    place: KubernetesPlace, target: DeclarativeTarget, cluster_client: Any
+) -> None:
+    place.deploy(place.release("one"))
+    assert target.drift() == []
+    by_hand(cluster_client, place, replicas=2)
+    (found,) = target.drift()
+    assert found.name == f"Deployment/{place.service}"
+    assert "-  replicas: 2" in found.text and "+  replicas: 1" in found.text
+    target.heal()
+    assert target.drift() == []
+    assert live(cluster_client, place, "deployment", place.service).spec.replicas == 1
+
+
+def test_a_preview_changes_nothing(place: KubernetesPlace, target: DeclarativeTarget) -> None:
+    one = place.release("one")
+    found = target.preview(one, place.store)
+    assert {(one.name, one.text) for one in found} == {
+        (f"Deployment/{place.service}", "new"),
+        (f"Service/{place.service}", "new"),
+    }
+    assert (target.record().generation, target.url()) == (0, None)
+
+
+def test_objects_of_another_environment_are_not_taken(
+    place: KubernetesPlace, namespace: str, tmp_path: Path
+) -> None:
+    place.deploy(place.release("one"))
+    staging = place.environment.model_copy(update={"name": "staging"})
+    other = open_target(place.service, staging, place.access())
+    with pytest.raises(ManifestError, match="belongs to .* in production; use another namespace"):
+        other.deploy(place.release("two"), place.store, expected=0, actor="test")
+    assert place.served() == "one"
+
+
+def as_deployer(
+    place: KubernetesPlace, client: Any, rules: list[dict[str, Any]], folder: Path
+) -> KubernetesPlace:
+    """Let the place use the cluster as somebody who may do this, and nothing else."""
+    from kubernetes.config import new_client_from_config_dict
+
+    token = deployer(client, place.namespace, rules)
+    config = kubeconfig_of(client, {"token": token})
+    access = place.access()
+    mine = Access(
+        access.data_dir,
+        access.unpack,
+        access.docker_client,
+        access.secret,
+        lambda conn_id, context: new_client_from_config_dict(config),
+    )
+    place.target = open_target(place.service, place.environment, mine)
+    return place
+
+
+def test_the_documented_rights_are_enough(
+    place: KubernetesPlace, cluster_client: Any, tmp_path: Path
+) -> None:
+    place.strategy = {"canary": {"steps": [{"weight": 50}]}}
+    place.reopen()
+    as_deployer(place, cluster_client, list(DEPLOYER_RULES), tmp_path)
+    one, two = place.release("one"), place.release("two")
+    place.deploy(one)
+    place.deploy(two)
+    with pytest.raises(NotReadyError, match="no database"):
+        place.deploy(place.release("broken", BROKEN))
+    assert target_of(place).drift() == []
+    place.target.rollback(bad=two.digest, actor="test")
+    assert place.served() == "one"
+
+
+def test_who_may_not_gets_told_what_is_missing(
+    place: KubernetesPlace, cluster_client: Any, tmp_path: Path
+) -> None:
+    rules = [rule for rule in DEPLOYER_RULES if rule["apiGroups"] != ["apps"]]
+    rules.append({"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "list"]})
+    as_deployer(place, cluster_client, rules, tmp_path)
+    with pytest.raises(AccessDeniedError, match=r"(?s)deployer.*patch.*deployments.*apps"):
+        place.deploy(place.release("one"))
+    assert place.target.record().rollout is None
+    place.reopen()
+
+
+def test_a_first_release_that_fails_leaves_nothing(place: KubernetesPlace, cluster_client: Any) -> None:
+    with pytest.raises(NotReadyError, match="no database"):
+        place.deploy(place.release("broken", BROKEN))
+    assert live(cluster_client, place, "deployment", place.service) is None
+    assert live(cluster_client, place, "service", place.service) is None
+    assert place.target.record().generation == 0
+
+
+def test_a_canary_has_its_share_of_the_instances_and_an_abort_gives_all_back(
+    place: KubernetesPlace, cluster_client: Any
+) -> None:
+    place.strategy = {"canary": {"steps": [{"weight": 25}, {"pause": "approval"}]}}
+    place.reopen(app={"ready": "/", "replicas": 4, "stop_after": "1s", "grace": "1s"})
+    place.deploy(place.release("one"))
+    begun(place, place.release("two"))
+    record = until(place, Phase.ASKING)
+    assert record.rollout is not None and record.rollout.progress.achieved == 25
+    stable, canary = place.service, f"{place.service}-canary"
+    assert [live(cluster_client, place, "deployment", name).spec.replicas for name in (stable, canary)] == [
+        3,
+        1,
+    ]
+    target_of(place).abort(actor="ada", reason="prices")
+    # At once, whatever else takes its time.
+    assert live(cluster_client, place, "deployment", canary).spec.replicas == 0
+    until(place, Phase.ABORTED)
+    assert live(cluster_client, place, "deployment", canary) is None
+    assert live(cluster_client, place, "deployment", stable).spec.replicas == 4
+    assert place.served() == "one"
+
+
+def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any) -> None:
+    _need_routes(cluster_client)
+    place.strategy = {"canary": {"route": "web", "steps": [{"weight": 7}, {"pause": "approval"}]}}
+    place.reopen(manifests="k8s", app=None)
+    place.deploy(packaged(place, "one", _route(place.service)))
+    assert _weights(cluster_client, place) == {place.service: None}
+    begun(place, packaged(place, "two", _route(place.service)))
+    until(place, Phase.ASKING)
+    canary = f"{place.service}-canary"
+    assert _weights(cluster_client, place) == {place.service: 93, canary: 7}
+    tracks = [live(cluster_client, place, "service", name).spec.selector for name in (place.service, canary)]
+    assert [one["airflow-cd/track"] for one in tracks] == ["stable", "canary"]
+    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
+    assert _weights(cluster_client, place) == {place.service: None}
+    assert place.served() == "two"
+
+
+def _route(service: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "web"},
+        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": service, "port": 80}]}]},
+    }
+
+
+def _weights(client: Any, place: KubernetesPlace) -> dict[str, int | None]:
+    from kubernetes import client as kubernetes
+
+    found = kubernetes.CustomObjectsApi(client).get_namespaced_custom_object(
+        "gateway.networking.k8s.io", "v1", place.namespace, "httproutes", "web"
+    )
+    return {ref["name"]: ref.get("weight") for ref in found["spec"]["rules"][0]["backendRefs"]}
+
+
+def _need_routes(client: Any) -> None:
+    """Let the cluster have the kind HTTPRoute; nothing need act on it."""
+    from kubernetes import client as kubernetes
+
+    definitions = kubernetes.ApiextensionsV1Api(client)
+    definition = yaml.safe_load(ROUTE_CRD.read_text())
+    name = definition["metadata"]["name"]
+    try:
+        definitions.create_custom_resource_definition(definition)
+    except kubernetes.ApiException as error:
+        assert error.status == 409  # another test was faster
+
+    def is_served() -> bool:
+        conditions = definitions.read_custom_resource_definition(name).status.conditions or []
+        return any(one.type == "Established" and one.status == "True" for one in conditions)
+
+    wait_until(is_served, "HTTPRoutes are known", timeout=30)
+
+
+def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
+    place: KubernetesPlace, cluster_client: Any
+) -> None:
+    place.strategy = {"blue_green": {"promotion": "approval", "scale_down_delay": "1h"}}
+    place.reopen()
+    one, two = place.release("one"), place.release("two")
+    place.deploy(one)
+    begun(place, two)
+    until(place, Phase.ASKING)
+    preview = live(cluster_client, place, "service", f"{place.service}-preview")
+    assert preview.spec.selector["airflow-cd/track"] == "green"
+    assert place.served() == "one"
+    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
+    assert place.served() == "two"
+    assert live(cluster_client, place, "deployment", f"{place.service}-blue").status.ready_replicas == 1
+    place.target.rollback(bad=two.digest, actor="test")
+    assert place.served() == "one"
+    assert live(cluster_client, place, "service", f"{place.service}-preview") is None
+
+
+def test_a_killed_deployment_is_gone_on_with(place: KubernetesPlace) -> None:
+    place.deploy(place.release("one"))
+    two = place.release("two")
+    process = place.deploying_process(two, 1)
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    wait_until(lambda: place.target.record().rollout, "it has begun", timeout=60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    def again() -> int | None:
+        try:
+            return place.deploy(two)
+        except DeployConflictError:  # the lease of who was killed holds for a moment
+            return None
+
+    assert wait_until(again, "it is gone on with", timeout=60) == 2
+    assert (place.served(), len(place.instances())) == ("two", 1)
