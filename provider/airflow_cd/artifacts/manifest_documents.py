@@ -15,7 +15,7 @@ from airflow_cd.model.document import UniqueKeysLoader
 
 # Of all the text a release's objects are read from, and of what it says with every alias written out. The
 # cluster takes 1.5 MiB of one object, and what a release consists of is kept there, compressed, in 1 MiB.
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 2 * 1024 * 1024
 # Deeper than any object, and far from where programs that go down into them give up.
 _DEEPEST = 100
 _TAG = "tag:yaml.org,2002:"
