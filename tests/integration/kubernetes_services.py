@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from demo.airflow import RunningAirflow
 from tests.integration.services import TestService, made
+from tests.support.cluster import until_no_pods
 from tests.support.engine import remove_all
 from tests.support.images import DOCKERFILE, Registry
 
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.hooks.docker import docker_client
+from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.targets.base import Access
 
 # What ends up in a definition's last environment, beside what the base class puts there.
@@ -32,7 +33,13 @@ class KubernetesService(TestService):
 
     def _define(self, **changes: Any) -> dict[str, Any]:
         own = {key: changes.pop(key) for key in _OF_PRODUCTION if key in changes}
-        app = {"ready": "/", "env": {"SICK": "/nowhere/"}, "stop_after": "1s", **changes.pop("app", {})}
+        app = {
+            "ready": "/",
+            "env": {"SICK": "/nowhere/"},
+            "stop_after": "1s",
+            "grace": "1s",
+            **changes.pop("app", {}),
+        }
         target = changes.pop("target", {"app": app})
         definition = super()._define(**changes)
         self.images = f"{self.registry.address}/{self.name}"
@@ -85,5 +92,7 @@ def kubernetes_services(
         with made(kind, airflow, folder, test) as plain:
             yield make
     finally:
+        for namespace in namespaces.values():
+            until_no_pods(kubernetes_client(None, None), namespace)
         for one in all_made:
             remove_all(engine, one.name, one.images)

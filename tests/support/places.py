@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 from demo.ports import any_free
-from demo.waiting import wait_until
+from tests.support.cluster import until_no_pods
 from tests.support.engine import need_front_image, remove_all
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
@@ -216,14 +216,8 @@ class KubernetesPlace(Place):
         self.registry.spoil(self.service, release.digest)
 
     def close(self) -> None:
-        from kubernetes import client
-
         self.target.remove()  # type: ignore[attr-defined]
-        core = client.CoreV1Api(kubernetes_client(None, None))
-        # The engine keeps images that are used.
-        wait_until(
-            lambda: not core.list_namespaced_pod(self.namespace).items, "all pods have ended", timeout=60
-        )
+        until_no_pods(kubernetes_client(None, None), self.namespace)
         remove_all(self.engine, self.service, self.repository)
 
 
