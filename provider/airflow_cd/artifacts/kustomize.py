@@ -70,7 +70,8 @@ def kustomized(folder: Path, tree: Path, *, timeout: float) -> str:
         out.seek(0)
         err.seek(0)
         text = out.read(MAX_BYTES + 1)
-        said = printable(err.read(_LONGEST_REASON).decode("utf-8", "replace").strip(), _LONGEST_REASON)
+        words = err.read(_LONGEST_REASON).decode("utf-8", "replace").split()
+        said = printable(" ".join(words), _LONGEST_REASON)
     if ran.returncode != 0:
         raise ManifestError(
             f"{name}: `{' '.join(argv[:2])}` failed: {said or f'exit code {ran.returncode}'}. Correct the "

@@ -42,14 +42,14 @@ def rendered(tree: Path, path: str = "k8s", **kwargs: Any) -> list[dict[str, Any
 
 @pytest.mark.parametrize("name", ["kustomization.yaml", "kustomization.yml", "Kustomization"])
 def test_an_overlay_is_what_kustomize_makes_of_it(tree: Path, name: str) -> None:
-    patch = '[{op: add, path: /metadata/annotations, value: {shop: "yes"}}]'
+    patch = "- {op: add, path: /metadata/annotations, value: {shop: eu}}"
     overlay = "resources: [../base]\nnamePrefix: eu-\npatches: [{path: p.yaml, target: {kind: Pod}}]\n"
     made = "configMapGenerator: [{name: settings, files: [texts/de.txt]}]\n"
     write(tree, {"base/kustomization.yaml": f"resources: [pod.yaml]\n{made}", "base/pod.yaml": POD})
     write(tree, {"base/texts/de.txt": "Hallo", f"k8s/{name}": overlay, "k8s/p.yaml": patch})
     settings, pod = rendered(tree)
     assert settings["data"] == {"de.txt": "Hallo"} and settings["metadata"]["name"].startswith("eu-settings-")
-    assert pod["metadata"] == {"name": "eu-hello", "annotations": {"shop": "yes"}}
+    assert pod["metadata"] == {"name": "eu-hello", "annotations": {"shop": "eu"}}
     assert pod["spec"]["containers"][0]["image"] == f"{IMAGE}@{DIGEST}"
     assert canonical(rendered(tree)) == canonical([settings, pod])
 

@@ -57,7 +57,8 @@ def service(line: str, name: str = "bad") -> str:
         ("test: {unit: {commands: pytest}}", 6, ["'pytest'", "argv list"]),
         ("test: {unit: {junit: report.xml}}", 6, ["'test.unit.commands' is missing", "Add it"]),
         ("package: {archive: {include: [../secrets]}}", 6, ["'../secrets'", "relative"]),
-        ("runner: {kubernetes: {image: a}}", 6, ["runner 'kubernetes'", "airflow-provider-cd[kubernetes]"]),
+        ("runner: {kubernetes: {image: a}}", 6, ["'runner.kubernetes.namespace' is missing", "Add it"]),
+        ("artifacts: s3://bucket/a", 6, ["store 's3'", "airflow-provider-cd[aws]"]),
         ("runner: docker", 6, ["'docker'", "{docker: {image: ...}}"]),
         ("runner: {docker: {}}", 6, ["'runner.docker.image' is missing", "Add it"]),
         ("runner: {docker: {image: a, memory: 1GB}}", 6, ["'1GB'", "512m"]),
@@ -98,7 +99,8 @@ def test_a_broken_service_is_reported_and_the_others_load(
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ("target: {kubernetes: {namespace: shop}}", ["target 'kubernetes'", "[kubernetes]", "0.1.0"]),
+        ("target: {ecs: {cluster: shop}}", ["target 'ecs'", "[aws]", "0.1.0"]),
+        ("target: {kubernetes: {namespace: shop}}", ["`manifests`", "`app`"]),
         ("target: {locl: {}}", ["no target 'locl'", "local"]),
         ("target: {local: {command: python app.py, port: 1}}", ["'python app.py'", "argv list"]),
         ("target: {local: {command: [app], port: 99999}}", ["99999"]),
