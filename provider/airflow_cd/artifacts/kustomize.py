@@ -21,10 +21,13 @@ NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 # Keys whose entries are files or folders, and those whose entries are files alone; others hold them deeper.
 _FOLDERS = ("resources", "bases", "components", "generators", "transformers", "validators")
 _FILES = ("crds", "configurations", "patchesStrategicMerge")
-_INLINE = ("generators", "transformers", "validators", "patchesStrategicMerge")
+_PLUGINS = ("generators", "transformers", "validators")
+_INLINE = (*_PLUGINS, "patchesStrategicMerge")
 _NESTED = ("patches", "patchesJson6902", "replacements", "openapi")
 _GENERATORS = ("configMapGenerator", "secretGenerator")
 _GENERATED_FROM = ("files", "envs", "env")
+# Where what comes with kustomize itself (``apiVersion: builtin``) is told of files.
+_OF_PLUGINS = ("path", "paths", *_GENERATED_FROM)
 # How kustomize tells what it has to fetch, and a little more.
 _REMOTE = re.compile(r"\s*(git::|gh:|[a-z][a-z0-9+.-]*://|[\w.-]+@|github\.com[:/])", re.IGNORECASE)
 _MOST_FOLDERS = 200
@@ -134,6 +137,38 @@ def _referred(folder: Path, tree: Path) -> Iterator[Path]:
             raise ManifestError(f"{where}: a kustomization is a mapping, not a {type(content).__name__}")
         for key, entry in _entries(content):
             yield _local(folder, tree, entry, f"{where}, `{key}`")
+        for key in _PLUGINS:
+            for entry in _texts(_values(content, key)):
+                _check_plugin(folder, tree, entry, f"{where}, `{key}`")
+
+
+def _check_plugin(folder: Path, tree: Path, entry: str, where: str) -> None:
+    """
+    Go through what a transformer or the like is told: kustomize would fetch that, too.
+
+    :raises ManifestError: it refers to what is elsewhere, or cannot be told before it is rendered
+    """
+    if not _is_inline(entry):
+        file = _local(folder, tree, entry, where)
+        if file.is_dir():
+            raise ManifestError(f"{where}: {entry!r} is a folder; name the files in it, one by one")
+        where, entry = relative(file, tree), read(file, relative(file, tree))
+    for place, content in documents(entry, where):
+        for key, text in _deep(content):
+            if key.lower() in _OF_PLUGINS and _REMOTE.match(text.rpartition("=")[2] or text):
+                raise _elsewhere(f"{place}, `{key}`", text)
+
+
+def _deep(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each text in it, with the key it stands under."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _deep(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _deep(one, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _entries(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -174,8 +209,12 @@ def _mappings(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
 def _local(folder: Path, tree: Path, entry: str, where: str) -> Path:
     """Return the file or folder of an entry. :raises ManifestError: it is none of the tree"""
     if _REMOTE.match(entry):
-        raise ManifestError(
-            f"{where}: {entry!r} is somewhere else, and would be fetched while packaging: the same commit "
-            "could then give other objects. Copy it into the repository, and name that"
-        )
+        raise _elsewhere(where, entry)
     return inside(folder / entry, tree, f"{where}, {entry!r}")
+
+
+def _elsewhere(where: str, entry: str) -> ManifestError:
+    return ManifestError(
+        f"{where}: {entry!r} is somewhere else, and would be fetched while packaging: the same commit "
+        "could then give other objects. Copy it into the repository, and name that"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,47 @@ def test_nothing_is_fetched(tree: Path, elsewhere: Elsewhere, text: str, where: 
     with pytest.raises(ManifestError, match=f"^{where}/kustomization.yaml, .* is somewhere else.*Copy it"):
         rendered(tree)
     assert elsewhere.asked == []
+
+
+PLUGIN = """apiVersion: builtin
+kind: PatchTransformer
+metadata: {{name: notice}}
+Path: {url}/patch.yaml
+target: {{kind: Pod}}
+"""
+
+
+@pytest.mark.parametrize("key", ["generators", "transformers", "Validators"])
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "file"])
+def test_plugins_fetch_nothing_either(tree: Path, elsewhere: Elsewhere, key: str, inline: bool) -> None:
+    plugin = PLUGIN.format(url=elsewhere.url)
+    entry = json.dumps(plugin) if inline else "plugin.yaml"
+    write(tree, {"k8s/kustomization.yaml": f"resources: [pod.yaml]\n{key}: [{entry}]\n"})
+    write(tree, {"k8s/pod.yaml": POD, "k8s/plugin.yaml": plugin})
+    with pytest.raises(ManifestError, match="`Path`: .* is somewhere else.*Copy it"):
+        rendered(tree)
+    assert elsewhere.asked == []
+
+
+def test_plugins_are_not_made_by_kustomize_itself(tree: Path, elsewhere: Elsewhere) -> None:
+    patch = f"patches: [{{target: {{}}, patch: '[{{op: add, path: /path, value: \"{elsewhere.url}\"}}]'}}]"
+    write(tree, {"k8s/plugins/kustomization.yaml": f"resources: [plugin.yaml]\n{patch}\n"})
+    write(tree, {"k8s/plugins/plugin.yaml": PLUGIN.format(url="x")})
+    write(
+        tree,
+        {"k8s/kustomization.yaml": "resources: [pod.yaml]\ntransformers: [plugins]", "k8s/pod.yaml": POD},
+    )
+    with pytest.raises(ManifestError, match="`transformers`: 'plugins' is a folder; name the files"):
+        rendered(tree)
+    assert elsewhere.asked == []
+
+
+def test_plugins_of_kustomize_render(tree: Path) -> None:
+    plugin = PLUGIN.replace("Path: {url}/patch.yaml", "path: patch.yaml").format()
+    patch = "- {op: add, path: /metadata/annotations, value: {see: 'https://shop.example'}}"
+    write(tree, {"k8s/kustomization.yaml": "resources: [pod.yaml]\ntransformers: [plugin.yaml]\n"})
+    write(tree, {"k8s/pod.yaml": POD, "k8s/plugin.yaml": plugin, "k8s/patch.yaml": patch})
+    assert rendered(tree)[0]["metadata"]["annotations"] == {"see": "https://shop.example"}
 
 
 @pytest.mark.parametrize(
