@@ -28,6 +28,7 @@ from tests.support.cluster import (  # noqa: E402, F401
     namespace,
 )
 from tests.support.engine import engine  # noqa: E402, F401
+from tests.support.httproutes import http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
 from tests.support.running_airflow import airflow, airflow_is_whole  # noqa: E402, F401

@@ -20,7 +20,7 @@ def deployment(
     container = {
         "name": "web",
         "image": f"{IMAGE}@{digest_of(number)}",
-        "ports": [{"containerPort": 8080}],
+        "ports": [{"containerPort": 8080, "protocol": "TCP"}],
         "envFrom": [{"configMapRef": {"name": "settings"}}],
     }
     spec: dict[str, Any] = {
@@ -33,7 +33,7 @@ def deployment(
 
 
 def service(name: str = "web", selector: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -156,6 +156,10 @@ def _canary_aborted(change: Change, full: Objects, last: Stage) -> list[Stage]:
 
 
 def _at_once(change: Change) -> bool:
+    if change.serving is not None and change.promoting:
+        # Some of them may be the candidate's, and are about to be replaced: as many of a Deployment's
+        # instances as there are while it replaces them can take everything, by its own default.
+        return change.serving >= needed(change.stable.size, 75) > 0
     if change.serving is not None:
         return change.serving > 0
     # Not known: whether, by what it was told, there has been something of it all the time.

@@ -179,7 +179,15 @@ def test_nothing_is_touched_while_an_older_candidate_still_serves() -> None:
 
 @pytest.mark.parametrize(
     ("step", "serving", "at_once"),
-    [(0, None, True), (1, None, False), (2, None, False), (0, 0, False), (1, 1, True), (2, 1, True)],
+    [
+        (0, None, True),
+        (1, None, False),
+        (2, None, False),
+        (0, 0, False),
+        (1, 1, True),
+        (2, 2, False),
+        (2, 3, True),
+    ],
 )
 def test_what_is_aborted_loses_all_requests_as_soon_as_anything_else_can_take_them(
     step: int, serving: int | None, at_once: bool
