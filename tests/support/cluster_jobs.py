@@ -27,7 +27,7 @@ def need_nodes_that_answer(client: Any) -> None:
 
 def left_in(client: Any, namespace: str, job: str | None = None) -> set[str]:
     """
-    Return the names of all Jobs and pods of the runner in a namespace.
+    Return the names of all Jobs and pods of the runner in a namespace, but those on their way out.
 
     :param job: only of this job
     """
@@ -38,4 +38,4 @@ def left_in(client: Any, namespace: str, job: str | None = None) -> set[str]:
         *BatchV1Api(client).list_namespaced_job(namespace, label_selector=selector).items,
         *CoreV1Api(client).list_namespaced_pod(namespace, label_selector=selector).items,
     ]
-    return {one.metadata.name for one in found}
+    return {one.metadata.name for one in found if one.metadata.deletion_timestamp is None}

@@ -92,7 +92,7 @@ def test_a_script_of_the_source_is_found(run: Run, folder: Path) -> None:
 
 
 def test_arguments_are_never_given_to_a_shell(run: Run, folder: Path) -> None:
-    hostile = ["$(touch evil)", "; touch evil", "`touch evil`", "a b", "-x"]
+    hostile = ["$(touch evil)", "; touch evil", "`touch evil`", "a b", "-x", "$(HOME) $HOME $$ $$(HOME)"]
     assert run(["printf", "%s\n", *hostile]) == hostile
     assert list(folder.iterdir()) == []
 
