@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from demo.waiting import wait_until
 from tests.support.cluster import deployer, kubeconfig_of
 from tests.support.images import Registry
@@ -28,8 +27,6 @@ from airflow_cd.targets.base import Access, DeclarativeTarget, Record
 from airflow_cd.targets.kubernetes.app import objects_of_app
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.registry import open_target
-
-ROUTE_CRD = Path(__file__).parents[3] / "support/httproute_crd.yaml"
 
 
 @pytest.fixture
@@ -269,8 +266,7 @@ def test_a_canary_has_its_share_of_the_instances_and_an_abort_gives_all_back(
     assert place.served() == "one"
 
 
-def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any) -> None:
-    _need_routes(cluster_client)
+def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any, http_routes: None) -> None:
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 7}, {"pause": "approval"}]}}
     place.reopen(manifests="k8s", app=None)
     place.deploy(packaged(place, "one", _route(place.service)))
@@ -302,25 +298,6 @@ def _weights(client: Any, place: KubernetesPlace) -> dict[str, int | None]:
         "gateway.networking.k8s.io", "v1", place.namespace, "httproutes", "web"
     )
     return {ref["name"]: ref.get("weight") for ref in found["spec"]["rules"][0]["backendRefs"]}
-
-
-def _need_routes(client: Any) -> None:
-    """Let the cluster have the kind HTTPRoute; nothing need act on it."""
-    from kubernetes import client as kubernetes
-
-    definitions = kubernetes.ApiextensionsV1Api(client)
-    definition = yaml.safe_load(ROUTE_CRD.read_text())
-    name = definition["metadata"]["name"]
-    try:
-        definitions.create_custom_resource_definition(definition)
-    except kubernetes.ApiException as error:
-        assert error.status == 409  # another test was faster
-
-    def is_served() -> bool:
-        conditions = definitions.read_custom_resource_definition(name).status.conditions or []
-        return any(one.type == "Established" and one.status == "True" for one in conditions)
-
-    wait_until(is_served, "HTTPRoutes are known", timeout=30)
 
 
 def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
