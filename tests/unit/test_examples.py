@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,10 +18,13 @@ from demo.component import Component
 from demo.configuration import clean_environment
 from demo.ports import any_free
 from demo.waiting import wait_until
+from tests.support.requirements import require
 
 from airflow_cd.artifacts.archive import pack
+from airflow_cd.artifacts.manifests import render
 from airflow_cd.model.junit import parse_junit
 from airflow_cd.model.loading import load_services
+from airflow_cd.targets.kubernetes.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("hello", "shout")
@@ -117,6 +122,41 @@ def test_the_services_file_fits_the_examples(tmp_path: Path) -> None:
         assert {"src/app.py", "requirements.txt"} <= set(names)
         for environment in service.environments:
             assert (tree / environment.target.local.command[-1]).is_file()
+
+
+def manifests_of_greet(tmp_path: Path) -> list[dict[str, Any]]:
+    image, digest = "registry.example/shop/greet", f"sha256:{'0' * 64}"
+    return render(copy_of("greet", tmp_path), "k8s", image=image, digest=digest)
+
+
+def test_the_manifests_lose_no_request_while_releases_change(tmp_path: Path) -> None:
+    deployment, service = manifests_of_greet(tmp_path)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
+    waits = int(container["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert 0 < waits < pod["terminationGracePeriodSeconds"]
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_cluster_takes_the_manifests(tmp_path: Path, cluster: Cluster) -> None:
+    files = tmp_path / "objects.json"
+    files.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests_of_greet(tmp_path)}))
+    require(shutil.which("kubectl"), "needs kubectl")
+    argv = [
+        "kubectl",
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "-n",
+        cluster.namespace,
+        "-f",
+        str(files),
+    ]
+    asked = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert asked.returncode == 0, asked.stderr
+    assert "deployment.apps/greet" in asked.stdout and "service/greet" in asked.stdout
 
 
 def test_nothing_of_airflow_reaches_what_the_demonstration_starts(monkeypatch: pytest.MonkeyPatch) -> None:
