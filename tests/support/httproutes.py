@@ -45,18 +45,17 @@ def _need_custom_resources(client: Any) -> None:
     """
     Skip where custom resources end the API server, whatever is required.
 
-    The JSON library of Kubernetes before 1.23 corrupts memory when it was built with Go 1.18 or newer, and any
-    custom resource does that: https://github.com/modern-go/reflect2/pull/26. Releases of Kubernetes were built
-    with the Go of their time; those that a distribution builds anew are not.
+    The JSON library of Kubernetes before 1.23 goes through maps by Go's insides of its time. Built with a Go
+    that came later, it corrupts memory, and any custom resource makes it do so. Releases of Kubernetes were
+    built with the Go of their time; what a distribution builds anew is not.
     """
     from kubernetes.client import VersionApi
 
     found = VersionApi(client).get_code()
     kubernetes, go = _numbers(found.git_version), _numbers(found.go_version)
     if kubernetes < (1, 23) and go >= (1, 18):
-        pytest.skip(
-            f"this API server ({found.git_version}, built with {found.go_version}) crashes on custom resources"
-        )
+        what = f"{found.git_version}, built with {found.go_version}"
+        pytest.skip(f"the API server ({what}) crashes on custom resources")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -44,6 +44,18 @@ class Api:
         """The client of the cluster. :raises ClusterError: it cannot be reached as configured"""
         return self._connect()
 
+    @cached_property
+    def minor(self) -> int:
+        """
+        The minor version of the cluster: 20 of 1.20.
+
+        :raises TargetError: the cluster does not answer
+        """
+        with self.reported("/version"):
+            found = self.request("GET", "/version")
+        # Some providers write ``20+``.
+        return int("".join(char for char in str(found["minor"]) if char in "0123456789") or 0)
+
     @contextmanager
     def reported(self, what: str | None = None) -> Iterator[None]:
         """

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.targets.kubernetes.records import labels_of
+from airflow_cd.exceptions import ManifestError
+from airflow_cd.targets.kubernetes.app_pods import PORT, pods_of_app
+from airflow_cd.targets.kubernetes.objects import PREFIX
+from airflow_cd.targets.kubernetes.records import labels_of, object_name
 
 if TYPE_CHECKING:
-    from airflow_cd.model.kubernetes import App, Resources
+    from airflow_cd.model.kubernetes import App
     from airflow_cd.model.release import Release
 
 Object = dict[str, Any]
@@ -19,26 +24,48 @@ Object = dict[str, Any]
 _LONGEST_NAME = 63
 # As long as strategies' suffixes (``-preview``) still fit behind it.
 _LONGEST_OF_OURS = _LONGEST_NAME - 8
-_CONTAINER = "app"
 
 
-def objects_of_app(app: App, *, service: str, environment: str, release: Release) -> list[Object]:
+def objects_of_app(
+    app: App, *, service: str, environment: str, release: Release, can_sleep: bool = False
+) -> list[Object]:
     """
     Return the Deployment and the Service of a release.
 
-    While an instance is taken out, it goes on serving for ``stop_after``: the cluster tells it to end at the
-    same moment at which it begins to tell everybody else not to send requests there any more. This is done
-    by the program ``sleep`` of the image; an image that has none is told to end at once.
+    While an instance is taken out, it goes on serving for ``stop_after``. Its node waits by itself where it
+    can, and by the program ``sleep`` of the image otherwise: an image that has none is then told to end at
+    once.
+
+    :param can_sleep: whether every node of the cluster can wait by itself (``preStop: {sleep: ...}``)
+    :raises ManifestError: the release is no image
     """
+    if release.image is None:
+        raise ManifestError(
+            f"{release.version} is no image, and Kubernetes runs images only; package it anew"
+        )
     name = name_of_app(service)
     labels = {
         "app.kubernetes.io/name": name,
         "app.kubernetes.io/instance": f"{name}.{environment}"[:63].rstrip("-_."),
     }
+    told = {
+        "PORT": str(app.port),
+        "HOST": app.env.get("HOST", "0.0.0.0"),
+        "CD_SERVICE": service,
+        "CD_ENVIRONMENT": environment,
+        "CD_VERSION": release.version,
+        "CD_REVISION": release.revision.sha,
+        "CD_RELEASE": release.digest,
+    }
+    pods = pods_of_app(
+        app,
+        image=release.pull_spec,
+        told=told,
+        secret=_secret_name(app, service, environment),
+        can_sleep=can_sleep,
+    )
     return [
-        _object(
-            "apps/v1", "Deployment", name, labels, _deployment(app, service, environment, release, labels)
-        ),
+        _object("apps/v1", "Deployment", name, labels, _deployment(app, labels, pods)),
         _object("v1", "Service", name, labels, _service(app, labels)),
     ]
 
@@ -47,14 +74,16 @@ def secret_of_app(app: App, *, service: str, environment: str, secret: Callable[
     """
     Return the Secret with what the service is told of Airflow connections, if there is anything.
 
+    Releases that are told of other connections, or by other variables, have one of their own: each can be
+    gone back to.
+
     :param secret: returns the password of a connection
     """
     if not app.secrets:
         return None
-    values = {variable: secret(conn_id) for variable, conn_id in app.secrets.items()}
-    made = _object("v1", "Secret", _secret_name(service, environment), {}, {})
-    del made["spec"]
-    return {**made, "type": "Opaque", "stringData": values}
+    values = {name: b64encode(secret(conn_id).encode()).decode() for name, conn_id in app.secrets.items()}
+    metadata = {"name": _secret_name(app, service, environment), "labels": {f"{PREFIX}holds": "secrets"}}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": values}
 
 
 def labelled(objects: Sequence[Mapping[str, Any]], *, service: str, environment: str) -> list[Object]:
@@ -76,74 +105,23 @@ def name_of_app(service: str) -> str:
     return f"{plain[: _LONGEST_OF_OURS - 9].rstrip('-')}-{hashlib.sha256(service.encode()).hexdigest()[:8]}"
 
 
-def _deployment(app: App, service: str, environment: str, release: Release, labels: dict[str, str]) -> Object:
-    stop, grace = (int(one.total_seconds()) for one in (app.stop_after, app.grace))
-    pods: Object = {
-        "containers": [_container(app, service, environment, release, stop)],
-        "terminationGracePeriodSeconds": stop + max(grace, 1),
-        "automountServiceAccountToken": app.service_account is not None,
-        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
-    }
-    if app.service_account is not None:
-        pods["serviceAccountName"] = app.service_account
+def _deployment(app: App, labels: dict[str, str], pods: Object) -> Object:
+    metadata: Object = {"labels": dict(labels)}
+    if app.annotations:
+        metadata["annotations"] = dict(app.annotations)
     return {
         "replicas": app.replicas,
         "selector": {"matchLabels": labels},
         # Nothing that serves is taken away before something else does.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
-        "template": {"metadata": {"labels": dict(labels)}, "spec": pods},
+        "template": {"metadata": metadata, "spec": pods},
     }
-
-
-def _container(app: App, service: str, environment: str, release: Release, stop: int) -> Object:
-    told = {
-        **app.env,
-        "PORT": str(app.port),
-        "HOST": app.env.get("HOST", "0.0.0.0"),
-        "CD_SERVICE": service,
-        "CD_ENVIRONMENT": environment,
-        "CD_VERSION": release.version,
-        "CD_REVISION": release.revision.sha,
-        "CD_RELEASE": release.digest,
-    }
-    secrets = _secret_name(service, environment)
-    env: list[Object] = [{"name": name, "value": value} for name, value in told.items()]
-    env += [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secrets, "key": name}}} for name in app.secrets
-    ]
-    probe = (
-        {"httpGet": {"path": app.ready, "port": app.port}} if app.ready else {"tcpSocket": {"port": app.port}}
-    )
-    container: Object = {
-        "name": _CONTAINER,
-        "image": release.pull_spec,
-        "imagePullPolicy": "IfNotPresent",
-        "env": env,
-        "ports": [{"name": "http", "containerPort": app.port, "protocol": "TCP"}],
-        "readinessProbe": {**probe, "periodSeconds": 1, "timeoutSeconds": 5},
-        "securityContext": {"allowPrivilegeEscalation": False},
-        "resources": _resources(app.resources),
-    }
-    if app.command is not None:
-        container["args"] = list(app.command)
-    if stop:
-        container["lifecycle"] = {"preStop": {"exec": {"command": ["sleep", str(stop)]}}}
-    return container
 
 
 def _service(app: App, labels: dict[str, str]) -> Object:
-    port = {"name": "http", "port": app.service_port, "targetPort": app.port, "protocol": "TCP"}
+    # By its name: releases that run side by side may listen on different ports.
+    port = {"name": "http", "port": app.service_port, "targetPort": PORT, "protocol": "TCP"}
     return {"type": app.service_type, "selector": dict(labels), "ports": [port]}
-
-
-def _resources(resources: Resources) -> Object:
-    requests = {"cpu": resources.cpu, "memory": resources.memory}
-    limits = {"cpu": resources.cpu_limit, "memory": resources.memory_limit}
-    given = {
-        kind: {name: value for name, value in values.items() if value is not None}
-        for kind, values in (("requests", requests), ("limits", limits))
-    }
-    return {kind: values for kind, values in given.items() if values}
 
 
 def _object(api_version: str, kind: str, name: str, labels: dict[str, str], spec: Object) -> Object:
@@ -151,8 +129,9 @@ def _object(api_version: str, kind: str, name: str, labels: dict[str, str], spec
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _secret_name(service: str, environment: str) -> str:
-    return f"{name_of_app(service)}.{environment.replace('_', '-').strip('-')}.secrets"
+def _secret_name(app: App, service: str, environment: str) -> str:
+    told = json.dumps(app.secrets, sort_keys=True).encode()
+    return f"{object_name(service, environment)}.secrets.{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 def _pod_metadata(obj: Object) -> list[Object]:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Objects = list[dict[str, Any]]
 
+# Nodes are at most three minor versions behind, and those of 1.29 wait by themselves
+# (https://kubernetes.io/releases/version-skew-policy/, https://kep.k8s.io/3960).
+_SLEEPS = 32
+
 
 class Content:
     """
@@ -53,7 +57,11 @@ class Content:
         """
         if self._settings.app is not None:
             objects = objects_of_app(
-                self._settings.app, service=self._service, environment=self._environment, release=release
+                self._settings.app,
+                service=self._service,
+                environment=self._environment,
+                release=release,
+                can_sleep=self._cluster.minor >= _SLEEPS,
             )
         else:
             digest = release.manifests.get(self._environment)

@@ -19,6 +19,7 @@ from airflow_cd.targets.kubernetes.lease import Lease
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
 from airflow_cd.targets.kubernetes.observing import Seen, observe
 from airflow_cd.targets.kubernetes.records import Records, Stored
+from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is
 from airflow_cd.targets.kubernetes.scene import Scene
 from airflow_cd.targets.kubernetes.slots import COLOURS, Side, place_of, slot_name
 from airflow_cd.targets.kubernetes.wanted import Wanted, settled
@@ -58,6 +59,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
         where = f"{service} in {environment.name} ({settings.described})"
         connect = partial(access.kubernetes_client, settings.conn_id, settings.context)
         self._cluster = Cluster(connect, settings.namespace, where)
+        self._scaling = Cluster(connect, settings.namespace, where, SCALE_MANAGER)
         self._records = Records(self._cluster, service, environment.name)
         self._lease = Lease(self._cluster, self._records.name)
         self._content = Content(
@@ -256,6 +258,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
 
     def _put(self, inventory: tuple[Reference, ...], plan: Wanted, *, take: bool) -> tuple[Reference, ...]:
         """Apply, delete what is to go, and return the inventory with what was applied."""
+        self._leave_numbers(plan)
         applied = [reference_of(one) for one in self._cluster.apply(plan.objects, take=take)]
         for api_version, kind, name in plan.delete:
             self._cluster.delete(
@@ -263,6 +266,15 @@ class KubernetesTarget(SteppedTarget[Stored]):
             )
         keys = {one.key for one in applied}
         return (*(one for one in inventory if one.key not in keys), *applied)
+
+    def _leave_numbers(self, plan: Wanted) -> None:
+        """Where others say how many instances there are, giving up that number must not change it."""
+        for one in plan.objects:
+            if one["kind"] not in WORKLOADS or "replicas" in one["spec"]:
+                continue
+            live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
+            if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
+                self._scaling.apply([kept], take=True)
 
     def _prune(self, inventory: tuple[Reference, ...], kept: tuple[Reference, ...]) -> None:
         """Delete what was applied and is not any more; what has not our labels is somebody else's by now."""
