@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Env, RelativePath
@@ -13,6 +13,13 @@ from airflow_cd.model.strategy import ObjectName
 
 # A label of DNS, as namespaces and Services are called.
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+# Prefixed or not; those that begin with ours say what a release is.
+AnnotationName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+    ),
+]
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 
@@ -32,13 +39,20 @@ class App(Frozen):
     :param port: the container's port; it is told in its variable ``PORT`` as well
     :param service_port: the Service's port
     :param service_type: how the Service is reached
-    :param command: arguments instead of the image's own ``CMD``
+    :param command: arguments instead of the image's own ``CMD``, as they are: nothing in them is replaced
     :param ready: path that must answer below 400 before an instance gets requests; without, its port must
         accept connections
+    :param alive: path that must go on answering below 400, or the instance is started anew; without, only
+        one that ended is. An instance has ten minutes to answer there for the first time.
     :param secrets: variable -> Airflow connection whose password it holds
+    :param user: user and group in the container, as numbers, such as ``1000:1000``, without any privileges;
+        default: the image's. Namespaces where Pod Security is ``restricted`` demand it.
+    :param image_pull_secrets: names of Secrets of the namespace with logins of registries, beside those of
+        the ServiceAccount
+    :param annotations: of the pods, such as for what collects metrics
     :param service_account: name of the ServiceAccount its instances use
     :param stop_after: how long an instance goes on serving when it is taken out, until nobody sends it
-        requests any more
+        requests any more. Before Kubernetes 1.32 that takes a program ``sleep`` in the image.
     :param grace: how long it may then take to end when it is told to
     """
 
@@ -52,10 +66,31 @@ class App(Frozen):
         default_factory=dict
     )
     ready: Annotated[str, StringConstraints(pattern=r"^/\S*$")] | None = None
+    alive: Annotated[str, StringConstraints(pattern=r"^/\S*$")] | None = None
+    user: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}(:[0-9]{1,10})?$")] | None = None
+    image_pull_secrets: tuple[ObjectName, ...] = ()
+    annotations: dict[AnnotationName, str] = Field(default_factory=dict)
     resources: Resources = Resources()
     service_account: DnsLabel | None = None
     stop_after: Duration = timedelta(seconds=5)
     grace: Duration = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _each_variable_once(self) -> App:
+        for name in self.secrets:
+            if name in self.env:
+                raise ValueError(f"has {name} under `env` and under `secrets`; remove one of them")
+            if name in ("PORT", "HOST") or name.startswith("CD_"):
+                raise ValueError(f"has {name} under `secrets`, a variable that is set without you; rename it")
+        return self
+
+    @field_validator("annotations")
+    @classmethod
+    def _not_ours(cls, annotations: dict[str, str]) -> dict[str, str]:
+        for name in annotations:
+            if name.startswith("airflow-cd/"):
+                raise ValueError(f"has {name}, which is set without you; remove it")
+        return annotations
 
 
 class KubernetesTarget(Frozen):
