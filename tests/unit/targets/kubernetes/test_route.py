@@ -2,15 +2,20 @@ from __future__ import annotations
 
 from copy import deepcopy
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.kubernetes_objects import http_route
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
+
+CRD = Path(__file__).parents[3] / "support/httproute_crd.yaml"
 
 
 def refs_of(route: dict[str, Any], rule: int = 0) -> list[dict[str, Any]]:
@@ -101,3 +106,17 @@ def test_a_route_that_cannot_be_used_is_refused() -> None:
         find_route([http_route(version="v1alpha2")], "web")
     with pytest.raises(ManifestError, match="refers to Service 'shop'"):
         weighted(http_route(), "shop", "shop-canary", 5)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+@given(st.integers(0, 100), st.none() | st.integers(0, 5))
+def test_what_becomes_of_a_route_fits_its_schema(version: str, weight: int, other: int | None) -> None:
+    definition = yaml.safe_load(CRD.read_text())
+    (schema,) = [
+        one["schema"]["openAPIV3Schema"] for one in definition["spec"]["versions"] if one["name"] == version
+    ]
+    rest = [] if other is None else [{"name": "old", "port": 80, "weight": other}]
+    route = http_route(version=version, refs=[{"name": "web", "port": 80}, *rest])
+    shared = weighted(route, "web", "web-canary", weight)
+    jsonschema.validate(shared, schema)
+    jsonschema.validate(without(shared, "web", "web-canary"), schema)
