@@ -159,12 +159,12 @@ class Plan:
 
     def due(self, progress: Progress, now: datetime) -> list[str]:
         """Return the names of the analyses to be measured now."""
-        return [name for name in self._analysed(progress) if self._due_at(progress, name) <= now]
+        return [name for name in self._analysed(progress) if self._due_at(progress, name, now) <= now]
 
     def seconds_to_next(self, progress: Progress, now: datetime) -> float:
         """Return after how many seconds something is to be looked at, if nothing happens before."""
         times = [now + timedelta(seconds=30)]
-        times += [self._due_at(progress, name) for name in self._analysed(progress)]
+        times += [self._due_at(progress, name, now) for name in self._analysed(progress)]
         pause = self._pause(progress)
         if pause is not None:
             times.append(progress.since + pause)
@@ -277,8 +277,11 @@ class Plan:
         step = progress.step
         return [one for one in progress.measurements if (one.analysis, one.step) == (name, step)]
 
-    def _due_at(self, progress: Progress, name: str) -> datetime:
-        return self.analyses[name].due_at(progress.since, self._taken(progress, name))
+    def _due_at(self, progress: Progress, name: str, now: datetime) -> datetime:
+        analysis, taken = self.analyses[name], self._taken(progress, name)
+        if taken and taken[-1].at - now > analysis.interval and analysis.judge(taken) is None:
+            return now  # the clock was set back since then
+        return analysis.due_at(progress.since, taken)
 
     def _pause(self, progress: Progress) -> timedelta | None:
         if progress.phase is not Phase.PAUSED:
@@ -317,9 +320,6 @@ def _not_ahead(progress: Progress, now: datetime) -> Progress:
         changes["moved_at"] = now
     if progress.unready_since is not None and progress.unready_since > now:
         changes["unready_since"] = now
-    if any(one.at > now for one in progress.measurements):
-        taken = [one.model_copy(update={"at": min(one.at, now)}) for one in progress.measurements]
-        changes["measurements"] = tuple(taken)
     return progress.model_copy(update=changes) if changes else progress
 
 

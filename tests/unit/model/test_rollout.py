@@ -254,12 +254,14 @@ def test_a_clock_set_back_stalls_nothing_and_makes_no_pause_shorter() -> None:
 
 
 def test_after_a_clock_was_set_back_measurements_go_on() -> None:
-    which = plan({"weight": 10}, {"analysis": "errors"})
-    progress = which.advance(at(which, Phase.ANALYSING), READY, after(2), [measured("success", 1)])
-    yesterday = NOW - timedelta(days=1)
-    progress = which.advance(progress, READY, yesterday)
-    assert which.due(progress, yesterday) == []
-    assert which.due(progress, yesterday + ERRORS.interval) == ["errors"]
+    which = Plan([Step(analysis=("errors",))], {"errors": ERRORS.model_copy(update={"count": 3})})
+    progress = which.advance(which.begin(NOW), READY, after(2), [measured("success", 1, step=0)])
+    yesterday = -86400
+    assert which.due(progress, after(yesterday)) == ["errors"]
+    progress = which.advance(progress, READY, after(yesterday), [measured("success", yesterday, step=0)])
+    assert which.due(progress, after(yesterday + 29)) == []
+    assert which.due(progress, after(yesterday + 30)) == ["errors"]
+    assert len(progress.measurements) == 2
 
 
 def test_a_question_keeps_its_name_when_the_clock_is_set_back() -> None:
