@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import TargetError
+from airflow_cd.model.node_health import minor_of
 from airflow_cd.targets.kubernetes.kinds import Kinds, unknown_kind
 from airflow_cd.targets.kubernetes.objects import Reference
 from airflow_cd.targets.kubernetes.refusals import is_absent, is_secret, is_unknown_kind, problem_of
@@ -47,14 +48,14 @@ class Api:
     @cached_property
     def minor(self) -> int:
         """
-        The minor version of the cluster: 20 of 1.20.
+        The minor version of the cluster: 20 of 1.20; 0 when it does not say.
 
         :raises TargetError: the cluster does not answer
         """
         with self.reported("/version"):
             found = self.request("GET", "/version")
-        # Some providers write ``20+``.
-        return int("".join(char for char in str(found["minor"]) if char in "0123456789") or 0)
+        # Its key ``minor`` may be ``20+``, or empty.
+        return minor_of(str(found.get("gitVersion"))) or 0
 
     @contextmanager
     def reported(self, what: str | None = None) -> Iterator[None]:
