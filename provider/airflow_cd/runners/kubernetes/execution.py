@@ -42,13 +42,16 @@ def execute(
     :param taken: gets what it writes
     :raises RunnerError: it ended with an error
     :raises websocket.WebSocketException: the connection broke again and again; or was refused
-    :raises OSError: likewise
     """
+    from websocket import WebSocketConnectionClosedException
+
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec"
     for left in reversed(range(_TRIES)):
         try:
-            return _once(
-                client, f"/api/v1/namespaces/{namespace}/pods/{pod}/exec", container, argv, given, taken
-            )
+            return _once(client, path, container, argv, given, taken)
+        except _BROKEN as error:
+            if not left:
+                raise WebSocketConnectionClosedException(str(error)) from error
         except Exception as error:
             if not left or not _may_pass(error):
                 raise
@@ -60,7 +63,7 @@ def _may_pass(error: Exception) -> bool:
 
     if isinstance(error, WebSocketBadStatusException):
         return error.status_code >= 500 or error.status_code == 429
-    return isinstance(error, (WebSocketException, *_BROKEN))
+    return isinstance(error, WebSocketException)
 
 
 def _once(

@@ -46,6 +46,8 @@ def follow(jobs: Jobs, output: PodLog, number: int, is_over: Callable[[], bool])
         except ReadTimeoutError:
             pass  # it said nothing for a while
         except (ApiException, HTTPError) as error:
+            if getattr(error, "status", None) in _DENIED:
+                raise
             problem = error
         try:
             end = _ended(jobs.pod(number), is_over)
@@ -56,7 +58,7 @@ def follow(jobs: Jobs, output: PodLog, number: int, is_over: Callable[[], bool])
             return end
         if problem is None:
             answered = time.monotonic()
-        elif getattr(problem, "status", None) in _DENIED or time.monotonic() - answered > _AWAY_SECONDS:
+        elif time.monotonic() - answered > _AWAY_SECONDS:
             raise problem
         time.sleep(_EVERY_SECONDS)
 
@@ -81,6 +83,8 @@ def _show_rest(output: PodLog, gone: bool) -> None:
             return output.read(follow=False)
         except (ApiException, HTTPError) as error:
             if gone or not left:
-                log.warning("The end of what the command wrote may be missing: %s", error)
+                log.warning(
+                    "The end of what the command wrote may be missing: %s", getattr(error, "reason", error)
+                )
                 return
         time.sleep(_EVERY_SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +36,7 @@ def reported(namespace: str) -> Iterator[None]:
         raise RunnerError(_explained(error.status, error.body or error.reason, namespace)) from error
     except WebSocketBadStatusException as error:
         raise RunnerError(_explained(error.status_code, error.resp_body, namespace)) from error
-    except (HTTPError, WebSocketException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+    except (HTTPError, WebSocketException) as error:
         raise RunnerError(f"the cluster cannot be reached: {error}") from error
 
 

