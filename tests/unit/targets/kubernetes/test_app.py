@@ -28,7 +28,18 @@ RELEASE = release_of(f"sha256:{'a' * 64}").model_copy(update={"image": "registry
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 # The longest and oddest that a services file may have.
-NAMES = ("hello", "a_b", "a-b", "a-", "a_", "a" * 63, f"{'a' * 62}b", f"a{'_' * 62}", f"{'a' * 54}-b")
+NAMES = (
+    "hello",
+    "a_b",
+    "a-b",
+    "a-",
+    "a_",
+    f"aaaaaa_{'b' * 48}",
+    "a" * 63,
+    f"{'a' * 62}b",
+    f"a{'_' * 62}",
+    f"{'a' * 54}-b",
+)
 EVERYTHING: dict[str, Any] = {
     "port": 9000,
     "replicas": 2,
