@@ -70,3 +70,10 @@ def test_values_are_what_kubernetes_takes_them_for() -> None:
         "on": {"mode": 420},
         "again": {"mode": 420},
     }
+
+
+@pytest.mark.parametrize("before", range(1, 60))
+def test_a_key_is_given_once_whatever_documents_came_before(before: int) -> None:
+    merged = "---\ny: {<<: {a: 1}, b: 1}\n"
+    with pytest.raises(ManifestError, match="the key 'b' is given twice"):
+        documents(merged * before + "---\n{b: 1, b: 2}\n", "k8s/a.yaml")
