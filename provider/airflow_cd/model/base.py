@@ -44,7 +44,7 @@ def format_duration(value: timedelta) -> str:
     for unit in ("w", "d", "h", "m", "s"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:g}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
 def format_age(value: timedelta) -> str:

@@ -155,6 +155,7 @@ class Cluster(Api):
         for _ in range(_TRIES):
             live = self.get(reference.api_version, reference.kind, reference.name)
             if live is None:
+                self._apply(obj, take, dry_run=True)  # the cluster may have something to say against it
                 return Difference(reference, NEW)
             # Else what a controller writes in between would be taken for something that the release changes.
             seen = {**obj["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}

@@ -115,7 +115,10 @@ class Content:
 
     def refuse_others(self, objects: Objects) -> None:
         """
-        Make sure that no object is another service's or environment's already.
+        Make sure that no object is somebody else's already.
+
+        Those of another service or environment are never touched; what was made by hand is taken over with
+        ``on_conflict: take`` only, since it would be deleted with the release one day.
 
         :raises ManifestError: one is
         """
@@ -123,11 +126,18 @@ class Content:
         for obj in objects:
             reference = reference_of(obj)
             live = self._cluster.get(reference.api_version, reference.kind, reference.name)
-            had = (live or {}).get("metadata", {}).get("labels") or {}
+            if live is None:
+                continue
+            had = live["metadata"].get("labels") or {}
             owner = {name: had[name] for name in labels if name in had}
+            where = f"{self._cluster.where}: {reference.described}"
             if owner and owner != labels:
                 raise ManifestError(
-                    f"{self._cluster.where}: {reference.described} belongs to "
-                    f"{owner.get(f'{PREFIX}service')} in {owner.get(f'{PREFIX}environment')}; use another "
-                    "namespace, or another name"
+                    f"{where} belongs to {owner.get(f'{PREFIX}service')} in "
+                    f"{owner.get(f'{PREFIX}environment')}; use another namespace, or another name"
+                )
+            if not owner and self._settings.on_conflict == "fail":
+                raise ManifestError(
+                    f"{where} is there already, and was not made by a release of this service; rename it, "
+                    "delete that one, or write `on_conflict: take` to take it over"
                 )

@@ -110,7 +110,10 @@ class Scene:
     def _is_occupied(self) -> bool:
         """Return whether another release than the candidate still runs as the canary."""
         side = self._candidate
-        workload = find_workload(side.objects, self._settings, image_of(side.objects, side.digest))
+        try:
+            workload = find_workload(side.objects, self._settings, image_of(side.objects, side.digest))
+        except ManifestError:  # said by whoever needs it; giving back does not
+            return False
         live = self._get("Deployment", slot_name(workload, CANARY))
         if live is None or not (live.get("spec") or {}).get("replicas"):
             return False

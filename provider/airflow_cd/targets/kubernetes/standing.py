@@ -44,7 +44,9 @@ def _deployment(workload: Mapping[str, Any]) -> Standing:
     wanted, updated = _wanted(workload), status.get("updatedReplicas", 0)
     available, old = status.get("availableReplicas", 0), status.get("replicas", 0) - updated
     observed = _observed(workload)
-    done = observed and updated >= wanted and old <= 0 and available >= updated
+    # What is scaled down may go on serving until its last instances are gone.
+    gone = wanted > 0 or status.get("replicas", 0) == 0
+    done = observed and updated >= wanted and old <= 0 and available >= updated and gone
     return Standing(observed, done, wanted, updated, available, max(old, 0))
 
 

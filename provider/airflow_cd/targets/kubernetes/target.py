@@ -13,13 +13,13 @@ from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.rollout import Observation, Phase
 from airflow_cd.targets.base import Difference, Record, Rollout
 from airflow_cd.targets.kubernetes.address import url_of
+from airflow_cd.targets.kubernetes.applying import Applier, Inventory, merged
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.content import Content
 from airflow_cd.targets.kubernetes.lease import Lease
-from airflow_cd.targets.kubernetes.objects import Reference, reference_of
 from airflow_cd.targets.kubernetes.observing import Seen, observe
 from airflow_cd.targets.kubernetes.records import Records, Stored
-from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is
+from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER
 from airflow_cd.targets.kubernetes.scene import Scene
 from airflow_cd.targets.kubernetes.slots import COLOURS, Side, place_of, slot_name
 from airflow_cd.targets.kubernetes.wanted import Wanted, settled
@@ -59,8 +59,9 @@ class KubernetesTarget(SteppedTarget[Stored]):
         where = f"{service} in {environment.name} ({settings.described})"
         connect = partial(access.kubernetes_client, settings.conn_id, settings.context)
         self._cluster = Cluster(connect, settings.namespace, where)
-        self._scaling = Cluster(connect, settings.namespace, where, SCALE_MANAGER)
+        scaling = Cluster(connect, settings.namespace, where, SCALE_MANAGER)
         self._records = Records(self._cluster, service, environment.name)
+        self._applier = Applier(self._cluster, scaling, self._records.labels)
         self._lease = Lease(self._cluster, self._records.name)
         self._content = Content(
             service, environment.name, settings, self._cluster, self._records, access.secret
@@ -109,7 +110,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
     def remove(self) -> None:
         """End the service in this environment, and forget what ran."""
         with self._leased("removal", "nothing"):
-            self._prune(self._load().inventory, ())
+            self._applier.prune(self._load().inventory)
             self._records.remove()
 
     @property
@@ -180,7 +181,8 @@ class KubernetesTarget(SteppedTarget[Stored]):
         scene = self._scene(stored)
         number, stage = scene.reached()
         self._lease.check()
-        stored = stored._replace(inventory=self._put(stored.inventory, stage, take=scene.takes))
+        inventory = merged(stored.inventory, self._applier.put(stage, take=scene.takes))
+        stored = stored._replace(inventory=self._applier.remove(stage, inventory))
         self._applied = (scene.key, number)
         return stored
 
@@ -221,14 +223,15 @@ class KubernetesTarget(SteppedTarget[Stored]):
     def _converged(self, stored: Stored, *, take: bool) -> Stored:
         record = stored.record
         if record.current is None:
-            self._prune(stored.inventory, ())
-            inventory: tuple[Reference, ...] = ()
+            self._applier.prune(stored.inventory)
+            inventory: Inventory = ()
         else:
-            plan = self._settled(record)
-            applied = self._put((), plan.last, take=take)
+            plan = self._settled(record).last
+            applied = self._applier.put(plan, take=take)
+            inventory = self._applier.remove(plan, merged(stored.inventory, applied))
             if self._settings.prune:
-                self._prune(stored.inventory, applied)
-            inventory = applied
+                self._applier.prune(inventory, applied)
+                inventory = applied
         kept = [*([record.current] if record.current else []), *record.previous]
         self._records.forget_objects({one.release.digest for one in kept})
         return self._records.write(record, inventory, stored.version)
@@ -255,33 +258,6 @@ class KubernetesTarget(SteppedTarget[Stored]):
 
     def _scene(self, stored: Stored) -> Scene:
         return Scene(self._cluster, self._content, self._settings, stored.record)
-
-    def _put(self, inventory: tuple[Reference, ...], plan: Wanted, *, take: bool) -> tuple[Reference, ...]:
-        """Apply, delete what is to go, and return the inventory with what was applied."""
-        self._leave_numbers(plan)
-        applied = [reference_of(one) for one in self._cluster.apply(plan.objects, take=take)]
-        for api_version, kind, name in plan.delete:
-            self._cluster.delete(
-                Reference(api_version=api_version, kind=kind, name=name), self._records.labels
-            )
-        keys = {one.key for one in applied}
-        return (*(one for one in inventory if one.key not in keys), *applied)
-
-    def _leave_numbers(self, plan: Wanted) -> None:
-        """Where others say how many instances there are, giving up that number must not change it."""
-        for one in plan.objects:
-            if one["kind"] not in WORKLOADS or "replicas" in one["spec"]:
-                continue
-            live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
-            if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
-                self._scaling.apply([kept], take=True)
-
-    def _prune(self, inventory: tuple[Reference, ...], kept: tuple[Reference, ...]) -> None:
-        """Delete what was applied and is not any more; what has not our labels is somebody else's by now."""
-        keys = {one.key for one in kept}
-        for reference in reversed(inventory):
-            if reference.key not in keys and self._cluster.delete(reference, self._records.labels):
-                log.info("Deleted %s, which is not part of what runs any more", reference.described)
 
     def _differences(self, plan: Wanted, *, take: bool) -> list[Difference]:
         found = self._cluster.diff(plan.last.objects, take=take)

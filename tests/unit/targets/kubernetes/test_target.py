@@ -176,6 +176,22 @@ def test_a_preview_changes_nothing(place: KubernetesPlace, target: DeclarativeTa
     assert (target.record().generation, target.url()) == (0, None)
 
 
+def test_what_was_made_by_hand_is_taken_over_only_when_that_is_wanted(
+    place: KubernetesPlace, cluster_client: Any
+) -> None:
+    from kubernetes import client as kubernetes
+
+    spec = {"selector": {"app": "by-hand"}, "ports": [{"port": 80}]}
+    by_hand = {"metadata": {"name": place.service}, "spec": spec}
+    kubernetes.CoreV1Api(cluster_client).create_namespaced_service(place.namespace, by_hand)
+    with pytest.raises(ManifestError, match="is there already.*on_conflict: take"):
+        place.deploy(place.release("one"))
+    assert live(cluster_client, place, "service", place.service).spec.selector == {"app": "by-hand"}
+    place.reopen(on_conflict="take")
+    place.deploy(place.release("two"))
+    assert place.served() == "two"
+
+
 def test_objects_of_another_environment_are_not_taken(
     place: KubernetesPlace, namespace: str, tmp_path: Path
 ) -> None:
@@ -313,10 +329,11 @@ def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
     assert preview.spec.selector["airflow-cd/track"] == "green"
     assert place.served() == "one"
     until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
-    assert place.served() == "two"
+    wait_until(lambda: place.served() == "two", "the Service has switched", timeout=10)
     assert live(cluster_client, place, "deployment", f"{place.service}-blue").status.ready_replicas == 1
     place.target.rollback(bad=two.digest, actor="test")
-    assert place.served() == "one"
+    # Nodes hear of it a moment later.
+    wait_until(lambda: place.served() == "one", "the Service has switched back", timeout=10)
     assert live(cluster_client, place, "service", f"{place.service}-preview") is None
 
 

@@ -1,0 +1,72 @@
+"""Brings objects to a namespace, remembers which, and takes away what is not wanted any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_cd.targets.kubernetes.objects import Reference, reference_of
+from airflow_cd.targets.kubernetes.scaling import left_as_it_is
+from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
+
+if TYPE_CHECKING:
+    from airflow_cd.targets.kubernetes.cluster import Cluster
+    from airflow_cd.targets.kubernetes.wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+Inventory = tuple[Reference, ...]
+# What somebody stored outlives the release that asked for the room.
+_KEPT = "PersistentVolumeClaim"
+
+
+class Applier:
+    """
+    Applies and deletes the objects of one service in one environment.
+
+    :param scaling: the same cluster, as the manager of numbers that are left to others
+    :param labels: of all objects; what has not these labels is somebody else's, and is not deleted
+    """
+
+    def __init__(self, cluster: Cluster, scaling: Cluster, labels: Mapping[str, str]) -> None:
+        self._cluster, self._scaling, self._labels = cluster, scaling, labels
+
+    def put(self, plan: Wanted, *, take: bool) -> Inventory:
+        """Apply one stage of a plan, and return what that were."""
+        self._leave_numbers(plan)
+        return tuple(reference_of(one) for one in self._cluster.apply(plan.objects, take=take))
+
+    def remove(self, plan: Wanted, inventory: Inventory) -> Inventory:
+        """Delete what a plan says, as far as it was applied, and return what is left of the inventory."""
+        wanted = {(kind, name) for _, kind, name in plan.delete}
+        gone = [one for one in inventory if (one.kind, one.name) in wanted]
+        for reference in gone:
+            self._cluster.delete(reference, self._labels)
+        return tuple(one for one in inventory if one not in gone)
+
+    def prune(self, inventory: Inventory, kept: Inventory = ()) -> None:
+        """Delete what was applied and is not any more, the last first."""
+        keys = {one.key for one in kept}
+        for reference in reversed(inventory):
+            if reference.key in keys:
+                continue
+            if reference.kind == _KEPT:
+                log.warning("%s is left, with what is in it; delete it by hand", reference.described)
+            elif self._cluster.delete(reference, self._labels):
+                log.info("Deleted %s, which is not part of what runs any more", reference.described)
+
+    def _leave_numbers(self, plan: Wanted) -> None:
+        """Where others say how many instances there are, giving up that number must not change it."""
+        for one in plan.objects:
+            if one["kind"] not in WORKLOADS or "replicas" in one["spec"]:
+                continue
+            live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
+            if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
+                self._scaling.apply([kept], take=True)
+
+
+def merged(inventory: Inventory, applied: Inventory) -> Inventory:
+    """Return the inventory with what was applied now."""
+    keys = {one.key for one in applied}
+    return (*(one for one in inventory if one.key not in keys), *applied)
