@@ -136,7 +136,8 @@ def test_releases_that_listen_on_different_ports_run_side_by_side() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_and_labels_are_valid_with_room_for_what_strategies_add(name: str) -> None:
-    made = labelled(objects(service=name), service=name, environment=name)
+    made = objects_of_app(App(), service=name, environment=name, release=RELEASE)
+    made = labelled(made, service=name, environment=name)
     secret = secret_of_app(
         App(secrets={"A": "a"}), service=name, environment=name, secret=lambda conn_id: conn_id
     )
