@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_cd.artifacts.kustomize import kustomization_of, kustomized
+from airflow_cd.artifacts.kustomize import kustomized
+from airflow_cd.artifacts.kustomize_reach import kustomization_of
 from airflow_cd.artifacts.manifest_documents import MAX_BYTES, Found, documents
 from airflow_cd.artifacts.manifest_objects import Object, objects_in
 from airflow_cd.artifacts.manifest_paths import inside, read, relative
