@@ -10,6 +10,7 @@ import pytest
 from demo.airflow import RunningAirflow
 from demo.runs import Run
 from demo.waiting import wait_until
+from tests.integration.deciding import wait_until_noted
 from tests.integration.kubernetes_services import KubernetesService, kubernetes_services
 from tests.integration.test_docker_runner import tries, worker_of
 from tests.support.answering import AnsweringServer, answering_server
@@ -65,6 +66,7 @@ def asks(service: KubernetesService, run: Run) -> None:
     run.wait_for_task(DEPLOY, "deferred", timeout=120)
     wait_until(lambda: "asks how to go on" in run.log(DEPLOY), "it asks", timeout=120, explain=run.explain)
     run.wait_for_task(DEPLOY, "deferred", timeout=60)
+    wait_until_noted(run, DEPLOY)
 
 
 def first_release(service: KubernetesService) -> None:

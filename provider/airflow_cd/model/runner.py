@@ -75,7 +75,7 @@ class KubernetesRunner(Frozen):
     :param image_pull_secrets: Secrets of the namespace with the login of the image's registry
     :param pull: fetch the image every time, or only when the node has it not
     :param user: user and group ids in the pod
-    :param memory: what a command is sure to get, and the most it may take, such as ``512m``; default: no limit
+    :param memory: what a command is sure to get, and the most it takes, such as ``512m``; default: no limit
     :param cpus: likewise for processors, such as ``1.5``; default: no limit
     :param node_selector: labels of the nodes to run on
     :param helper: image that takes the workspace into the pod and out of it; any with ``sh``, ``tar`` and

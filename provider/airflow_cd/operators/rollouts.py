@@ -86,8 +86,12 @@ class RolloutsMixin:
     def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
         if any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
-        end = time.monotonic() + _ON_WORKER_SECONDS
+        end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
         while record.rollout is not None and record.rollout.token == rollout.token:
+            stands = rollout.plan.described(record.rollout.progress)
+            if stands != shown:
+                self.log.info("%s", stands)
+                shown = stands
             if time.monotonic() > end:
                 break
             time.sleep(_POLL_SECONDS)

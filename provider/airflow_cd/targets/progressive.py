@@ -220,7 +220,7 @@ class SteppedTarget(ABC, Generic[S]):
         """Write a decision down and act on it. What is no decision needs no lease: it changes nothing."""
         if progress.phase is rollout.progress.phase and progress.applied:
             return self._save(stored, _with(stored.record, progress))
-        log.info("%s: %s", rollout.candidate.release.version, rollout.plan.described(progress))
+        log.debug("%s: %s", rollout.candidate.release.version, rollout.plan.described(progress))
         with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
             if progress.phase is Phase.PROMOTED:
                 return self._promoted(stored, rollout, progress)
