@@ -18,6 +18,7 @@ from importlib import import_module
 from pkgutil import walk_packages
 
 import airflow_cd
+from airflow_cd.model.base import Frozen
 
 # The command line and the pages are no part of a task.
 _PACKAGES = (
@@ -56,3 +57,11 @@ def warm(*extras: str) -> None:
         # What cannot be imported is told by the task that needs it, and must not keep Airflow from starting.
         with suppress(ImportError):
             import_module(name)
+    _build(Frozen)
+
+
+def _build(model: type[Frozen]) -> None:
+    """Make the validators of all models, which are made when they are first used otherwise."""
+    for one in model.__subclasses__():
+        one.model_rebuild(raise_errors=False)
+        _build(one)

@@ -20,7 +20,8 @@ from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Access, Record, Target
+from airflow_cd.targets.base import Access, Target
+from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
 

@@ -25,9 +25,10 @@ from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Access, Record, Target
+from airflow_cd.targets.base import Access, Target
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of
+from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
 APP = """

@@ -20,8 +20,9 @@ from tests.support.settable_clock import settable_clock
 
 from airflow_cd.artifacts.archive import unpack
 from airflow_cd.model.service import Service
-from airflow_cd.targets.base import Access, Record
+from airflow_cd.targets.base import Access
 from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
 DAY, HOUR = 86_400, 3_600

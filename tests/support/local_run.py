@@ -21,8 +21,8 @@ from airflow_cd.model.service import Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
-from airflow_cd.targets.base import Record
 from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.targets.record import Record
 
 APP = """
 import os

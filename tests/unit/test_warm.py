@@ -65,6 +65,19 @@ def test_work_loads_nothing_after_it(tmp_path: Path) -> None:
     assert loaded_by(WORK, "from airflow_cd.warm import warm; warm()", tmp_path) == set()
 
 
+def test_models_are_whole_after_it(tmp_path: Path) -> None:
+    incomplete = """
+def incomplete(model):
+    for one in model.__subclasses__():
+        if not one.__pydantic_complete__:
+            raise SystemExit(f"{one} is left to the tasks")
+        incomplete(one)
+from airflow_cd.model.base import Frozen
+incomplete(Frozen)
+"""
+    loaded_by(incomplete, "from airflow_cd.warm import warm; warm()", tmp_path)
+
+
 def test_work_would_load_a_lot_without_it(tmp_path: Path) -> None:
     assert len(loaded_by(WORK, "import airflow_cd.dag_factories", tmp_path)) > 50
 

@@ -21,7 +21,7 @@ from airflow_cd.model.window_request import opening
 if TYPE_CHECKING:
     from airflow_cd.exceptions import DefinitionError
     from airflow_cd.model.service import Environment, Service
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 _UNKNOWN = "?"
 

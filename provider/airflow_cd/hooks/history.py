@@ -14,7 +14,7 @@ from airflow_cd.hooks.releases import actor_of
 
 if TYPE_CHECKING:
     from airflow_cd.model.change import Change
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 
 def environment_asset(service: str, environment: str) -> Asset:

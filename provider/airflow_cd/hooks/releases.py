@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from airflow_cd.model.analysis import Measurement
 from airflow_cd.model.markdown import cell, escape
+from airflow_cd.model.progress import Progress
 from airflow_cd.model.release import Release
-from airflow_cd.model.rollout import Progress
 
 GO_ON, ABORT = "Go on", "Abort"
 _SHOWN = 20

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Outcome, ProgressiveTarget, Record, Target
+    from airflow_cd.targets.base import ProgressiveTarget, Target
+    from airflow_cd.targets.record import Outcome, Record
 
 
 class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
@@ -284,7 +285,7 @@ class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
         self, begun: Record, context: Context, target: ProgressiveTarget, verified_by: str | None
     ) -> Record:
         """Return the record when the rollout went well while the worker looked; raise when it did not."""
-        from airflow_cd.targets.base import outcome_of
+        from airflow_cd.targets.record import outcome_of
 
         if begun.rollout is None:
             return begun

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_cd.model.drift import Drift
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Difference, Record
+    from airflow_cd.targets.base import Difference
+    from airflow_cd.targets.record import Record
 
 
 class DriftOperator(TurnsMixin, BaseOperator):

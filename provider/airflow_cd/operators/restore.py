@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Record, Target
+    from airflow_cd.targets.base import Target
+    from airflow_cd.targets.record import Record
 
 CANCEL = "Cancel"
 _STATE_KEY = "bad"
@@ -193,7 +194,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
     def _restore_by_hand(
         self, context: Context, target: Target, *, bad: str, to: str | None, by: str
     ) -> dict[str, Any]:
-        from airflow_cd.targets.base import Hold
+        from airflow_cd.targets.record import Hold
 
         why = printable(str(context["params"].get("reason") or ""), LONGEST_REASON) or None
         hold = Hold(by=by, since=datetime.now(timezone.utc), reason=why)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Hold, Outcome, ProgressiveTarget, Record, Target
+    from airflow_cd.targets.base import ProgressiveTarget, Target
+    from airflow_cd.targets.record import Hold, Outcome, Record
 
 
 class RestoringMixin(RolloutsMixin):
@@ -48,7 +49,8 @@ class RestoringMixin(RolloutsMixin):
         hold: Hold | None = None,
     ) -> dict[str, Any]:
         """Put a release back; return what runs then, or defer until it does, or until that is verified."""
-        from airflow_cd.targets.base import ProgressiveTarget, outcome_of
+        from airflow_cd.targets.base import ProgressiveTarget
+        from airflow_cd.targets.record import outcome_of
 
         going: Any = {"bad": bad, "actor": actor_of(context), "to": to, "reason": reason, "hold": hold}
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 
 class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):

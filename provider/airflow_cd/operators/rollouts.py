@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import Outcome, ProgressiveTarget, Record, Rollout
+    from airflow_cd.targets.base import ProgressiveTarget
+    from airflow_cd.targets.record import Outcome, Record, Rollout
 
 # As long as giving the worker slot back and getting one again takes, see HealthTrigger.
 _ON_WORKER_SECONDS = 3.0
@@ -53,7 +54,8 @@ class RolloutsMixin:
         self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, **more: Any
     ) -> Any:
         """Take the triggerer's word, or somebody's answer, and go on or end."""
-        from airflow_cd.targets.base import ProgressiveTarget, outcome_of
+        from airflow_cd.targets.base import ProgressiveTarget
+        from airflow_cd.targets.record import outcome_of
 
         target = self._open_target()
         assert isinstance(target, ProgressiveTarget)
@@ -150,7 +152,7 @@ class RolloutsMixin:
         """Hand an answer on to the rollout, if it counts; else it is asked again."""
         from airflow_cd.hooks.questions import reason_in
         from airflow_cd.model import rollout_request
-        from airflow_cd.model.rollout import Answer
+        from airflow_cd.model.progress import Answer
 
         by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
         chosen = event["chosen_options"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.manifest import Manifest
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 
 class DepartureSensor(AskingMixin, HITLOperator):

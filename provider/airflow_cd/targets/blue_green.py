@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from airflow_cd.targets.base import Deployed, Hold, Record
 from airflow_cd.targets.history import (
     before_deploying,
     check_generation,
@@ -15,6 +14,7 @@ from airflow_cd.targets.history import (
     newly_restored,
     position_of,
 )
+from airflow_cd.targets.record import Deployed, Hold, Record
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
 from airflow_cd.model.release import ReleaseName
-from airflow_cd.targets.base import Deployed, Record
+from airflow_cd.targets.record import Deployed, Record
 
 if TYPE_CHECKING:
     from airflow_cd.model.release import Release

@@ -21,7 +21,7 @@ from airflow_cd.triggers.probe import take_sample
 if TYPE_CHECKING:
     import httpx
 
-    from airflow_cd.targets.base import Record
+    from airflow_cd.targets.record import Record
 
 _FIRED = "alarm"
 # How long after the end of its longest health check a pipeline may take to judge and to roll back.

@@ -17,16 +17,17 @@ from airflow_cd.exceptions import (
     FieldConflictError,
     ManifestError,
 )
-from airflow_cd.model.rollout import Phase
+from airflow_cd.model.progress import Phase
 from airflow_cd.model.service import Environment
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.settling import settling_seconds
 
 if TYPE_CHECKING:
     from airflow_cd.model.analysis import Measurement
-    from airflow_cd.model.rollout import Progress
+    from airflow_cd.model.progress import Progress
     from airflow_cd.model.subject import Subject
-    from airflow_cd.targets.base import Changes, ProgressiveTarget, Record, Rollout
+    from airflow_cd.targets.base import Changes, ProgressiveTarget
+    from airflow_cd.targets.record import Record, Rollout
 
 # What will not get better by trying again.
 _FOR_GOOD = (AccessDeniedError, FieldConflictError, ManifestError)
@@ -147,7 +148,7 @@ class _Drive:
 
     async def until_told(self, changes: Changes) -> dict[str, Any]:
         """Go on until the rollout is over, or asks; return the event."""
-        from airflow_cd.targets.base import outcome_of
+        from airflow_cd.targets.record import outcome_of
 
         measured: Sequence[Measurement] = ()
         while True:

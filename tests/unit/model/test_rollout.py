@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.analysis import Analysis, Measurement, Outcome
-from airflow_cd.model.rollout import LOST_AFTER, Answer, Observation, Phase, Plan, Progress, abort
+from airflow_cd.model.progress import Answer, Observation, Phase, Progress
+from airflow_cd.model.rollout import LOST_AFTER, Plan, abort
 from airflow_cd.model.strategy import Step
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

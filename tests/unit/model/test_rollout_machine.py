@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.rollout import Answer, Observation, Phase, Plan, Progress, abort
+from airflow_cd.model.progress import Answer, Observation, Phase, Progress
+from airflow_cd.model.rollout import Plan, abort
 from airflow_cd.model.strategy import APPROVAL, Step
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

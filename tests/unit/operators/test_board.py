@@ -16,7 +16,7 @@ from airflow_cd.hooks.readiness import ready_release
 from airflow_cd.model.service import Service
 from airflow_cd.operators.board import BoardOperator
 from airflow_cd.operators.ready import ReadyOperator
-from airflow_cd.targets.base import Hold
+from airflow_cd.targets.record import Hold
 
 
 class Member:

@@ -12,11 +12,12 @@ import pytest
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
+from airflow_cd.model.progress import Answer, Observation, Phase
 from airflow_cd.model.release import Release
-from airflow_cd.model.rollout import Answer, Observation, Phase
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.base import Hold, ProgressiveTarget, Record, outcome_of
+from airflow_cd.targets.base import ProgressiveTarget
 from airflow_cd.targets.progressive import SteppedTarget
+from airflow_cd.targets.record import Hold, Record, outcome_of
 
 CANARY = StrategyChoice.model_validate(
     {"canary": {"steps": [{"weight": 10}, {"pause": "approval"}, {"weight": 50}]}}

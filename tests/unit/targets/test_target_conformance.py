@@ -19,7 +19,7 @@ from airflow_cd.exceptions import (
     NoPreviousReleaseError,
     NotReadyError,
 )
-from airflow_cd.targets.base import Hold
+from airflow_cd.targets.record import Hold
 from airflow_cd.targets.registry import TARGETS
 
 PLACES = {"local": LocalPlace, "docker": DockerPlace, "kubernetes": KubernetesPlace}

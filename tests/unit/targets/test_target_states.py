@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.support.places import BROKEN, LocalPlace
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
-from airflow_cd.targets.base import Record
 from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.targets.record import Record
 
 NUMBERS = st.integers(0, 3)
 KEPT = 2  # as the conformance suite's definition of the target says

@@ -15,8 +15,8 @@ from tests.support.releases import release_of
 from tests.support.watching import Store, Watch, eventually, watching
 
 from airflow_cd.hooks import adapters
-from airflow_cd.targets.base import Deployed, Record
 from airflow_cd.targets.local.layout import Layout
+from airflow_cd.targets.record import Deployed, Record
 from airflow_cd.triggers.monitor import MonitorTrigger
 
 LONG_AGO = timedelta(hours=3)

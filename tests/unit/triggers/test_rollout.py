@@ -17,7 +17,8 @@ from tests.support.tcp_relay import TcpRelay
 
 from airflow_cd.model.analysis import Analysis
 from airflow_cd.model.release import Release
-from airflow_cd.targets.base import ProgressiveTarget, Record
+from airflow_cd.targets.base import ProgressiveTarget
+from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 from airflow_cd.triggers.rollout import RolloutTrigger
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.targets import caddy
-from airflow_cd.targets.base import Record
 from airflow_cd.targets.docker.engine import read_folder, write_files
 from airflow_cd.targets.docker.probing import Probe
+from airflow_cd.targets.record import Record
 
 if TYPE_CHECKING:
     from docker.models.containers import Container

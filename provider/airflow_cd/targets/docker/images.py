@@ -11,8 +11,8 @@ from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError, ArtifactN
 
 if TYPE_CHECKING:
     from airflow_cd.model.release import Release
-    from airflow_cd.targets.base import Record
     from airflow_cd.targets.docker.engine import Engine
+    from airflow_cd.targets.record import Record
 
 log = logging.getLogger(__name__)
 

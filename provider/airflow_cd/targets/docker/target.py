@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Environment
-    from airflow_cd.targets.base import Access, Record
+    from airflow_cd.targets.base import Access
+    from airflow_cd.targets.record import Record
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
-from airflow_cd.model.rollout import Progress
+from airflow_cd.model.progress import Progress
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.configuration import differing
 from airflow_cd.targets.kubernetes.placed import Placed

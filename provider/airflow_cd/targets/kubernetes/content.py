@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.kubernetes import KubernetesTarget
     from airflow_cd.model.release import Release
-    from airflow_cd.targets.base import Deployed
+    from airflow_cd.targets.record import Deployed
 
 Objects = list[dict[str, Any]]
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
-from airflow_cd.targets.base import Record
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.objects import PREFIX, Reference
+from airflow_cd.targets.record import Record
 
 # That of a ConfigMap is 1 MiB, with its names and all else.
 _LIMIT_BYTES = 1_000_000

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.rollout import Phase
-from airflow_cd.targets.base import Record, Rollout
+from airflow_cd.model.progress import Phase
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.content import Content
 from airflow_cd.targets.kubernetes.objects import PREFIX
@@ -15,6 +14,7 @@ from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, slot_name
 from airflow_cd.targets.kubernetes.standing import standing_of
 from airflow_cd.targets.kubernetes.wanted import Wanted, wanted
 from airflow_cd.targets.kubernetes.workload import Object, find_workload, image_of, name_of
+from airflow_cd.targets.record import Record, Rollout
 
 if TYPE_CHECKING:
     from airflow_cd.model.kubernetes import KubernetesTarget

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from airflow_cd.model.rollout import Progress
+from airflow_cd.model.progress import Progress
 from airflow_cd.model.strategy import Step
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.rollout import Observation, Phase
-from airflow_cd.targets.base import Difference, Record, Rollout
+from airflow_cd.model.progress import Observation, Phase
+from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.address import url_of
 from airflow_cd.targets.kubernetes.applying import Applier, Inventory, merged
 from airflow_cd.targets.kubernetes.cluster import Cluster
@@ -33,6 +33,7 @@ from airflow_cd.targets.kubernetes.workload import (
     name_of,
 )
 from airflow_cd.targets.progressive import SteppedTarget
+from airflow_cd.targets.record import Record, Rollout
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
-from airflow_cd.model.rollout import Phase, Progress
+from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.change import Change
 from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping

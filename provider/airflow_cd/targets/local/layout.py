@@ -20,7 +20,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from airflow_cd.targets.base import Record
+from airflow_cd.targets.record import Record
 
 _KEPT_LOGS = 10  # generations
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Environment
-    from airflow_cd.targets.base import Access, Record
+    from airflow_cd.targets.base import Access
+    from airflow_cd.targets.record import Record
 
 _NAMED_WITHIN = 1.0  # seconds
 

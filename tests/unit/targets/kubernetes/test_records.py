@@ -13,10 +13,10 @@ from tests.support.cluster import Counted
 from tests.support.releases import NEW_YEAR, release_of
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
-from airflow_cd.model.rollout import Phase, Progress
-from airflow_cd.targets.base import Deployed, Hold, Record, Rollout
+from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
 from airflow_cd.targets.kubernetes.records import Records, Stored
+from airflow_cd.targets.record import Deployed, Hold, Record, Rollout
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 WEB = Reference(api_version="apps/v1", kind="Deployment", name="web", uid="u1")

@@ -21,11 +21,12 @@ from airflow_cd.exceptions import (
     ManifestError,
     NotReadyError,
 )
+from airflow_cd.model.progress import Answer, Phase
 from airflow_cd.model.release import Release
-from airflow_cd.model.rollout import Answer, Phase
-from airflow_cd.targets.base import Access, DeclarativeTarget, Record
+from airflow_cd.targets.base import Access, DeclarativeTarget
 from airflow_cd.targets.kubernetes.app import objects_of_app
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
+from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
 

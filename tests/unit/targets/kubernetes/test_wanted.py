@@ -22,7 +22,8 @@ from tests.support.kubernetes_objects import (
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
-from airflow_cd.model.rollout import Observation, Phase, Plan, Progress, abort
+from airflow_cd.model.progress import Observation, Phase, Progress
+from airflow_cd.model.rollout import Plan, abort
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.slots import TRACK, key_of, place_of
 from airflow_cd.targets.kubernetes.stages import Wanted

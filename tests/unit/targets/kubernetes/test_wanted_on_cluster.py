@@ -9,7 +9,8 @@ import pytest
 from tests.support.kubernetes_objects import http_route, objects, side
 
 from airflow_cd.model.kubernetes import KubernetesTarget
-from airflow_cd.model.rollout import Observation, Plan, abort
+from airflow_cd.model.progress import Observation
+from airflow_cd.model.rollout import Plan, abort
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is

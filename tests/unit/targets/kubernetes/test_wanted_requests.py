@@ -16,7 +16,8 @@ from tests.support.kubernetes_objects import http_route, objects, side
 from tests.support.pretended_namespace import VERSION, Namespace
 
 from airflow_cd.model.kubernetes import KubernetesTarget
-from airflow_cd.model.rollout import Observation, Phase, Plan, Progress, abort
+from airflow_cd.model.progress import Observation, Phase, Progress
+from airflow_cd.model.rollout import Plan, abort
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.wanted import Side, Wanted, place_of, settled, wanted
 

@@ -1,0 +1,94 @@
+"""How far a rollout is, and what is seen and said of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+
+from airflow_cd.model.analysis import Measurement
+from airflow_cd.model.base import Frozen
+
+
+class Phase(str, Enum):
+    """What a rollout is doing."""
+
+    SETTING = "setting"  # the release is being given its share
+    PAUSED = "paused"  # for a time
+    ASKING = "asking"  # until somebody says how to go on
+    ANALYSING = "analysing"
+    PROMOTING = "promoting"  # it is being given everything
+    PROMOTED = "promoted"
+    ABORTING = "aborting"  # everything is being given back
+    ABORTED = "aborted"
+
+
+OVER = (Phase.PROMOTED, Phase.ABORTED)
+
+
+class Observation(Frozen):
+    """
+    What was seen of the place a rollout happens at.
+
+    :param ready: everything that the phase asks of the new release is there, up to date and ready
+    :param count: how far it is, in a few words (``2 of 3 ready``); that it changes is progress
+    :param trouble: what keeps it from that now, as far as it is known; it may pass
+    :param broken: why the new release will certainly not become ready, as far as that is known
+    :param restored: everything is given back to the release before, and that is ready
+    :param weight: percent that the new release really gets, ``None`` where that cannot be told
+    """
+
+    ready: bool
+    count: str = ""
+    trouble: str | None = None
+    broken: str | None = None
+    restored: bool = True
+    weight: float | None = None
+
+
+class Answer(Frozen):
+    """
+    What somebody said to a rollout that asked.
+
+    :param step: number of the step that asked, so that an answer told twice is not one to the next question;
+        ``None`` is whichever asks
+    """
+
+    promote: bool
+    by: str
+    reason: str | None = None
+    step: int | None = None
+
+
+class Progress(Frozen):
+    """
+    How far a rollout is.
+
+    :param step: number of the strategy's step, from 0; as many as there are steps when none is left
+    :param weight: percent of the requests that the new release is to get
+    :param since: when the phase began
+    :param moved_at: when something moved the last time
+    :param unready_since: since when the new release is not ready although it was
+    :param applied: whether the target has been told of this phase and weight
+    :param count: what was seen last
+    :param achieved: percent that the new release was seen to get
+    :param trouble: what kept it from going on when it was looked at last
+    :param reason: why it is asking, or was aborted
+    """
+
+    phase: Phase
+    step: int
+    weight: int
+    since: datetime
+    moved_at: datetime
+    unready_since: datetime | None = None
+    applied: bool = False
+    count: str = ""
+    achieved: float | None = None
+    trouble: str | None = None
+    reason: str | None = None
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Return whether nothing is left to do."""
+        return self.phase in OVER
