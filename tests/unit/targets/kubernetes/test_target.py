@@ -182,15 +182,16 @@ def test_what_was_made_by_hand_is_taken_over_only_when_that_is_wanted(
 ) -> None:
     from kubernetes import client as kubernetes
 
-    spec = {"selector": {"app": "by-hand"}, "ports": [{"port": 80}]}
+    selector = {"app.kubernetes.io/name": "by-hand"}
+    spec = {"selector": selector, "ports": [{"port": 80}]}
     by_hand = {"metadata": {"name": place.service}, "spec": spec}
     kubernetes.CoreV1Api(cluster_client).create_namespaced_service(place.namespace, by_hand)
     with pytest.raises(ManifestError, match="is there already.*on_conflict: take"):
         place.deploy(place.release("one"))
-    assert live(cluster_client, place, "service", place.service).spec.selector == {"app": "by-hand"}
+    assert live(cluster_client, place, "service", place.service).spec.selector == selector
     place.reopen(on_conflict="take")
     place.deploy(place.release("two"))
-    assert place.served() == "two"
+    wait_until(lambda: place.served() == "two", "the Service has switched", timeout=10)
 
 
 def test_objects_of_another_environment_are_not_taken(
