@@ -16,8 +16,8 @@ DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d|w))+$"
 class Frozen(BaseModel):
     """Base of the values of this package: immutable, and an unknown key is an error."""
 
-    # Most of them are parts of another one, which needs no validator of theirs, or are not used by a process at
-    # all: each is made when it is first used, and importing takes a third less.
+    # Most of them are parts of another one, which needs no validator of theirs, or are not used by a process
+    # at all: each validator is made when it is first needed.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
