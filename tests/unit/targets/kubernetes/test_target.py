@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from demo.waiting import wait_until
 from tests.support.cluster import deployer, kubeconfig_of
@@ -66,6 +67,18 @@ def until(place: KubernetesPlace, phase: Phase, answer: Answer | None = None) ->
         return None
 
     return wait_until(advanced, f"the rollout is {phase.value}", timeout=90)
+
+
+def until_served(place: KubernetesPlace, text: str) -> None:
+    """Wait until the service answers this: nodes hear of a Service that changed a moment later."""
+
+    def is_served() -> bool:
+        try:
+            return place.served() == text
+        except httpx.HTTPError:
+            return False
+
+    wait_until(is_served, f"{text} is served", timeout=15)
 
 
 def live(client: Any, place: KubernetesPlace, kind: str, name: str) -> Any:
@@ -191,7 +204,7 @@ def test_what_was_made_by_hand_is_taken_over_only_when_that_is_wanted(
     assert live(cluster_client, place, "service", place.service).spec.selector == selector
     place.reopen(on_conflict="take")
     place.deploy(place.release("two"))
-    wait_until(lambda: place.served() == "two", "the Service has switched", timeout=10)
+    until_served(place, "two")
 
 
 def test_objects_of_another_environment_are_not_taken(
@@ -331,11 +344,10 @@ def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
     assert preview.spec.selector["airflow-cd/track"] == "green"
     assert place.served() == "one"
     until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
-    wait_until(lambda: place.served() == "two", "the Service has switched", timeout=10)
+    until_served(place, "two")
     assert live(cluster_client, place, "deployment", f"{place.service}-blue").status.ready_replicas == 1
     place.target.rollback(bad=two.digest, actor="test")
-    # Nodes hear of it a moment later.
-    wait_until(lambda: place.served() == "one", "the Service has switched back", timeout=10)
+    until_served(place, "one")
     assert live(cluster_client, place, "service", f"{place.service}-preview") is None
 
 
