@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -137,9 +136,6 @@ class Service(Frozen):
     :param freezes: dates on which nothing is deployed; those of the whole services file are among them
     :param notify: whom it tells of approvals that are needed, deployments and rollbacks
     """
-
-    # Whatever imports this reads services.
-    model_config = ConfigDict(defer_build=False)
 
     name: Name
     pipeline: Literal["delivery", "deployment"]
