@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
-from airflow_cd.targets.kubernetes.objects import Reference, reference_of
+from airflow_cd.targets.kubernetes.objects import PREFIX, Reference, reference_of
 from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
 
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 Inventory = tuple[Reference, ...]
 # What somebody stored outlives the release that asked for the room.
 _KEPT = "PersistentVolumeClaim"
+# On what was there before the release that runs or comes: it is not ours to delete, until a release later.
+_ADOPTED = f"{PREFIX}adopted"
 
 
 class Applier:
@@ -51,10 +54,14 @@ class Applier:
         for reference in reversed(inventory):
             if reference.key in keys:
                 continue
-            if reference.kind == _KEPT:
+            if reference.kind == _KEPT or self._is_adopted(reference):
                 log.warning("%s is left, with what is in it; delete it by hand", reference.described)
             elif self._cluster.delete(reference, self._labels):
                 log.info("Deleted %s, which is not part of what runs any more", reference.described)
+
+    def _is_adopted(self, reference: Reference) -> bool:
+        live = self._cluster.get(reference.api_version, reference.kind, reference.name) or {}
+        return _ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
 
     def _leave_numbers(self, plan: Wanted) -> None:
         """Where others say how many instances there are, giving up that number must not change it."""
@@ -64,6 +71,23 @@ class Applier:
             live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
             if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
                 self._scaling.apply([kept], take=True)
+
+
+def planned(plan: Wanted) -> Inventory:
+    """Return what a stage of a plan is about to apply."""
+    return tuple(reference_of(one) for one in plan.objects)
+
+
+def adopting(objects: Sequence[Mapping[str, Any]], keys: Collection[tuple[str, str, str]]) -> list[Any]:
+    """Return the objects, with those marked that somebody else had made before."""
+    found = []
+    for obj in objects:
+        copy = deepcopy(dict(obj))
+        if reference_of(copy).key in keys:
+            metadata = copy["metadata"]
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), _ADOPTED: "true"}
+        found.append(copy)
+    return found
 
 
 def merged(inventory: Inventory, applied: Inventory) -> Inventory:

@@ -113,16 +113,16 @@ class Content:
         place = deployed.place or "stable"
         return Side(objects, place, release.digest, release.version, generation)
 
-    def refuse_others(self, objects: Objects) -> None:
+    def refuse_others(self, objects: Objects) -> set[tuple[str, str, str]]:
         """
-        Make sure that no object is somebody else's already.
+        Make sure that no object is somebody else's already, and return which are to be taken over.
 
         Those of another service or environment are never touched; what was made by hand is taken over with
-        ``on_conflict: take`` only, since it would be deleted with the release one day.
+        ``on_conflict: take`` only.
 
         :raises ManifestError: one is
         """
-        labels = self._records.labels
+        labels, adopted = self._records.labels, set()
         for obj in objects:
             reference = reference_of(obj)
             live = self._cluster.get(reference.api_version, reference.kind, reference.name)
@@ -141,3 +141,6 @@ class Content:
                     f"{where} is there already, and was not made by a release of this service; rename it, "
                     "delete that one, or write `on_conflict: take` to take it over"
                 )
+            if not owner:
+                adopted.add(reference.key)
+        return adopted

@@ -13,7 +13,7 @@ from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.progress import Observation, Phase
 from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.address import url_of
-from airflow_cd.targets.kubernetes.applying import Applier, Inventory, merged
+from airflow_cd.targets.kubernetes.applying import Applier, Inventory, adopting, merged, planned
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.content import Content
 from airflow_cd.targets.kubernetes.lease import Lease
@@ -139,13 +139,13 @@ class KubernetesTarget(SteppedTarget[Stored]):
     def _prepare(self, release: Release, store: ArtifactStore) -> None:
         """Let the cluster check everything, and keep it there, before anything that runs is touched."""
         objects = self._content.released(release, store)
-        self._content.refuse_others(objects)
         place = place_of(self._chosen, self._place_of_current(self._load()))
         side = Side(objects, place, release.digest, release.version, 0)
         plan = settled(self._settings, self._chosen, side, None, scaled_down=True)
+        adopted = self._content.refuse_others(plan.last.objects)
         for one in self._differences(plan, take=self._settings.on_conflict == "take"):
             log.info("%s:\n%s", one.name, one.text)
-        self._content.keep(release.digest, objects)
+        self._content.keep(release.digest, adopting(objects, adopted))
 
     def _is_restorable(self, release: Release) -> bool:
         return self._content.kept(release.digest) is not None
@@ -165,7 +165,9 @@ class KubernetesTarget(SteppedTarget[Stored]):
 
     def _instances(self, stored: Stored) -> int | None:
         """Return how many instances there are, where a HorizontalPodAutoscaler or a person says so."""
-        current = stored.record.current
+        current, rollout = stored.record.current, stored.record.rollout
+        if rollout is not None:  # the number is its strategy's now
+            return rollout.instances
         if current is None or current.place in COLOURS:
             return None
         side = self._content.side(current, 0)
@@ -182,10 +184,19 @@ class KubernetesTarget(SteppedTarget[Stored]):
         scene = self._scene(stored)
         number, stage = scene.reached()
         self._lease.check()
+        stored = self._foreseen(stored, stage)
         inventory = merged(stored.inventory, self._applier.put(stage, take=scene.takes))
         stored = stored._replace(inventory=self._applier.remove(stage, inventory))
         self._applied = (scene.key, number)
         return stored
+
+    def _foreseen(self, stored: Stored, stage: Wanted) -> Stored:
+        """Write down what is about to be made, so that it is found even when this process is killed then."""
+        known = {one.key for one in stored.inventory}
+        new = tuple(one for one in planned(stage) if one.key not in known)
+        if not new:
+            return stored
+        return self._records.write(stored.record, merged(stored.inventory, new), stored.version)
 
     def _continue(self, stored: Stored) -> Stored:
         """Apply the next stage of a phase, when what it waited for is ready."""
@@ -199,7 +210,8 @@ class KubernetesTarget(SteppedTarget[Stored]):
             if again.version != stored.version:
                 return again
             done = self._apply(again)
-            return done if done.inventory == again.inventory else self._save(done, done.record)
+            same = (done.inventory, done.version) == (again.inventory, again.version)
+            return done if same else self._save(done, done.record)
 
     def _observe(self, stored: Stored) -> Observation:
         scene = self._scene(stored)
@@ -228,6 +240,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
             inventory: Inventory = ()
         else:
             plan = self._settled(record).last
+            stored = self._foreseen(stored, plan)
             applied = self._applier.put(plan, take=take)
             inventory = self._applier.remove(plan, merged(stored.inventory, applied))
             if self._settings.prune:
