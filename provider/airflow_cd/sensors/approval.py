@@ -178,8 +178,10 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         from airflow_cd.hooks.adapters import open_target
         from airflow_cd.hooks.previews import preview_of
 
-        release, store_url = load_release(context, self.release_task_id)
         environment = self.service.environment(self.environment)
+        if not environment.target.has_strategies:  # nor is it told what is to be there
+            return None
+        release, store_url = load_release(context, self.release_task_id)
         target = open_target(self.service, environment)
         return preview_of(self.service, environment, target, release, store_url)
 
