@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 from demo.airflow import RunningAirflow
 from tests.integration.services import TestService, made
-from tests.support.cluster import until_no_pods
-from tests.support.engine import remove_all
+from tests.support.engine import remove_later
 from tests.support.images import DOCKERFILE, Registry
 
 from airflow_cd.artifacts.archive import unpack
@@ -72,7 +71,6 @@ class KubernetesService(TestService):
 @contextmanager
 def kubernetes_services(
     airflow: RunningAirflow,
-    engine: Any,
     registry: Registry,
     namespaces: dict[str, str],
     folder: Path,
@@ -92,7 +90,5 @@ def kubernetes_services(
         with made(kind, airflow, folder, test) as plain:
             yield make
     finally:
-        for namespace in namespaces.values():
-            until_no_pods(kubernetes_client(None, None), namespace)
         for one in all_made:
-            remove_all(engine, one.name, one.images)
+            remove_later(one.images)

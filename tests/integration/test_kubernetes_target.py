@@ -34,7 +34,7 @@ def service(
 ) -> Iterator[MakeService]:
     """Make services of one environment, in the test's namespace."""
     names = {"production": namespace}
-    with kubernetes_services(airflow, engine, registry, names, tmp_path, request.node.name) as make:
+    with kubernetes_services(airflow, registry, names, tmp_path, request.node.name) as make:
         yield make
 
 

@@ -152,11 +152,3 @@ def kubeconfig_of(client: Any, user: dict[str, Any], **cluster: Any) -> dict[str
         "contexts": [{"name": "usual", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "usual",
     }
-
-
-def until_no_pods(client: Any, namespace: str) -> None:
-    """Wait until the pods of a namespace have ended: an engine keeps the images that they use."""
-    from kubernetes.client import CoreV1Api
-
-    core = CoreV1Api(client)
-    wait_until(lambda: not core.list_namespaced_pod(namespace).items, "all pods have ended", timeout=90)

@@ -17,6 +17,7 @@ from airflow_cd.runners.docker import name_on_engine
 # Both are official images; where there is no Docker Hub, an image of that name will do.
 PYTHON = "python:3.11-slim"
 FRONT = "caddy:2"
+_LEFT: set[str] = set()
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,16 @@ def engine() -> Iterator[Any]:
     except docker.errors.ImageNotFound:
         client.images.pull(PYTHON)
     yield client
+    for repository in _LEFT:
+        for image in client.images.list(repository):
+            with suppress(docker.errors.APIError):  # somebody else's, or a pod's that has not ended yet
+                client.images.remove(image.id, force=True)
     client.close()
+
+
+def remove_later(repository: str) -> None:
+    """Remove a repository's images at the end: the pods that use them take a while to end."""
+    _LEFT.add(repository)
 
 
 def need_front_image(engine: Any) -> None:

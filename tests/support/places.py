@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 from demo.ports import any_free
-from tests.support.cluster import until_no_pods
-from tests.support.engine import need_front_image, remove_all
+from tests.support.engine import need_front_image, remove_all, remove_later
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
 
@@ -217,8 +216,7 @@ class KubernetesPlace(Place):
 
     def close(self) -> None:
         self.target.remove()  # type: ignore[attr-defined]
-        until_no_pods(kubernetes_client(None, None), self.namespace)
-        remove_all(self.engine, self.service, self.repository)
+        remove_later(self.repository)
 
 
 def kubernetes_access(data: Path) -> Access:

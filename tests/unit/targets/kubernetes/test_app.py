@@ -11,8 +11,7 @@ import httpx
 import pytest
 from demo.waiting import wait_until
 from pydantic import ValidationError
-from tests.support.cluster import until_no_pods
-from tests.support.engine import remove_all
+from tests.support.engine import remove_later
 from tests.support.images import Registry, built
 from tests.support.places import APP
 from tests.support.releases import release_of
@@ -244,17 +243,14 @@ def test_a_cluster_says_its_version(cluster: Cluster, cluster_client: Any) -> No
 
 
 @pytest.fixture
-def release(
-    engine: Any, registry: Registry, namespace: str, cluster: Cluster, cluster_client: Any
-) -> Iterator[Release]:
+def release(engine: Any, registry: Registry, namespace: str, cluster: Cluster) -> Iterator[Release]:
     """A release of a program that answers with its environment; all of it is gone afterwards."""
     repository = f"{registry.address}/{namespace}"
     digest = built(engine, repository, "one", APP.replace("{text!r}", repr("one")))
     yield RELEASE.model_copy(update={"image": repository, "digest": digest})
     workload = Reference(api_version="apps/v1", kind="Deployment", name="hello")
     cluster.delete(workload, labels_of("hello", "production"))
-    until_no_pods(cluster_client, namespace)
-    remove_all(engine, "hello", repository)
+    remove_later(repository)
 
 
 def test_it_answers_by_its_service_as_it_was_told_to(release: Release, cluster: Cluster) -> None:
