@@ -43,7 +43,8 @@ class Applier:
     def remove(self, plan: Wanted, inventory: Inventory) -> Inventory:
         """Delete what a plan says, as far as it was applied, and return what is left of the inventory."""
         wanted = {(kind, name) for _, kind, name in plan.delete}
-        gone = [one for one in inventory if (one.kind, one.name) in wanted]
+        meant = [one for one in inventory if (one.kind, one.name) in wanted]
+        gone = [one for one in meant if not self._is_adopted(one)]
         for reference in gone:
             self._cluster.delete(reference, self._labels)
         return tuple(one for one in inventory if one not in gone)
