@@ -81,6 +81,7 @@ def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(ser
     run.wait_for_task("production.approve", "awaiting_input", timeout=240)
     body = run.question("production.approve")["body"]
     assert "What it would change there" in body and f"Deployment/{hello.name}" in body
+    wait_until_noted(run, "production.approve")
     run.answer("production.approve", "Approve")
     run.wait_for("success", timeout=240)
     digest = run.xcom("package")["digest"]  # type: ignore[index]
@@ -89,6 +90,7 @@ def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(ser
     hello.commit("second", sick_in="production")
     run = hello.run()
     run.wait_for_task("production.approve", "awaiting_input", timeout=240)
+    wait_until_noted(run, "production.approve")
     run.answer("production.approve", "Approve")
     run.wait_for("failed", timeout=240)
     assert run.states()["production.rollback"] == "success"

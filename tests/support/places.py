@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from demo.ports import any_free
+from demo.waiting import wait_until
 from tests.support.engine import need_front_image, remove_all, remove_later
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
@@ -191,8 +192,18 @@ class KubernetesPlace(Place):
         return release.model_copy(update={"image": self.repository})
 
     def served(self, path: str = "/") -> str:
-        # What is on its way out goes on serving for a moment.
-        return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
+        """Return what it answers when nodes have heard of what changed: the same for a second."""
+        answers: list[str] = []
+
+        def is_settled() -> bool:
+            try:
+                answers.append(httpx.get(f"{self.target.url()}{path}", trust_env=False).text)
+            except httpx.HTTPError:
+                answers.clear()
+            return len(answers) >= 6 and len(set(answers[-6:])) == 1
+
+        wait_until(is_settled, "it answers the same for a while", timeout=30, every=0.2)
+        return answers[-1]
 
     def instances(self) -> list[str]:
         from kubernetes import client

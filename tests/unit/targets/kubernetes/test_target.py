@@ -285,7 +285,15 @@ def test_a_canary_has_its_share_of_the_instances_and_an_abort_gives_all_back(
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
     record = until(place, Phase.ASKING)
-    assert record.rollout is not None and record.rollout.progress.achieved == 25
+    assert record.rollout is not None
+    token = record.rollout.token
+
+    def has_its_share() -> bool:
+        seen = target_of(place).advance(token).rollout
+        return seen is not None and seen.progress.achieved == 25
+
+    # What was scaled down ends a moment later.
+    wait_until(has_its_share, "the canary has a quarter", timeout=30)
     stable, canary = place.service, f"{place.service}-canary"
     assert [live(cluster_client, place, "deployment", name).spec.replicas for name in (stable, canary)] == [
         3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
@@ -74,7 +75,8 @@ async def place(cluster_is_up: None) -> AsyncIterator[Place]:
     from kubernetes_asyncio.client import CoreV1Api
     from kubernetes_asyncio.config import new_client_from_config
 
-    api = await new_client_from_config()
+    # Its default is what the variable was when the library was imported, maybe in another test.
+    api = await new_client_from_config(config_file=os.environ["KUBECONFIG"])
     core, name = CoreV1Api(api), f"cd-watching-{uuid.uuid4().hex[:8]}"
     await core.create_namespace({"metadata": {"name": name}})
     one = Place(api, name)
