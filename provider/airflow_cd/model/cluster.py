@@ -11,8 +11,8 @@ from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.kubernetes import DnsLabel
 from airflow_cd.model.namespace import Namespace
 from airflow_cd.model.notification import OF_CLUSTERS, Notification
-from airflow_cd.model.wall_clock import valid_zone
-from airflow_cd.model.window import valid_cron
+from airflow_cd.model.wall_clock import ZoneName
+from airflow_cd.model.window import Cron
 
 # What the id of a cluster's DAG begins with.
 CLUSTER_PREFIX = "cluster_"
@@ -43,8 +43,8 @@ class Cluster(Frozen):
     name: DnsLabel
     conn_id: str | None = None
     context: str | None = None
-    schedule: str = "*/30 * * * *"
-    timezone: str = "UTC"
+    schedule: Cron = "*/30 * * * *"
+    timezone: ZoneName = "UTC"
     namespaces: tuple[Namespace, ...] = ()
     on_removed: Literal["keep", "report"] = "report"
     unready_after: Duration = timedelta(minutes=5)
@@ -70,16 +70,6 @@ class Cluster(Frozen):
         if name in _ENDS_OF_SERVICES:
             raise ValueError(f"cannot be {', '.join(_ENDS_OF_SERVICES)}: DAGs of services are called so")
         return name
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, expression: str) -> str:
-        return valid_cron(expression)
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, name: str) -> str:
-        return valid_zone(name)
 
     @field_validator("notify")
     @classmethod

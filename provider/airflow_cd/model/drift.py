@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator
 
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.wall_clock import valid_zone
-from airflow_cd.model.window import valid_cron
+from airflow_cd.model.wall_clock import ZoneName
+from airflow_cd.model.window import Cron
 
 REPORT, HEAL = "report", "heal"
 
@@ -20,18 +20,8 @@ class Drift(Frozen):
     """
 
     action: Literal["report", "heal"] = "report"
-    schedule: str = "*/15 * * * *"
-    timezone: str = "UTC"
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, schedule: str) -> str:
-        return valid_cron(schedule)
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, timezone: str) -> str:
-        return valid_zone(timezone)
+    schedule: Cron = "*/15 * * * *"
+    timezone: ZoneName = "UTC"
 
 
 def _short_form(value: Any) -> Any:

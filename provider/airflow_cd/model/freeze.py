@@ -6,10 +6,10 @@ import re
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, StringConstraints, model_validator
 
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.wall_clock import instant, local, valid_zone
+from airflow_cd.model.wall_clock import ZoneName, instant, local
 
 _DAY_PATTERN = r"\d{4}-\d{2}-\d{2}"
 MOMENT_PATTERN = rf"^{_DAY_PATTERN}([T ]\d{{2}}:\d{{2}}(:\d{{2}})?)?$"
@@ -67,13 +67,8 @@ class Freeze(Frozen):
     start: Moment
     end: Moment
     reason: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
-    timezone: str = "UTC"
+    timezone: ZoneName = "UTC"
     environments: tuple[str, ...] = ()
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, name: str) -> str:
-        return valid_zone(name)
 
     @model_validator(mode="after")
     def _lasts(self) -> Freeze:

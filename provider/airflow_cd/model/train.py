@@ -15,8 +15,8 @@ from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.fields import Name
 from airflow_cd.model.notification import OF_TRAINS, Notification
-from airflow_cd.model.wall_clock import instant, valid_zone
-from airflow_cd.model.window import valid_cron
+from airflow_cd.model.wall_clock import ZoneName, instant
+from airflow_cd.model.window import Cron
 
 # What the id of a train's DAG begins with.
 TRAIN_PREFIX = "train_"
@@ -48,8 +48,8 @@ class Train(Frozen):
     """
 
     name: Name
-    schedule: str
-    timezone: str = "UTC"
+    schedule: Cron
+    timezone: ZoneName = "UTC"
     approve: Literal["train", "service"] = "train"
     approval: Approval | None = None
     order: tuple[Order, ...] = ()
@@ -64,22 +64,12 @@ class Train(Frozen):
         here = after.astimezone(ZoneInfo(self.timezone)).replace(tzinfo=None)
         return instant(croniter(self.schedule, here).get_next(datetime), self.timezone)
 
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, expression: str) -> str:
-        return valid_cron(expression)
-
     @field_validator("notify")
     @classmethod
     def _told_of_trains(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
         for notification in notify:
             notification.check(OF_TRAINS, "a train")
         return notify
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, name: str) -> str:
-        return valid_zone(name)
 
 
 def predecessors(order: Iterable[Order]) -> dict[str, set[str]]:

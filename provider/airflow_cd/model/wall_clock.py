@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator
 
 _MINUTE = timedelta(minutes=1)
 
@@ -33,10 +36,14 @@ def local(time: datetime, zone_name: str) -> str:
     return time.astimezone(ZoneInfo(zone_name)).strftime("%Y-%m-%d %H:%M %Z")
 
 
-def valid_zone(name: str) -> str:
+def _valid_zone(name: str) -> str:
     """Return the name. :raises ValueError: it is not an IANA time zone"""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError("is not a time zone; write an IANA name such as Europe/Berlin or UTC") from error
     return name
+
+
+# An IANA time zone that this machine knows.
+ZoneName = Annotated[str, AfterValidator(_valid_zone)]

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pydantic import field_validator, model_validator
+from pydantic import AfterValidator, model_validator
 
 from airflow_cd.model.base import Duration, Frozen, format_duration
 from airflow_cd.model.freeze import Freeze
-from airflow_cd.model.wall_clock import instant, local, valid_zone
+from airflow_cd.model.wall_clock import ZoneName, instant, local
 
 _SEARCHED = timedelta(days=400)
 # Windows of a minute, every minute, would be searched through for half an hour.
 _MOST_WINDOWS = 500
 # No zone has moved its clocks by more than this at once in living memory.
 _LARGEST_SHIFT = timedelta(hours=3)
+
+
+def _valid_cron(expression: str) -> str:
+    """Return the expression. :raises ValueError: it is not a cron expression of five fields"""
+    from croniter import croniter
+
+    if len(expression.split()) != 5 or not croniter.is_valid(expression):
+        raise ValueError("is not a cron expression; write five fields: minute hour day month weekday")
+    return expression
+
+
+# Five fields: minute hour day month weekday.
+Cron = Annotated[str, AfterValidator(_valid_cron)]
 
 
 class Window(Frozen):
@@ -35,10 +48,10 @@ class Window(Frozen):
     :param timezone: IANA zone the cron expression is read in
     """
 
-    allow: str | None = None
-    deny: str | None = None
+    allow: Cron | None = None
+    deny: Cron | None = None
     duration: Duration
-    timezone: str = "UTC"
+    timezone: ZoneName = "UTC"
 
     @model_validator(mode="after")
     def _one_kind(self) -> Window:
@@ -47,16 +60,6 @@ class Window(Frozen):
         if not self.duration:
             raise ValueError("lasts no time at all; give a duration above 0")
         return self
-
-    @field_validator("allow", "deny")
-    @classmethod
-    def _cron(cls, expression: str | None) -> str | None:
-        return None if expression is None else valid_cron(expression)
-
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, name: str) -> str:
-        return valid_zone(name)
 
     @property
     def expression(self) -> str:
@@ -155,12 +158,3 @@ def _closing(
         return None
     shown = " or ".join(window.shown for window in allowing)
     return f"allowed only {shown}", min(window.next_start(now) for window in allowing)
-
-
-def valid_cron(expression: str) -> str:
-    """Return the expression. :raises ValueError: it is not a cron expression of five fields"""
-    from croniter import croniter
-
-    if len(expression.split()) != 5 or not croniter.is_valid(expression):
-        raise ValueError("is not a cron expression; write five fields: minute hour day month weekday")
-    return expression
