@@ -68,7 +68,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         alarm = self._alarm(context)
         if alarm is None and context["params"].get("environment") != self.environment:
             raise AirflowSkipException(f"this run is not about {self.environment}")
-        target = self._target()
+        target = self._open_target()
         record = target.record()
         bad = self._settle(context, record, alarm)
         if alarm is not None:
@@ -95,14 +95,9 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         if chosen == CANCEL:
             raise AirflowSkipException(f"cancelled by {by}")
         to = (choices or {})[chosen]
-        target = self._target()
+        target = self._open_target()
         self._check_still_runs(context, target.record(), bad)
         return self._restore_by_hand(context, target, bad=bad, to=to, by=by)
-
-    def _target(self) -> Target:
-        from airflow_cd.hooks.adapters import open_target
-
-        return open_target(self.service, self.service.environment(self.environment))
 
     def _alarm(self, context: Context) -> AlarmPayload | None:
         """Return the newest alarm about this environment among the events that started the run."""

@@ -67,10 +67,8 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
 
     def take_turn(self, context: Context) -> dict[str, Any]:
         """Roll back if need be. :raises DeployConflictError: somebody else deploys here"""
-        from airflow_cd.hooks.adapters import open_target
-
         reason = self._reason(context)
-        target = open_target(self.service, self.service.environment(self.environment))
+        target = self._open_target()
         bad = self._bad_digest(context, target.record())
         self.log.warning("%s: rolling back %s", reason, bad)
         return self._restore(context, target, bad=bad, reason=reason)

@@ -13,7 +13,7 @@ from airflow_cd.exceptions import SourceError
 from airflow_cd.hooks.decisions import keep_decision
 from airflow_cd.hooks.notifications import notify
 from airflow_cd.hooks.questions import put_question, reason_form
-from airflow_cd.hooks.releases import load_release, superseded_by
+from airflow_cd.hooks.releases import load_ref, load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, Decision, Outcome
 from airflow_cd.model.release import ReleaseName
@@ -150,11 +150,12 @@ class ApprovalSensor(AskingMixin, HITLOperator):
             if running
             else None
         )
+        preview = self._preview(context, release)
         keep_decision(context, self.service, self.environment, self.task_id, None)
         shown = put_question(
             ti.id,
             subject=approval_request.subject(release, self.environment),
-            body=approval_request.body(release, self.environment, running, diff, self._preview(context)),
+            body=approval_request.body(release, self.environment, running, diff, preview),
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
@@ -173,7 +174,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
         self._park(asked_at, self.policy, release.digest)
 
-    def _preview(self, context: Context) -> str | None:
+    def _preview(self, context: Context, release: Release) -> str | None:
         """Return what deploying would change, where the target can tell."""
         from airflow_cd.hooks.adapters import open_target
         from airflow_cd.hooks.previews import preview_of
@@ -181,7 +182,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         environment = self.service.environment(self.environment)
         if not environment.target.has_strategies:  # nor is it told what is to be there
             return None
-        release, store_url = load_release(context, self.release_task_id)
+        store_url = load_ref(context, self.release_task_id).store
         target = open_target(self.service, environment)
         return preview_of(self.service, environment, target, release, store_url)
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from airflow_cd.targets.history import (
     before_deploying,
     check_generation,
+    gone_back,
     newly_deployed,
-    newly_restored,
-    position_of,
 )
 from airflow_cd.targets.record import Deployed, Hold, Record
 
@@ -73,9 +72,10 @@ class BlueGreenTarget(ABC):
                 return self._converge(record)
             if current is None or current.release.digest != bad:
                 return record
-            position = position_of(record, to, self._is_restorable, self._where)
-            restored = newly_restored(record, record.previous[position], bad=bad, actor=actor, reason=reason)
-            return self._replace(record, restored, list(record.previous[position + 1 :]), hold)
+            restored, before = gone_back(
+                record, self._is_restorable, self._where, bad=bad, to=to, actor=actor, reason=reason
+            )
+            return self._replace(record, restored, before, hold)
 
     def _replace(
         self, record: Record, deployed: Deployed, before: list[Deployed], hold: Hold | None = None

@@ -21,18 +21,17 @@ def newly_deployed(record: Record, release: Release, actor: str, approval: str |
         deployed_at=datetime.now(timezone.utc),
         actor=actor,
         approval=approval,
-        replaced=running_name(record),
+        replaced=_running_name(record),
     )
 
 
-def newly_restored(record: Record, before: Deployed, *, bad: str, actor: str, reason: str | None) -> Deployed:
-    """Return a release that ran before as it is gone back to now. :param bad: digest of what it replaces"""
+def _restored(record: Record, before: Deployed, *, bad: str, actor: str, reason: str | None) -> Deployed:
     return Deployed(
         release=before.release,
         deployed_at=datetime.now(timezone.utc),
         actor=actor,
         approval=before.approval,
-        replaced=running_name(record),
+        replaced=_running_name(record),
         rolled_back_from=bad,
         reason=reason,
         place=before.place,
@@ -40,8 +39,7 @@ def newly_restored(record: Record, before: Deployed, *, bad: str, actor: str, re
     )
 
 
-def running_name(record: Record) -> ReleaseName | None:
-    """Return the name of what runs."""
+def _running_name(record: Record) -> ReleaseName | None:
     return ReleaseName.of(record.current.release) if record.current else None
 
 
@@ -51,13 +49,29 @@ def before_deploying(record: Record, release: Release) -> list[Deployed]:
     return [one for one in history if one.release.digest != release.digest]
 
 
-def position_of(record: Record, to: str | None, is_restorable: Callable[[Release], bool], where: str) -> int:
+def gone_back(
+    record: Record,
+    is_restorable: Callable[[Release], bool],
+    where: str,
+    *,
+    bad: str,
+    to: str | None,
+    actor: str,
+    reason: str | None,
+) -> tuple[Deployed, list[Deployed]]:
     """
-    Return which of the previous releases is gone back to.
+    Return the release that is gone back to, and what can be gone back to then.
 
+    :param bad: digest of what it replaces
     :param to: its digest; ``None`` is the newest one that can be gone back to
     :raises NoPreviousReleaseError: there is none
     """
+    position = _position_of(record, to, is_restorable, where)
+    restored = _restored(record, record.previous[position], bad=bad, actor=actor, reason=reason)
+    return restored, list(record.previous[position + 1 :])
+
+
+def _position_of(record: Record, to: str | None, is_restorable: Callable[[Release], bool], where: str) -> int:
     for position, deployed in enumerate(record.previous):
         release = deployed.release
         if (to is None or to == release.digest) and is_restorable(release):

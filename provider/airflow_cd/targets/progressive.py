@@ -16,9 +16,8 @@ from airflow_cd.model.subject import Subject
 from airflow_cd.targets.history import (
     before_deploying,
     check_generation,
+    gone_back,
     newly_deployed,
-    newly_restored,
-    position_of,
 )
 from airflow_cd.targets.record import Deployed, Hold, Record, Rollout, outcome_of
 from airflow_cd.targets.rollouts import (
@@ -27,6 +26,7 @@ from airflow_cd.targets.rollouts import (
     check_over,
     promoted,
     refuse_during_rollback,
+    rollout_of,
     with_progress,
 )
 from airflow_cd.targets.stepping import S, Stepping
@@ -102,7 +102,7 @@ class SteppedTarget(Stepping[S]):
             check_over(record, over, release, self._where)
             deployed = newly_deployed(record, release, actor, approval)
             deployed = deployed.model_copy(update={"place": self._place(record), "strategy": self._strategy})
-            self._prepare(release, store)
+            self._prepare(record, release, store)
             before = before_deploying(record, release)
             return self._start(stored, deployed, before, kind="deploy", analyses=dict(analyses or {}))
 
@@ -130,9 +130,9 @@ class SteppedTarget(Stepping[S]):
                 return self._converge(stored).record
             if current is None or current.release.digest != bad:
                 return record
-            position = position_of(record, to, self._is_restorable, self._where)
-            restored = newly_restored(record, record.previous[position], bad=bad, actor=actor, reason=reason)
-            before = list(record.previous[position + 1 :])
+            restored, before = gone_back(
+                record, self._is_restorable, self._where, bad=bad, to=to, actor=actor, reason=reason
+            )
             return self._start(stored, restored, before, kind="rollback", hold=hold)
 
     def advance(
@@ -140,17 +140,12 @@ class SteppedTarget(Stepping[S]):
     ) -> Record:
         """Look, decide and act once."""
         stored = self._load()
-        rollout = stored.record.rollout
-        if rollout is None or rollout.token != token:
-            return stored.record
-        if not rollout.progress.applied:
-            stored = self._told(token)
-            rollout = stored.record.rollout
-            if rollout is None or rollout.token != token:
+        for catch_up in (self._told, self._continue):
+            if rollout_of(stored.record, token) is None:
                 return stored.record
-        stored = self._continue(stored)
-        rollout = stored.record.rollout
-        if rollout is None or rollout.token != token:
+            stored = catch_up(stored)
+        rollout = rollout_of(stored.record, token)
+        if rollout is None:
             return stored.record
         seen = self._observe(stored)
         now = datetime.now(timezone.utc)
@@ -200,17 +195,15 @@ class SteppedTarget(Stepping[S]):
                 return self._aborted(stored, rollout, progress)
             return self._act(self._save(stored, with_progress(stored.record, progress)))
 
-    def _told(self, token: str) -> S:
+    def _told(self, stored: S) -> S:
         """Do again what was written down and, as far as is known, not done."""
-        stored = self._load()
         rollout = stored.record.rollout
         assert rollout is not None
+        if rollout.progress.applied:
+            return stored
         with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
             stored = self._load()
-            rollout = stored.record.rollout
-            if rollout is None or rollout.token != token or rollout.progress.applied:
-                return stored
-            return self._act(stored)
+            return stored if rollout_of(stored.record, rollout.token) is None else self._act(stored)
 
     def _act(self, stored: S) -> S:
         rollout = stored.record.rollout

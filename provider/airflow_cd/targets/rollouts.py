@@ -37,6 +37,12 @@ def begun(record: Record, deployed: Deployed, before: Sequence[Deployed], **how:
     return rollout.model_copy(update={"progress": rollout.plan.begin(now)})
 
 
+def rollout_of(record: Record, token: str) -> Rollout | None:
+    """Return the rollout of this token, if it is under way."""
+    rollout = record.rollout
+    return rollout if rollout is not None and rollout.token == token else None
+
+
 def with_progress(record: Record, progress: Progress) -> Record:
     """Return the record with its rollout so far."""
     assert record.rollout is not None, "there is one to be so far"

@@ -81,7 +81,7 @@ class Stepping(ABC, Generic[S]):
         """Return in which of several places the next release is to run."""
 
     @abstractmethod
-    def _prepare(self, release: Release, store: ArtifactStore) -> None:
+    def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
         """Get what the release consists of, and check it, before anything that runs is touched."""
 
     @abstractmethod

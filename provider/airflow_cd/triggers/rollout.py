@@ -91,7 +91,7 @@ class RolloutTrigger(BaseTrigger):
         """Drive the rollout until there is something to tell."""
         target = await self._open()
         async with target.watching() as changes:
-            event = await _Drive(target, self.token, self.asked, self.service, self.log).until_told(changes)
+            event = await _Drive(target, self.token, self.asked, self.log).until_told(changes)
         # Measured against the clock, but never longer than meant, should that have been set back.
         await asyncio.sleep(min(max(self.started_at + self.settle - time.time(), 0.0), self.settle))
         yield TriggerEvent(event)
@@ -104,7 +104,7 @@ class RolloutTrigger(BaseTrigger):
         target = await self._open()
         reason = f"its task was marked as {state}"
         self.log.warning("Aborting the rollout: %s", reason)
-        drive = _Drive(target, self.token, None, self.service, self.log)
+        drive = _Drive(target, self.token, None, self.log)
         await drive.acted(partial(target.abort, actor="a person", reason=reason, token=self.token))
         async with target.watching() as changes:
             await asyncio.wait_for(drive.until_told(changes), _ABORT_SECONDS)
@@ -139,10 +139,8 @@ def question_of(progress: Progress) -> str:
 class _Drive:
     """One rollout, driven until there is something to tell."""
 
-    def __init__(
-        self, target: ProgressiveTarget, token: str, asked: str | None, service: str, log: Any
-    ) -> None:
-        self._target, self._token, self._asked, self._service = target, token, asked, service
+    def __init__(self, target: ProgressiveTarget, token: str, asked: str | None, log: Any) -> None:
+        self._target, self._token, self._asked = target, token, asked
         self._log, self._failures, self._shown = log, 0, ""
         self._subject: Subject | None = None
 

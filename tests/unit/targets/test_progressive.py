@@ -88,7 +88,7 @@ class PaperTarget(SteppedTarget[Sheet]):
     def _place(self, record: Record) -> str | None:
         return None
 
-    def _prepare(self, release: Release, store: Any) -> None:
+    def _prepare(self, record: Record, release: Release, store: Any) -> None:
         self.effect()
         self.kept.add(release.digest)
 

@@ -15,7 +15,7 @@ from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.address import url_of
 from airflow_cd.targets.kubernetes.applying import Applier, Inventory, adopting, merged, planned
 from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.content import Content
+from airflow_cd.targets.kubernetes.content import Content, Objects
 from airflow_cd.targets.kubernetes.lease import Lease
 from airflow_cd.targets.kubernetes.observing import Seen, observe
 from airflow_cd.targets.kubernetes.records import Records, Stored
@@ -90,10 +90,8 @@ class KubernetesTarget(SteppedTarget[Stored]):
 
     def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
         """Return what deploying ``release`` would change, as the cluster itself sees it."""
-        place = place_of(self._chosen, self._place_of_current(self._load()))
-        side = Side(self._content.released(release, store), place, release.digest, release.version, 0)
-        plan = settled(self._settings, self._chosen, side, None, scaled_down=True)
-        return self._differences(plan, take=self._settings.on_conflict == "take")
+        objects = self._content.released(release, store)
+        return self._differences(self._planned(self.record(), release, objects), take=self._takes)
 
     def drift(self) -> list[Difference]:
         """Return what is not as the running release set it."""
@@ -133,17 +131,24 @@ class KubernetesTarget(SteppedTarget[Stored]):
         with self._lease.held(actor, what):
             yield
 
-    def _place(self, record: Record) -> str | None:
+    def _place(self, record: Record) -> str:
         return place_of(self._chosen, record.current.place if record.current else None)
 
-    def _prepare(self, release: Release, store: ArtifactStore) -> None:
+    @property
+    def _takes(self) -> bool:
+        return self._settings.on_conflict == "take"
+
+    def _planned(self, record: Record, release: Release, objects: Objects) -> Wanted:
+        """Return what is to be there when a release runs that is not deployed yet."""
+        side = Side(objects, self._place(record), release.digest, release.version, 0)
+        return settled(self._settings, self._chosen, side, None, scaled_down=True)
+
+    def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
         """Let the cluster check everything, and keep it there, before anything that runs is touched."""
         objects = self._content.released(release, store)
-        place = place_of(self._chosen, self._place_of_current(self._load()))
-        side = Side(objects, place, release.digest, release.version, 0)
-        plan = settled(self._settings, self._chosen, side, None, scaled_down=True)
+        plan = self._planned(record, release, objects)
         adopted = self._content.refuse_others(plan.last.objects)
-        for one in self._differences(plan, take=self._settings.on_conflict == "take"):
+        for one in self._differences(plan, take=self._takes):
             log.info("%s:\n%s", one.name, one.text)
         self._content.keep(release.digest, adopting(objects, adopted))
 
@@ -231,7 +236,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
         )
 
     def _converge(self, stored: Stored) -> Stored:
-        return self._converged(stored, take=self._settings.on_conflict == "take")
+        return self._converged(stored, take=self._takes)
 
     def _converged(self, stored: Stored, *, take: bool) -> Stored:
         record = stored.record
@@ -286,10 +291,6 @@ class KubernetesTarget(SteppedTarget[Stored]):
         )
         service = find_service(side.objects, self._settings, workload)
         return name_of(service) if service is not None else None
-
-    @staticmethod
-    def _place_of_current(stored: Stored) -> str | None:
-        return stored.record.current.place if stored.record.current else None
 
 
 def _trouble(seen: Seen) -> str | None:
