@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow_cd.exceptions import CdError, CommandError, RunnerError
-
-_DENIED = re.compile(
-    r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" '
-    r'in API group "(?P<group>[^"]*)"'
-)
+from airflow_cd.model.cluster_access import NOT_ACCEPTED, missing_in
 
 
 @contextmanager
@@ -43,17 +38,10 @@ def reported(namespace: str) -> Iterator[None]:
 def _explained(status: int | None, body: object, namespace: str) -> str:
     message = _message(body)
     if status == 401:
-        return (
-            "the cluster does not accept the credentials (401). Renew the token or the certificate of the "
-            "connection or of the kubeconfig."
-        )
-    if status == 403 and (found := _DENIED.search(message)):
-        user, verb, resource, group = found.group("user", "verb", "resource", "group")
-        rule = f'- apiGroups: ["{group}"]\n  resources: ["{resource}"]\n  verbs: ["{verb}"]'
-        return (
-            f"{user} may not {verb} {resource} of API group {group or 'core'!r} in namespace {namespace}. "
-            f"Add this to the rules of a Role of that namespace that is bound to {user}:\n{rule}"
-        )
+        return NOT_ACCEPTED
+    if status == 403 and (missing := missing_in(message)):
+        # All that a runner does is in its namespace.
+        return missing._replace(namespace=namespace).explained
     if status == 404 and f'namespaces "{namespace}" not found' in message:
         return f"namespace {namespace} does not exist. Create it, or correct `runner.kubernetes.namespace`."
     if status in (400, 403, 422):

@@ -15,14 +15,11 @@ from airflow_cd.exceptions import (
     ManifestError,
     TargetError,
 )
+from airflow_cd.model.cluster_access import NOT_ACCEPTED, Missing, missing_in
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiException
 
-_DENIED = re.compile(
-    r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)" '
-    r'in API group "(?P<group>[^"]*)"(?: in the namespace "(?P<namespace>[^"]+)")?'
-)
 _CONFLICT = re.compile(r'conflict with "(?P<manager>[^"]*)"(?P<how>.*)', re.DOTALL)
 # Said by servers before 1.22 of an object that is not valid, with the code of an error of their own.
 _BLAMED = ("failed to create typed patch object", "unable to convert unstructured object")
@@ -40,10 +37,7 @@ def problem_of(error: ApiException, where: str, namespace: str, what: str | None
     message = str(status.get("message") or error.reason or error.status)
     place = f"{where}: {what}" if what else where
     if error.status == 401:
-        return ClusterError(
-            f"{where}: the cluster does not accept the credentials (401). Renew the token or the certificate "
-            "of the connection or of the kubeconfig."
-        )
+        return ClusterError(f"{where}: {NOT_ACCEPTED}")
     if error.status == 403:
         return _denied(status, message, where, namespace)
     if error.status == 404:
@@ -85,27 +79,16 @@ def _status(error: ApiException) -> dict[str, Any]:
 
 
 def _denied(status: Mapping[str, Any], message: str, where: str, namespace: str) -> TargetError:
-    found = _DENIED.search(message)
-    if found is not None:
-        return _missing(where, **found.groupdict())
+    missing = missing_in(message)
+    if missing is not None:
+        return AccessDeniedError(f"{where}: {missing.explained}")
     details = status.get("details") or {}
     if message.rstrip().endswith("is forbidden:"):
         # What an application is told that may change objects, but make none.
         resource, group = str(details.get("kind")), str(details.get("group") or "")
-        return _missing(where, "the deployer", "create", resource, group, namespace)
+        missing = Missing("the deployer", "create", resource, group, namespace)
+        return AccessDeniedError(f"{where}: {missing.explained}")
     return _refused(message, where)
-
-
-def _missing(
-    where: str, user: str, verb: str, resource: str, group: str, namespace: str | None
-) -> AccessDeniedError:
-    place = f"in namespace {namespace}" if namespace else "in the whole cluster"
-    role = f"a Role of namespace {namespace}" if namespace else "a ClusterRole"
-    rule = f'- apiGroups: ["{group}"]\n  resources: ["{resource}"]\n  verbs: ["{verb}"]'
-    return AccessDeniedError(
-        f"{where}: {user} may not {verb} {resource} of API group {group or 'core'!r} {place}. "
-        f"Add this to the rules of {role} that is bound to {user}:\n{rule}"
-    )
 
 
 def _refused(message: str, where: str) -> TargetError:
