@@ -7,12 +7,10 @@ from typing import Any
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.objects import PREFIX, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, reference_of
 from airflow_cd.targets.kubernetes.tenancy import CLUSTER_LABEL, DEFAULT_ACCOUNT
 
 Object = Mapping[str, Any]
-# On what somebody else had made before: it is never deleted.
-_ADOPTED = f"{PREFIX}adopted"
 APPLY = "application/apply-patch+yaml"
 _SECOND_NAME = "airflow-cd-left"
 
@@ -45,9 +43,9 @@ def with_what_is_there(
 
 
 def _adopted(obj: dict[str, Any], live: Object, ours: bool) -> dict[str, Any]:
-    if ours and _ADOPTED not in (live.get("annotations") or {}):
+    if ours and ADOPTED not in (live.get("annotations") or {}):
         return obj
-    return {**obj, "metadata": {**obj["metadata"], "annotations": {_ADOPTED: "true"}}}
+    return {**obj, "metadata": {**obj["metadata"], "annotations": {ADOPTED: "true"}}}
 
 
 def _with_pull_secrets(obj: dict[str, Any], live: Object, gone: Collection[str]) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def is_others(live: Object) -> bool:
     metadata = live["metadata"]
     if live["kind"] != "ServiceAccount":
         return False
-    return metadata["name"] == DEFAULT_ACCOUNT or _ADOPTED in (metadata.get("annotations") or {})
+    return metadata["name"] == DEFAULT_ACCOUNT or ADOPTED in (metadata.get("annotations") or {})
 
 
 def release(cluster: Cluster, live: Object, gone: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.targets.kubernetes.objects import PREFIX, Reference, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, reference_of
 from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
 
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 Inventory = tuple[Reference, ...]
 # What somebody stored outlives the release that asked for the room.
 _KEPT = "PersistentVolumeClaim"
-# On what was there before the release that runs or comes: it is not ours to delete, until a release later.
-_ADOPTED = f"{PREFIX}adopted"
 
 
 class Applier:
@@ -62,7 +60,7 @@ class Applier:
 
     def _is_adopted(self, reference: Reference) -> bool:
         live = self._cluster.get(reference.api_version, reference.kind, reference.name) or {}
-        return _ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
+        return ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
 
     def _leave_numbers(self, plan: Wanted) -> None:
         """Where others say how many instances there are, giving up that number must not change it."""
@@ -86,7 +84,7 @@ def adopting(objects: Sequence[Mapping[str, Any]], keys: Collection[tuple[str, s
         copy = deepcopy(dict(obj))
         if reference_of(copy).key in keys:
             metadata = copy["metadata"]
-            metadata["annotations"] = {**(metadata.get("annotations") or {}), _ADOPTED: "true"}
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), ADOPTED: "true"}
         found.append(copy)
     return found
 

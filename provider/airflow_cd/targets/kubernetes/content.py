@@ -10,7 +10,7 @@ from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.defaults import with_protocols
-from airflow_cd.targets.kubernetes.objects import PREFIX, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, reference_of
 from airflow_cd.targets.kubernetes.records import Records
 from airflow_cd.targets.kubernetes.wanted import Side
 
@@ -118,7 +118,7 @@ class Content:
         Make sure that no object is somebody else's already, and return which are to be taken over.
 
         Those of another service or environment are never touched; what was made by hand is taken over with
-        ``on_conflict: take`` only.
+        ``on_conflict: take`` only, and stays known as that.
 
         :raises ManifestError: one is
         """
@@ -141,6 +141,6 @@ class Content:
                     f"{where} is there already, and was not made by a release of this service; rename it, "
                     "delete that one, or write `on_conflict: take` to take it over"
                 )
-            if not owner:
+            if not owner or ADOPTED in (live["metadata"].get("annotations") or {}):
                 adopted.add(reference.key)
         return adopted

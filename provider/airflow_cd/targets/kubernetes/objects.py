@@ -9,6 +9,8 @@ from airflow_cd.model.base import Frozen
 
 # In front of the names of all labels and annotations of ours.
 PREFIX = "airflow-cd/"
+# On what somebody else had made before: it is never deleted.
+ADOPTED = f"{PREFIX}adopted"
 
 
 class Reference(Frozen):
