@@ -37,28 +37,12 @@ from tests.support.small_disk import small_disk  # noqa: E402, F401
 ROOT = Path(__file__).parents[1]
 
 
-# Tests that share a running Airflow, by file; all others share one more. Those of ``rough`` kill parts of it,
-# or fill it. Most of the time they wait for Airflow, so there are more of them than cores.
-_SHARING = {
-    "rough": {
-        "test_conflicts",
-        "test_crashes",
-        "test_night",
-        "test_parked",
-        "test_restarts",
-        "test_rollback",
-    },
-    "approvals": {
-        "test_approval_overrides",
-        "test_approvals",
-        "test_decide",
-        "test_delivery",
-        "test_signing",
-    },
-}
-_OTHERS = "airflow"
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. No more than two are up at a time:
+# on two cores, a third one's idle work makes the others' tests time out (seen: a click in the browser, and a
+# DAG's test run).
+_ROUGH = ("test_conflicts", "test_crashes", "test_night", "test_parked", "test_restarts", "test_rollback")
 # In this order, so that the long ones begin first; with ``--no-loadscope-reorder``, pytest-xdist keeps it.
-_FIRST = ("celery", _OTHERS, "approvals", "rough")
+_FIRST = ("celery", "airflow", "rough")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,8 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a running Airflow in one process."""
     for item in items:
         if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
-            found = (group for group, files in _SHARING.items() if item.path.stem in files)
-            item.add_marker(pytest.mark.xdist_group(next(found, _OTHERS)))
+            group = "rough" if item.path.stem in _ROUGH else "airflow"
+            item.add_marker(pytest.mark.xdist_group(group))
         if _needs_cluster(item) and WAIT_SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))
     items.sort(key=_turn)
@@ -91,7 +75,7 @@ def _let_one_begin_with_others(items: list[pytest.Item]) -> None:
     Put one test of no group before the last group that shares an Airflow.
 
     pytest-xdist deals one group, or one test, to each process at first, and then more to those that have few:
-    of four processes, three then run an Airflow each, and one all that needs none.
+    of three processes, two then run an Airflow each, and one all that needs none.
     """
     turns = [_turn(item) for item in items]
     last, others = len(_FIRST) - 1, len(_FIRST)
