@@ -37,9 +37,9 @@ from tests.support.small_disk import small_disk  # noqa: E402, F401
 ROOT = Path(__file__).parents[1]
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own. No more than two are up at a time:
-# on two cores, a third one's idle work makes the others' tests time out (seen: a click in the browser, and a
-# DAG's test run).
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. No more than two are up at a
+# time: on two cores, a third one's idle work makes the others' tests time out (seen: a click in the browser,
+# and a DAG's test run).
 _ROUGH = ("test_conflicts", "test_crashes", "test_night", "test_parked", "test_restarts", "test_rollback")
 # In this order, so that the long ones begin first; with ``--no-loadscope-reorder``, pytest-xdist keeps it.
 _FIRST = ("celery", "airflow", "rough")
