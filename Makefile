@@ -21,7 +21,7 @@ demo: $(READY) ## the main job on this machine: two services, an approval, a rol
 	@$(BIN)/python -m demo
 
 # Most tests wait for Airflow most of the time: more than two cores.
-JOBS ?= 3
+JOBS ?= 4
 
 test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder

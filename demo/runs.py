@@ -27,6 +27,8 @@ class Run:
 
     # Seconds between two looks. Benchmarks look more rarely: each one takes time from what they measure.
     look_every = 0.2
+    # How much longer than usual things may take: tests run beside others.
+    patience = 1.0
 
     def __init__(
         self, api: AirflowApi, dag_id: str, run_id: str, stop: threading.Event | None = None
@@ -167,7 +169,12 @@ class Run:
 
     def _wait(self, probe: Callable[[], str | None], what: str, timeout: float) -> str:
         return wait_until(
-            probe, what, timeout=timeout, every=self.look_every, explain=self.explain, stop=self._stop
+            probe,
+            what,
+            timeout=timeout * self.patience,
+            every=self.look_every,
+            explain=self.explain,
+            stop=self._stop,
         )
 
     def explain(self) -> str:

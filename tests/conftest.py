@@ -37,10 +37,16 @@ from tests.support.small_disk import small_disk  # noqa: E402, F401
 ROOT = Path(__file__).parents[1]
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own. No more than two are up at a
-# time: on two cores, a third one's idle work makes the others' tests time out (seen: a click in the browser,
-# and a DAG's test run).
-_ROUGH = ("test_conflicts", "test_crashes", "test_night", "test_parked", "test_restarts", "test_rollback")
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains, to share the time.)
+_ROUGH = (
+    "test_conflicts",
+    "test_crashes",
+    "test_night",
+    "test_parked",
+    "test_restarts",
+    "test_rollback",
+    "test_trains",
+)
 # In this order, so that the long ones begin first; with ``--no-loadscope-reorder``, pytest-xdist keeps it.
 _FIRST = ("celery", "airflow", "rough")
 
@@ -50,16 +56,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a running Airflow in one process."""
     for item in items:
         if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
-            group = "rough" if item.path.stem in _ROUGH else "airflow"
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
         if _needs_cluster(item) and WAIT_SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))
-    items.sort(key=_turn)
-    _let_one_begin_with_others(items)
+    items.sort(key=_place)
+    _let_some_begin_with_others(items)
+
+
+def _group(item: pytest.Item) -> str:
+    if _needs_cluster(item):
+        return "kubernetes"
+    return "rough" if item.path.stem in _ROUGH else "airflow"
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
     return "cluster_is_up" in getattr(item, "fixturenames", ()) or "kubernetes" in item.nodeid
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    """A browser is the last in its group: at the beginning everything starts, and pages are slow."""
+    return _turn(item), item.get_closest_marker("browser") is not None
 
 
 def _turn(item: pytest.Item) -> int:
@@ -70,14 +86,17 @@ def _turn(item: pytest.Item) -> int:
     return _FIRST.index(group.args[0]) if group and group.args[0] in _FIRST else len(_FIRST)
 
 
-def _let_one_begin_with_others(items: list[pytest.Item]) -> None:
+def _let_some_begin_with_others(items: list[pytest.Item]) -> None:
     """
-    Put one test of no group before the last group that shares an Airflow.
+    Put tests of no group before the last group that shares an Airflow, one for each process beyond two.
 
     pytest-xdist deals one group, or one test, to each process at first, and then more to those that have few:
-    of three processes, two then run an Airflow each, and one all that needs none.
+    two processes then run an Airflow each, and the others all that needs none.
     """
-    turns = [_turn(item) for item in items]
     last, others = len(_FIRST) - 1, len(_FIRST)
-    if last in turns and others in turns:
-        items.insert(turns.index(last), items.pop(turns.index(others)))
+    for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 2):
+        turns = [_turn(item) for item in items]
+        if last not in turns or others not in turns[turns.index(last) :]:
+            return
+        at = turns.index(last)
+        items.insert(at, items.pop(turns.index(others, at)))

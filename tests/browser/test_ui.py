@@ -41,7 +41,7 @@ FLAGS = [
     "--disable-sync",
 ]
 # Generous: the machine may be busy with other tests.
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 

@@ -68,7 +68,9 @@ def held(engine: Any) -> Any:
     """Return the container in which a build is held."""
     from docker.errors import APIError
 
-    for container in engine.containers.list(filters={"label": "airflow-cd.runner.until"}):
+    for container in engine.containers.list(
+        ignore_removed=True, filters={"label": "airflow-cd.runner.until"}
+    ):
         with suppress(APIError):  # it ended meanwhile
             if container.exec_run(["test", "-e", "/cd/home/starts"])[0] == 0:
                 return container

@@ -73,7 +73,9 @@ class Pipeline:
         (self.airflow.dags_folder / "env.yaml").write_text(yaml.safe_dump({"services": [self.definition]}))
         (self.airflow.dags_folder / "env.py").write_text(DAG_FILE.format(name="env"))
         dag_id = f"{self.definition['name']}_deployment"
-        ran = self.airflow.run("dags", "test", dag_id, "--conf", json.dumps({"revision": sha}), **env)
+        ran = self.airflow.run(
+            "dags", "test", dag_id, "--conf", json.dumps({"revision": sha}), timeout=400, **env
+        )
         said = ran.stdout + ran.stderr
         assert ran.returncode == 0, said[-8000:]
         return said

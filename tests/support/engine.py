@@ -84,4 +84,5 @@ def remove_all(engine: Any, service: str, repository: str) -> None:
 def left_of(engine: Any, job: str) -> set[str]:
     """Return the names of all containers and volumes of a runner's job."""
     named = {"filters": {"name": name_on_engine(job)}}
-    return {one.name for one in [*engine.containers.list(all=True, **named), *engine.volumes.list(**named)]}
+    containers = engine.containers.list(all=True, ignore_removed=True, **named)
+    return {one.name for one in [*containers, *engine.volumes.list(**named)]}

@@ -298,7 +298,8 @@ class DockerPlace(Place):
 
     def instances(self) -> list[str]:
         label = {"label": [f"airflow-cd.target={self.service}/production", "airflow-cd.generation"]}
-        return sorted(one.name for one in self.engine.containers.list(all=True, filters=label))
+        found = self.engine.containers.list(all=True, ignore_removed=True, filters=label)
+        return sorted(one.name for one in found)
 
     def kept(self) -> set[str]:
         held = set()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cd.exceptions import ArtifactError, EngineError
 from airflow_cd.hooks.docker import docker_client, registry_login
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 SBOM = "application/vnd.cyclonedx+json"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+_OBJECTS = "airflow-cd.objects"
 
 
 class PushedImage(NamedTuple):
@@ -57,11 +58,12 @@ def make_image(
     """
     image = service.package.image
     assert image is not None, "the service is packaged as an image"
-    key = _key(image, build, revision.sha)
+    labels = _labels(service, revision)
+    key = _key(image, build, revision.sha, labels.get(_OBJECTS))
     with _reported(image), closing(docker_client(image.engine, image.conn_id)) as client:
         made = _made_before(client, image, key, store, signer)
         if made is None:
-            made = _make(client, service, revision, tree, store)
+            made = _make(client, service, revision, tree, store, labels)
             reference = {"digest": made.digest, "size": made.size, "revision": revision.sha}
             store.put_ref(f"images/{key}", {**reference, **sign_build(signer, key, made.digest)})
         store.put_ref(f"images/newest/{service.name}", {"digest": made.digest})
@@ -107,14 +109,18 @@ def _made_before(
 
 
 def _make(
-    client: DockerClient, service: Service, revision: Revision, tree: Path, store: ArtifactStore
+    client: DockerClient,
+    service: Service,
+    revision: Revision,
+    tree: Path,
+    store: ArtifactStore,
+    labels: Mapping[str, str],
 ) -> PushedImage:
-    from airflow_cd.artifacts.images.building import build_image, labels_of, push_image, remove_older, tag_of
+    from airflow_cd.artifacts.images.building import build_image, push_image, remove_older, tag_of
 
     image = service.package.image
     assert image is not None, "the service is packaged as an image"
     tag = tag_of(revision.version)
-    labels = labels_of(service.name, service.source.public_repository, revision)
     before = _newest(client, service, image, store)
     built = build_image(client, image, tree, labels, tag, log.info, before)
     digest = push_image(client, image.repository, tag)
@@ -142,10 +148,36 @@ def _newest(client: DockerClient, service: Service, image: Image, store: Artifac
     return name
 
 
-def _key(image: Image, build: str, sha: str) -> str:
+def _labels(service: Service, revision: Revision) -> dict[str, str]:
+    from airflow_cd.artifacts.images.building import labels_of
+
+    labels = labels_of(service.name, service.source.public_repository, revision)
+    objects = _objects_of(service)
+    return {**labels, _OBJECTS: objects} if objects else labels
+
+
+def _objects_of(service: Service) -> str | None:
+    """
+    Return what stands for the way the definition turns an image into objects on clusters, if it does.
+
+    It is a label of the image: what is defined anew for the same commit (more replicas, another variable)
+    is then another release, with a digest of its own, that goes through the strategy and can be left again.
+    """
+    defined = {
+        environment.name: target.model_dump(mode="json", include={"app", "manifests"})
+        for environment in service.environments
+        if (target := environment.target.kubernetes) is not None
+    }
+    return _sha256(defined) if defined else None
+
+
+def _key(image: Image, build: str, sha: str, objects: str | None) -> str:
     definition = image.model_dump(mode="json", exclude={"engine", "conn_id", "registry_url"})
-    content = json.dumps([definition, build, sha], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return _sha256([definition, build, sha, *([objects] if objects else [])])
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

@@ -107,15 +107,17 @@ class JobContainers:
         """Remove all of the job. :raises docker.errors.DockerException: something is left"""
         from docker.errors import NotFound
 
-        for container in self._client.containers.list(all=True, filters={"name": f"^/{self._name}-"}):
-            container.remove(force=True)
+        mine = {"name": f"^/{self._name}-"}
+        for container in self._client.containers.list(all=True, ignore_removed=True, filters=mine):
+            with suppress(NotFound):
+                container.remove(force=True)
         with suppress(NotFound):
             self._client.volumes.get(self._name).remove()
 
     def remove_abandoned(self) -> None:
         """Remove what killed workers left of any job, and nobody came back for within a day."""
         ours: dict[str, Any] = {"filters": {"label": _UNTIL}}
-        for container in self._client.containers.list(all=True, **ours):
+        for container in self._client.containers.list(all=True, ignore_removed=True, **ours):
             if float(container.labels[_UNTIL]) < time.time():
                 with suppress(Exception):
                     container.remove(force=True)

@@ -58,10 +58,13 @@ MOMENTS: dict[str, Callable[[DockerPlace], bool]] = {
 
 
 def restarts(place: DockerPlace, generation: int) -> str:
-    for name in place.instances():
-        if name.endswith(f".{generation}"):
-            return str(place.engine.containers.get(name).attrs["HostConfig"]["RestartPolicy"]["Name"])
-    return ""
+    from docker.errors import NotFound
+
+    name = f"cd.{place.service}.production.{generation}"
+    try:
+        return str(place.engine.containers.get(name).attrs["HostConfig"]["RestartPolicy"]["Name"])
+    except NotFound:  # not yet, or not under this name any more
+        return ""
 
 
 @pytest.mark.parametrize("moment", sorted(MOMENTS))

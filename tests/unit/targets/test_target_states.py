@@ -133,7 +133,7 @@ class Deployments(RuleBasedStateMachine):
 
 class TestDeployments(Deployments.TestCase):  # type: ignore[name-defined, misc]
     settings = settings(
-        max_examples=10,
+        max_examples=6,
         stateful_step_count=25,
         deadline=None,
         # Each step takes a third of a second: a failure is not made smaller, it prints all its steps.

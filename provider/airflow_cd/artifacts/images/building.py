@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def build_image(
     client: DockerClient,
     image: Image,
     tree: Path,
-    labels: dict[str, str],
+    labels: Mapping[str, str],
     tag: str,
     on_line: Callable[[str], None],
     before: str | None = None,
@@ -62,7 +62,7 @@ def build_image(
             custom_context=True,
             dockerfile=image.dockerfile,
             tag=f"{image.repository}:{tag}",
-            labels=labels,
+            labels=dict(labels),
             buildargs=dict(image.args),
             target=image.stage or "",
             cache_from=[before] if before else None,
