@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before anything imports Airflow, which reads it once.
@@ -35,6 +36,10 @@ from tests.support.running_airflow import airflow, airflow_is_whole  # noqa: E40
 from tests.support.small_disk import small_disk  # noqa: E402, F401
 
 ROOT = Path(__file__).parents[1]
+
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 # These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains, to share the time.)

@@ -175,16 +175,25 @@ def test_a_newer_commit_replaces_a_canary_from_its_first_step(service: MakeServi
     serves(hello, "third")
 
 
-def test_marking_the_task_as_failed_aborts_the_canary(service: MakeService) -> None:
+@pytest.mark.parametrize("triggerer", ["up", "down"])
+def test_marking_the_task_as_failed_aborts_the_canary(
+    service: MakeService, airflow: RunningAirflow, triggerer: str
+) -> None:
     hello = service("deployment", strategy=ASKS)
     first_release(hello)
     hello.commit("second")
     run = hello.run()
     asks(hello, run)
+    if triggerer == "down":
+        airflow.kill("triggerer")
     run.mark(DEPLOY, "failed")
     wait_until(lambda: hello.record().rollout is None, "it is aborted", timeout=120, explain=run.explain)
     serves(hello, "first")
     assert "marked as failed" in hello.record().aborted.reason  # type: ignore[union-attr]
+    if triggerer == "down":
+        airflow.restart("triggerer")
+        run.wait_for_task("production.rollback")
+    run.wait_for("failed")
 
 
 def test_a_canary_that_goes_bad_while_it_asks_is_aborted(service: MakeService, cluster_client: Any) -> None:

@@ -21,10 +21,9 @@ from airflow_cd.exceptions import (
     WindowClosedError,
 )
 from airflow_cd.hooks.history import change_of, changes_alias, emit
-from airflow_cd.hooks.notifications import notify, notify_of_change
+from airflow_cd.hooks.notifications import notify_of_change
 from airflow_cd.hooks.releases import actor_of, load_ref, read_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, ServiceLink
-from airflow_cd.model.release import ReleaseName
 from airflow_cd.operators.rollouts import RolloutsMixin
 from airflow_cd.operators.turns import TurnsMixin
 from airflow_cd.operators.windows import WindowsMixin
@@ -156,18 +155,6 @@ class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
             self._tell_of_abort(context, record)
             raise AirflowFailException(f"aborted: {outcome.reason}. {self.environment} runs {runs}.")
         raise AirflowSkipException(f"superseded: {outcome.reason}")
-
-    def _tell_of_abort(self, context: Context, record: Record) -> None:
-        aborted, current = record.aborted, record.current
-        if aborted is None:
-            return
-        facts = {
-            "release": aborted.release.model_dump(mode="json"),
-            "runs": ReleaseName.of(current.release).model_dump(mode="json") if current else None,
-            "reason": aborted.reason,
-            "actor": aborted.actor,
-        }
-        notify(context, self.service, self.environment, "aborted", aborted.token, facts)
 
     def _verified(self, ref: ReleaseRef) -> tuple[Release, str | None]:
         """Return the release, and the id of the key whose signature lets it in here."""

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.record import Record
+    from airflow_cd.targets.base import ProgressiveTarget
+    from airflow_cd.targets.record import Outcome, Record
 
 
 class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
     """
     The teardown of ``deploy``: skips itself when the release is healthy, else rolls back and verifies.
+
+    Where rollouts take their time, it also aborts the one that ``deploy`` began when that failed and the
+    rollout is not over. That is so when its retries are used up in the middle, and when somebody marks it as
+    failed while no triggerer drives the rollout: Airflow tells only triggers that run of such a mark.
 
     It works from the target's own record, without artifact store or source, and only if this run's
     release is what runs and this run deployed it: another run's release is never undone. The restored
@@ -69,9 +74,23 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
         """Roll back if need be. :raises DeployConflictError: somebody else deploys here"""
         reason = self._reason(context)
         target = self._open_target()
-        bad = self._bad_digest(context, target.record())
+        record = target.record()
+        rollout = record.rollout
+        if rollout is not None and rollout.kind == "deploy" and rollout.candidate.actor == actor_of(context):
+            bad = rollout.candidate.release.digest
+            reason = "its deployment failed, or was marked as failed"
+        else:
+            bad = self._bad_digest(context, record)
         self.log.warning("%s: rolling back %s", reason, bad)
         return self._restore(context, target, bad=bad, reason=reason)
+
+    def _over(
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+    ) -> dict[str, Any]:
+        """End with the rollout, and tell of an abort: ``deploy`` is not there any more to do so."""
+        if outcome.state == "aborted" and more["kind"] == "deploy":
+            self._tell_of_abort(context, record)
+        return super()._over(context, target, record, outcome, **more)
 
     def _reason(self, context: Context) -> str:
         """Return why to roll back. :raises AirflowSkipException: there is no reason to"""
@@ -82,13 +101,13 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
         return f"{self.health_task_id} ended as {state}: {verdict.get('reason', 'no verdict')}"
 
     def _bad_digest(self, context: Context, record: Record) -> str:
-        release = load_ref(context, self.release_task_id)
         current = record.current
         if current is None or current.actor != actor_of(context):
             by = f"{current.release.version}, deployed by {current.actor}" if current else "nothing"
             raise AirflowSkipException(
                 f"{self.environment} runs {by}: this run has nothing to roll back there"
             )
+        release = load_ref(context, self.release_task_id)
         # Found again after a killed worker: the rollback is done, only its verification is not.
         if current.rolled_back_from == release.digest:
             return release.digest

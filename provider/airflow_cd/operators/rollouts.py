@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import DeployConflictError
+from airflow_cd.model.progress import Phase
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -80,13 +81,29 @@ class RolloutsMixin:
         """End the task: the rollout is over."""
         raise NotImplementedError
 
+    def _tell_of_abort(self, context: Context, record: Record) -> None:
+        from airflow_cd.hooks.notifications import notify
+        from airflow_cd.model.release import ReleaseName
+
+        aborted, current = record.aborted, record.current
+        if aborted is None:
+            return
+        facts = {
+            "release": aborted.release.model_dump(mode="json"),
+            "runs": ReleaseName.of(current.release).model_dump(mode="json") if current else None,
+            "reason": aborted.reason,
+            "actor": aborted.actor,
+        }
+        notify(context, self.service, self.environment, "aborted", aborted.token, facts)
+
     def _open_target(self) -> Any:
         from airflow_cd.hooks.adapters import open_target
 
         return open_target(self.service, self.service.environment(self.environment))
 
     def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
-        if any(step.weight is None for step in rollout.plan.steps):
+        goes_back = rollout.progress.phase is Phase.ABORTING
+        if not goes_back and any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
         end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
         while record.rollout is not None and record.rollout.token == rollout.token:
