@@ -78,9 +78,15 @@ def _needs_cluster(item: pytest.Item) -> bool:
     return "cluster_is_up" in getattr(item, "fixturenames", ()) or "kubernetes" in item.nodeid
 
 
-def _place(item: pytest.Item) -> tuple[int, bool]:
-    """A browser is the last in its group: at the beginning everything starts, and pages are slow."""
-    return _turn(item), item.get_closest_marker("browser") is not None
+def _place(item: pytest.Item) -> tuple[int, str]:
+    """
+    Return where a test comes: by its turn, then by its file.
+
+    A browser comes after the approvals: at the beginning everything starts, and pages are slow; later on,
+    the networks of containers come and go, and it gives up pages.
+    """
+    file = item.nodeid.partition("::")[0]
+    return _turn(item), "tests/integration/test_approvals.py~" if item.get_closest_marker("browser") else file
 
 
 def _turn(item: pytest.Item) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from demo.airflow import RunningAirflow
 from demo.runs import Run
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Error, Page, expect, sync_playwright
 from tests.integration.services import TestService
 from tests.support.requirements import require
 
@@ -75,8 +75,20 @@ def parked(airflow: RunningAirflow, tmp_path: Path) -> Iterator[Run]:
     hello.remove()
 
 
+def open_page(page: Page, url: str) -> None:
+    """Go there. The browser gives up when a network comes or goes, such as that of another test's containers."""
+    for _ in range(5):
+        try:
+            page.goto(url)
+            return
+        except Error as error:
+            if "ERR_NETWORK_CHANGED" not in str(error):
+                raise
+    page.goto(url)
+
+
 def log_in(page: Page, airflow: RunningAirflow, user: str) -> None:
-    page.goto(airflow.url)
+    open_page(page, airflow.url)
     page.get_by_label("Username").fill(user)
     page.locator("input[type=password]").fill(airflow.password(user))
     page.get_by_role("button", name="Sign in").click()
@@ -84,7 +96,7 @@ def log_in(page: Page, airflow: RunningAirflow, user: str) -> None:
 
 
 def show_graph(page: Page, run: Run) -> None:
-    page.goto(run.url)
+    open_page(page, run.url)
     page.get_by_role("button", name=re.compile("Show Graph")).click()
     page.get_by_role("button", name="Expand all task groups").click()
 
@@ -127,13 +139,13 @@ def test_clicking_approve_lets_the_release_into_production(
     log_in(page, airflow, "bob")
     link = parked.links("production.approve")["Approval"]
     assert link is not None
-    page.goto(link)
+    open_page(page, link)
     expect(page.get_by_text("unit: 1 passed of 1")).to_be_visible()
     page.locator("form input, input[name*=reason], textarea").last.fill("seen on staging")
     page.get_by_role("button", name="Approve", exact=True).click()
 
     parked.wait_for_task("production.deploy", ("running", "success"), timeout=60)
-    page.goto(f"{parked.url}/tasks/production.deploy")
+    open_page(page, f"{parked.url}/tasks/production.deploy")
     expect(page.get_by_test_id("header-card").get_by_text("DeployOperator")).to_be_visible()
     parked.wait_for("success")
     decision = parked.xcom("production.approve")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -196,8 +197,8 @@ def test_a_kubeconfig_that_is_not_one_is_named(monkeypatch: pytest.MonkeyPatch, 
 def test_secrets_of_a_connection_are_in_no_error_and_in_no_log(connect: Connect, nowhere: None) -> None:
     from airflow.sdk.log import redact
 
-    # Nothing that another test has masked a part of.
-    secrets = ["t0ken-of-ada", "passw0rd-of-ada", "k3y-of-ada", "v4lue-of-exec"]
+    # None begins as one that another test has masked.
+    secrets = [f"{uuid4().hex}-{what}" for what in ("token", "password", "key", "value")]
     user = {
         "token": secrets[0],
         "password": secrets[1],
