@@ -76,7 +76,7 @@ def parked(airflow: RunningAirflow, tmp_path: Path) -> Iterator[Run]:
 
 
 def open_page(page: Page, url: str) -> None:
-    """Go there. The browser gives up when a network comes or goes, such as that of another test's containers."""
+    """Go there. The browser gives up when a network comes or goes, such as one of another test."""
     for _ in range(5):
         try:
             page.goto(url)
