@@ -67,7 +67,7 @@ def need_front_image(engine: Any) -> None:
 
 def remove_all(engine: Any, service: str, repository: str) -> None:
     """Remove containers, network, volume and images of a service that a Docker target ran."""
-    from docker.errors import NotFound
+    from docker.errors import APIError, NotFound
 
     named = {"filters": {"name": f"cd.{service}."}}
     for container in engine.containers.list(all=True, ignore_removed=True, **named):
@@ -78,7 +78,8 @@ def remove_all(engine: Any, service: str, repository: str) -> None:
     for volume in engine.volumes.list(**named):
         volume.remove()
     for image in engine.images.list(repository):
-        engine.images.remove(image.id, force=True)
+        with suppress(APIError):  # another one was built on it
+            engine.images.remove(image.id, force=True)
 
 
 def left_of(engine: Any, job: str) -> set[str]:

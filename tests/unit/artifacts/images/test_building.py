@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.engine import remove_later
 from tests.support.images import Registry
 
 from airflow_cd.artifacts.images.building import build_image, push_image, tag_of
@@ -24,8 +25,7 @@ from airflow_cd.model.package import Image
 def image(engine: Any, registry: Registry) -> Iterator[Image]:
     one = Image(repository=f"{registry.address}/test/{uuid.uuid4().hex[:12]}")
     yield one
-    for built in engine.images.list(one.repository):
-        engine.images.remove(built.id, force=True)
+    remove_later(one.repository)
 
 
 def tree_of(folder: Path, text: str) -> Path:

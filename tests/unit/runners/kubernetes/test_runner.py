@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -273,11 +273,12 @@ def test_a_command_whose_pod_was_lost_is_run_again(
 def test_a_pod_that_somebody_deletes_is_no_failing_command(
     run: Run, namespace: str, cluster_client: Any
 ) -> None:
-    from kubernetes.client import CoreV1Api
+    from kubernetes.client import ApiException, CoreV1Api
 
     def delete(line: str) -> None:
-        (pod,) = pods(cluster_client, namespace)
-        CoreV1Api(cluster_client).delete_namespaced_pod(pod.metadata.name, namespace)
+        for pod in pods(cluster_client, namespace):
+            with suppress(ApiException):  # it is on its way out
+                CoreV1Api(cluster_client).delete_namespaced_pod(pod.metadata.name, namespace)
 
     with pytest.raises(RunnerError, match="pod"):
         run(HELD, on_line=delete)

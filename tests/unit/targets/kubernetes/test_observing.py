@@ -121,7 +121,7 @@ def seen_when(
     name: str,
     wanted: Callable[[Seen], object],
     kind: str = "Deployment",
-    timeout: float = 120,
+    timeout: float = 300,
 ) -> Seen:
     """Return what is seen as soon as it is as wanted."""
     last: list[Seen] = []
@@ -313,6 +313,6 @@ def test_whoever_may_not_read_events_and_logs_is_told_less(broken_ones: Cluster,
             except AccessDeniedError:  # roles take a moment
                 return False
 
-        wait_until(allowed, "a role that is in force", timeout=120)
+        wait_until(allowed, "a role that is in force", timeout=300)
         _, text = broken(cluster, "logged")
     assert "ended with exit code 3" in text and "pods/log" in text
