@@ -162,9 +162,10 @@ def _objects_of(service: Service) -> str | None:
 
     It is a label of the image: what is defined anew for the same commit (more replicas, another variable)
     is then another release, with a digest of its own, that goes through the strategy and can be left again.
+    What is not said there is not part of it: a key that a later version knows changes no release.
     """
     defined = {
-        environment.name: target.model_dump(mode="json", include={"app", "manifests"})
+        environment.name: target.model_dump(mode="json", include={"app", "manifests"}, exclude_defaults=True)
         for environment in service.environments
         if (target := environment.target.kubernetes) is not None
     }

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from airflow_cd.targets.record import Outcome, Record
 
 
+# Why a rollout is aborted whose deployment is not there any more; it tells such an abort from others.
+_ABANDONED = "its deployment failed, or was marked as failed"
+
+
 class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
     """
     The teardown of ``deploy``: skips itself when the release is healthy, else rolls back and verifies.
@@ -75,20 +79,37 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
         reason = self._reason(context)
         target = self._open_target()
         record = target.record()
-        rollout = record.rollout
-        if rollout is not None and rollout.kind == "deploy" and rollout.candidate.actor == actor_of(context):
-            bad = rollout.candidate.release.digest
-            reason = "its deployment failed, or was marked as failed"
-        else:
-            bad = self._bad_digest(context, record)
+        if token := _left_behind(record, actor_of(context)):
+            return self._aborted(context, target, token)
+        bad = self._bad_digest(context, record)
         self.log.warning("%s: rolling back %s", reason, bad)
         return self._restore(context, target, bad=bad, reason=reason)
+
+    def _aborted(self, context: Context, target: ProgressiveTarget, token: str) -> dict[str, Any]:
+        """Abort the rollout of this token and no other; what is aborted already is verified and told."""
+        from airflow_cd.targets.record import outcome_of
+
+        self.log.warning("%s: aborting it", _ABANDONED)
+        record = target.abort(actor=actor_of(context), reason=_ABANDONED, token=token)
+        if outcome_of(record, token).state == "under way":
+            record = self._see_through(record, target, kind="deploy")
+        return self._over(context, target, record, outcome_of(record, token), kind="deploy")
 
     def _over(
         self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
     ) -> dict[str, Any]:
-        """End with the rollout, and tell of an abort: ``deploy`` is not there any more to do so."""
-        if outcome.state == "aborted" and more["kind"] == "deploy":
+        """
+        End with the rollout.
+
+        :raises AirflowSkipException: somebody else's took the place of the one to abort
+        """
+        if more["kind"] == "deploy":
+            if outcome.state == "replaced":
+                raise AirflowSkipException(f"{outcome.reason}: this run has nothing to roll back there")
+            if outcome.state == "promoted":  # it arrived before it could be aborted
+                bad = self._bad_digest(context, record)
+                return self._restore(context, target, bad=bad, reason=_ABANDONED)
+            # ``deploy`` is not there any more to do so.
             self._tell_of_abort(context, record)
         return super()._over(context, target, record, outcome, **more)
 
@@ -116,3 +137,14 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
                 f"{self.environment} does not run {release.digest}: nothing to roll back"
             )
         return release.digest
+
+
+def _left_behind(record: Record, actor: str) -> str | None:
+    """Return the token of the rollout that a deployment left behind, also when it was aborted for that."""
+    rollout, aborted = record.rollout, record.aborted
+    if rollout is not None:
+        own = rollout.kind == "deploy" and rollout.candidate.actor == actor
+        return rollout.token if own else None
+    # Found again after a killed worker: the abort is done, but not verified and perhaps not told.
+    own = aborted is not None and aborted.actor == actor and aborted.reason == _ABANDONED
+    return aborted.token if aborted is not None and own else None

@@ -40,7 +40,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, bool]]:
 
 
 @given(tree=TREE, umask=st.sampled_from([0o000, 0o022, 0o027, 0o077]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_order_times_and_umask_do_not_matter(
     tree: dict[str, tuple[bytes, bool]], umask: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -80,7 +80,7 @@ TREE = st.lists(
 
 
 @given(members=TREE)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_chain_of_links_leads_outside(
     members: list[Member], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -152,7 +152,7 @@ def test_a_services_file_makes_trains(tmp_path: Path) -> None:
     assert list(nightly.task_group.topological_sort())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     edges=st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=12),
     most=st.integers(1, 4),

@@ -57,7 +57,7 @@ def test_the_opening_is_after_everything_that_closes() -> None:
     st.integers(0, 20),
     st.integers(0, 1439),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_frozen_while_the_calendar_on_the_wall_says_so(
     zone: str, start: date, days: int, minute: int
 ) -> None:

@@ -88,7 +88,7 @@ def test_a_start_that_comes_twice_happens_once() -> None:
     st.integers(0, 59),
     st.integers(1, 23),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_once_a_day_and_for_its_duration_whatever_the_clocks_do(
     zone: str, moment: datetime, hour: int, minute: int, hours: int
 ) -> None:

@@ -71,7 +71,7 @@ def test_the_clocks_jump_where_these_tests_say(zone: str, jump: datetime) -> Non
     st.sampled_from(["allow", "deny"]),
     st.integers(-300, 300),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_as_the_clock_on_the_wall_says(
     change: tuple[str, datetime], minute: str, hour: str, lasts: int, kind: str, offset: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_as_the_clock_on_the_wall_says(
 
 
 @given(st.sampled_from(CHANGES), st.integers(-600, 600))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_denied_every_hour_is_denied_in_the_hour_that_comes_twice(
     change: tuple[str, datetime], offset: int
 ) -> None:

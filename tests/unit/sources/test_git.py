@@ -273,7 +273,7 @@ def _raw_commit(tree: bytes, seconds: bytes, message: bytes) -> bytes:
     return b"\n".join([*lines, b"", message + b"\n"])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(parents=st.lists(st.sets(st.integers(0, 6), min_size=1, max_size=2), min_size=2, max_size=6))
 def test_ancestors_of_many_are_those_of_each(parents: list[set[int]]) -> None:
     """Whatever the history looks like, with merges and several beginnings."""

@@ -135,7 +135,6 @@ class TestDeployments(Deployments.TestCase):  # type: ignore[name-defined, misc]
     settings = settings(
         max_examples=6,
         stateful_step_count=25,
-        deadline=None,
         # Each step takes a third of a second: a failure is not made smaller, it prints all its steps.
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=list(HealthCheck),

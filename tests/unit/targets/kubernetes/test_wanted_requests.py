@@ -146,7 +146,6 @@ class Environment:
 # Drawn by the generator alone: hypothesis prefers what is small, and most of this is about what is not.
 @settings(
     max_examples=120,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[HypothesisPhase.generate],
 )
