@@ -13,6 +13,7 @@ from tests.support.images import Registry
 from tests.support.places import KubernetesPlace
 
 from airflow_cd.hooks import notifications
+from airflow_cd.model.progress import Phase
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Service
 from airflow_cd.operators.rollback import RollbackOperator
@@ -123,4 +124,5 @@ def test_one_that_comes_in_between_is_left_alone(
     with pytest.raises(AirflowSkipException, match="took its place"):
         rollback(place, "run-1")
     rollout = place.target.record().rollout
-    assert (rollout and rollout.token, told) == (theirs[0], [])
+    assert rollout is not None and rollout.progress.phase is Phase.SETTING
+    assert (rollout.token, told) == (theirs[0], [])
