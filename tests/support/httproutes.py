@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,11 @@ def _need_custom_resources(client: Any) -> None:
 
     The JSON library of Kubernetes before 1.23 goes through maps by Go's insides of its time. Built with a Go
     that came later, it corrupts memory, and any custom resource makes it do so. Releases of Kubernetes were
-    built with the Go of their time; what a distribution builds anew is not.
+    built with the Go of their time; what a distribution builds anew is not, unless it is given a
+    github.com/modern-go/reflect2 of 1.0.2 or later. Who has one says so: ``CD_TEST_CUSTOM_RESOURCES=1``.
     """
+    if os.environ.get("CD_TEST_CUSTOM_RESOURCES"):
+        return
     from kubernetes.client import VersionApi
 
     found = VersionApi(client).get_code()

@@ -101,6 +101,11 @@ class StrategyChoice(Frozen):
         return self
 
     @property
+    def route(self) -> str | None:
+        """Return the name of the HTTPRoute that shares requests out, if one does."""
+        return self.canary.route if self.canary is not None else None
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """Return what is done before the new release gets all requests."""
         if self.canary is not None:

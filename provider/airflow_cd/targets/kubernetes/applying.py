@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, is_borrowed, reference_of
 from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
 
@@ -34,9 +35,20 @@ class Applier:
         self._cluster, self._scaling, self._labels = cluster, scaling, labels
 
     def put(self, plan: Wanted, *, take: bool) -> Inventory:
-        """Apply one stage of a plan, and return what that were."""
+        """
+        Apply one stage of a plan, and return what of it is ours.
+
+        :raises DeployConflictError: what is somebody else's was changed since it was looked at
+        """
         self._leave_numbers(plan)
-        return tuple(reference_of(one) for one in self._cluster.apply(plan.objects, take=take))
+        applied: list[Reference] = []
+        for borrowed, some in groupby(plan.objects, is_borrowed):
+            if not borrowed:
+                applied += map(reference_of, self._cluster.apply(list(some), take=take))
+                continue
+            for one in some:
+                self._cluster.merge(reference_of(one), one)
+        return tuple(applied)
 
     def remove(self, plan: Wanted, inventory: Inventory) -> Inventory:
         """Delete what a plan says, as far as it was applied, and return what is left of the inventory."""
@@ -73,8 +85,8 @@ class Applier:
 
 
 def planned(plan: Wanted) -> Inventory:
-    """Return what a stage of a plan is about to apply."""
-    return tuple(reference_of(one) for one in plan.objects)
+    """Return what of ours a stage of a plan is about to apply."""
+    return tuple(reference_of(one) for one in plan.objects if not is_borrowed(one))
 
 
 def adopting(objects: Sequence[Mapping[str, Any]], keys: Collection[tuple[str, str, str]]) -> list[Any]:

@@ -70,8 +70,7 @@ class Change:
     @property
     def route(self) -> str | None:
         """Return the name of the HTTPRoute that shares requests out."""
-        strategy = self.strategy
-        return strategy.canary.route if strategy is not None and strategy.canary is not None else None
+        return self.strategy.route if self.strategy is not None else None
 
     @property
     def by_number(self) -> bool:

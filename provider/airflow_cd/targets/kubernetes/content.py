@@ -10,7 +10,7 @@ from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.defaults import with_protocols
-from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, is_borrowed, reference_of
 from airflow_cd.targets.kubernetes.records import Records
 from airflow_cd.targets.kubernetes.wanted import Side
 
@@ -126,7 +126,7 @@ class Content:
         for obj in objects:
             reference = reference_of(obj)
             live = self._cluster.get(reference.api_version, reference.kind, reference.name)
-            if live is None:
+            if live is None or is_borrowed(obj):
                 continue
             had = live["metadata"].get("labels") or {}
             owner = {name: had[name] for name in labels if name in had}

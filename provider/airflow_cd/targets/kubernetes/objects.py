@@ -36,6 +36,16 @@ class Reference(Frozen):
         return f"{self.kind}/{self.name}"
 
 
+def is_borrowed(obj: Mapping[str, Any]) -> bool:
+    """
+    Return whether an object is somebody else's, of which something is changed for a while.
+
+    It is not deployed, hence without labels of ours; it is as it was read from the cluster, and what is
+    deployed never is.
+    """
+    return "resourceVersion" in obj["metadata"]
+
+
 def group_of(api_version: str) -> str:
     """Return the group of an ``apiVersion``; that of ``v1`` has no name."""
     return api_version.rpartition("/")[0]

@@ -13,6 +13,7 @@ from airflow_cd.targets.kubernetes.workload import Object, name_of
 
 GROUP = "gateway.networking.k8s.io"
 _VERSIONS = ("v1", "v1beta1")
+_WHICH = ("name", "namespace", "resourceVersion")
 _Refs = list[dict[str, Any]]
 
 
@@ -20,7 +21,7 @@ def find_route(objects: Sequence[Object], name: str, live: Object | None = None)
     """
     Return the HTTPRoute of this name: that of the manifests, else what is to be applied of the live one.
 
-    Of a live one that is nothing but its rules: everything else is somebody else's.
+    Of a live one that is nothing but its rules, as of this version: everything else is somebody else's.
 
     :param live: as the cluster has it, where the manifests have none
     :raises ManifestError: there is none, or of a version that is not known
@@ -33,7 +34,7 @@ def find_route(objects: Sequence[Object], name: str, live: Object | None = None)
             f"there is no HTTPRoute {name!r}, neither in the manifests nor in the namespace. Correct "
             "`route:`, or leave it out to share requests out by the number of instances."
         )
-    metadata = {key: live["metadata"][key] for key in ("name", "namespace") if key in live["metadata"]}
+    metadata = {key: live["metadata"][key] for key in _WHICH if key in live["metadata"]}
     rules = deepcopy((live.get("spec") or {}).get("rules") or [])
     return _known(
         {

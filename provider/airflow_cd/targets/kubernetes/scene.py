@@ -87,7 +87,7 @@ class Scene:
     @staticmethod
     def route_of(cluster: Cluster, strategy: StrategyChoice | None) -> dict[str, Any] | None:
         """Return the live HTTPRoute that a strategy names, if it names one that is there."""
-        name = strategy.canary.route if strategy is not None and strategy.canary is not None else None
+        name = strategy.route if strategy is not None else None
         if name is None:
             return None
         for api_version in _ROUTES:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_cd.exceptions import ManifestError
+from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
 from airflow_cd.model.progress import Observation, Phase
 from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.address import url_of
@@ -17,12 +17,13 @@ from airflow_cd.targets.kubernetes.applying import Applier, Inventory, adopting,
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.content import Content, Objects
 from airflow_cd.targets.kubernetes.lease import Lease
+from airflow_cd.targets.kubernetes.objects import is_borrowed
 from airflow_cd.targets.kubernetes.observing import Seen, observe
 from airflow_cd.targets.kubernetes.records import Records, Stored
 from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER
 from airflow_cd.targets.kubernetes.scene import Scene
 from airflow_cd.targets.kubernetes.slots import COLOURS, Side, place_of, slot_name
-from airflow_cd.targets.kubernetes.wanted import Wanted, settled
+from airflow_cd.targets.kubernetes.wanted import Wanted, check_route, settled
 from airflow_cd.targets.kubernetes.watching import watching
 from airflow_cd.targets.kubernetes.workload import (
     WORKLOADS,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from airflow_cd.targets.base import Access, Changes
 
 log = logging.getLogger(__name__)
+
+_TRIES = 10
 
 
 class KubernetesTarget(SteppedTarget[Stored]):
@@ -141,7 +144,9 @@ class KubernetesTarget(SteppedTarget[Stored]):
     def _planned(self, record: Record, release: Release, objects: Objects) -> Wanted:
         """Return what is to be there when a release runs that is not deployed yet."""
         side = Side(objects, self._place(record), release.digest, release.version, 0)
-        return settled(self._settings, self._chosen, side, None, scaled_down=True)
+        route = Scene.route_of(self._cluster, self._chosen)
+        check_route(self._settings, self._chosen, side, route)
+        return settled(self._settings, self._chosen, side, None, scaled_down=True, route=route)
 
     def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
         """Let the cluster check everything, and keep it there, before anything that runs is touched."""
@@ -220,8 +225,9 @@ class KubernetesTarget(SteppedTarget[Stored]):
 
     def _observe(self, stored: Stored) -> Observation:
         scene = self._scene(stored)
-        _, stage = scene.reached()
-        plan, last = scene.plan, stage.then is None
+        number, stage = scene.reached()
+        # A stage that can be applied by now, and was not a moment ago, is still to be applied.
+        plan, last = scene.plan, stage.then is None and self._applied == (scene.key, number)
         if scene.rollout.progress.phase is Phase.ABORTING:
             seen = observe(self._cluster, plan.last.stable)
             trouble = _trouble(seen)
@@ -246,7 +252,7 @@ class KubernetesTarget(SteppedTarget[Stored]):
         else:
             plan = self._settled(record).last
             stored = self._foreseen(stored, plan)
-            applied = self._applier.put(plan, take=take)
+            plan, applied = self._put_settled(record, take)
             inventory = self._applier.remove(plan, merged(stored.inventory, applied))
             if self._settings.prune:
                 self._applier.prune(inventory, applied)
@@ -254,6 +260,14 @@ class KubernetesTarget(SteppedTarget[Stored]):
         kept = [*([record.current] if record.current else []), *record.previous]
         self._records.forget_objects({one.release.digest for one in kept})
         return self._records.write(record, inventory, stored.version)
+
+    def _put_settled(self, record: Record, take: bool) -> tuple[Wanted, Inventory]:
+        """Apply what is to be there; a route of somebody else's may change between the look and that."""
+        for _ in range(_TRIES):
+            with suppress(DeployConflictError):
+                plan = self._settled(record).last
+                return plan, self._applier.put(plan, take=take)
+        raise TargetError(f"{self._cluster.where}: the HTTPRoute changes too often to be given back")
 
     def _settled(self, record: Record) -> Wanted:
         """Return what is to be there when nothing is on its way in."""
@@ -279,7 +293,8 @@ class KubernetesTarget(SteppedTarget[Stored]):
         return Scene(self._cluster, self._content, self._settings, stored.record)
 
     def _differences(self, plan: Wanted, *, take: bool) -> list[Difference]:
-        found = self._cluster.diff(plan.last.objects, take=take)
+        own = [one for one in plan.last.objects if not is_borrowed(one)]
+        found = self._cluster.diff(own, take=take)
         return [Difference(one.reference.described, one.text) for one in found]
 
     def _service_of(self, side: Side) -> str | None:

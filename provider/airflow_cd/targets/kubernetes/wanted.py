@@ -11,11 +11,12 @@ from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.change import Change
+from airflow_cd.targets.kubernetes.change import Change, Objects
+from airflow_cd.targets.kubernetes.objects import is_borrowed
 from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping
 from airflow_cd.targets.kubernetes.placed import Placed, check, made_by, placed
-from airflow_cd.targets.kubernetes.route import find_route, without
-from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, by_key, key_of, place_of, slot_name
+from airflow_cd.targets.kubernetes.route import find_route, weighted, without
+from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, by_key, place_of, slot_name
 from airflow_cd.targets.kubernetes.stages import Stage, Wanted, chained
 from airflow_cd.targets.kubernetes.workload import Object, name_of
 
@@ -45,7 +46,8 @@ def wanted(
         say. Not how many it has now: the strategy itself changes that.
     :param occupied: whether the canary's slot still runs another release than the candidate
     :param serving: how many instances of the stable workload are ready now; ``None`` when that is not known
-    :param route: the live HTTPRoute that the strategy names, where it is not in the manifests
+    :param route: the live HTTPRoute that the strategy names; where it is not in the manifests, it is
+        somebody else's
     :raises ManifestError: the objects are not what the strategy can work with
     """
     steps = None if fast else strategy
@@ -99,12 +101,35 @@ def settled(
     place = current.place
     track = place if place != STABLE or old is not None else None
     objects = {**kept, **now.all(track)}
-    name = strategy.canary.route if strategy is not None and strategy.canary is not None else None
-    if name is not None and now.service is not None:
-        found = find_route(list(objects.values()), name, route)
-        objects[key_of(found)] = without(found, name_of(now.service), slot_name(now.service, CANARY))
+    if strategy is not None and strategy.route is not None and now.service is not None:
+        objects.update(_unshared(objects, strategy.route, route, now.service))
     delete = [(_API[key[1]], *key[1:]) for key in made_by(now) if key not in objects]
     return chained([Stage(objects)], candidate=now.workloads, delete=delete)
+
+
+def check_route(
+    settings: KubernetesTarget, strategy: StrategyChoice | None, candidate: Side, route: Object | None
+) -> None:
+    """
+    Make sure that requests can be shared out between the candidate and what comes after it.
+
+    :param route: as for :func:`wanted`
+    :raises ManifestError: there is no such HTTPRoute, or it does not refer to the Service
+    """
+    service = placed(settings, strategy, candidate).service
+    if strategy is not None and strategy.route is not None and service is not None:
+        found = find_route(candidate.objects, strategy.route, route)
+        weighted(found, name_of(service), slot_name(service, CANARY), 0)
+
+
+def _unshared(objects: Objects, name: str, live: Object | None, service: Object) -> Objects:
+    """Return the route without the canary; somebody else's only where there is something to be taken out."""
+    try:
+        found = find_route(list(objects.values()), name, live)
+    except ManifestError:  # somebody removed theirs
+        return {}
+    alone = without(found, name_of(service), slot_name(service, CANARY))
+    return {} if is_borrowed(found) and alone == found else by_key([alone])
 
 
 _API = {"Service": "v1", "ConfigMap": "v1", "Deployment": "apps/v1"}

@@ -90,11 +90,11 @@ def test_the_route_is_that_of_the_manifests_in_either_version(version: str) -> N
 
 def test_of_a_live_route_nothing_but_the_rules_is_ours() -> None:
     live = http_route()
-    live["metadata"] |= {"namespace": "shop", "uid": "u", "managedFields": []}
+    live["metadata"] |= {"namespace": "shop", "uid": "u", "resourceVersion": "7", "managedFields": []}
     assert find_route([], "web", live) == {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": {"name": "web", "namespace": "shop"},
+        "metadata": {"name": "web", "namespace": "shop", "resourceVersion": "7"},
         "spec": {"rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
     }
 

@@ -1,19 +1,25 @@
-"""What only a Kubernetes target does: manifests, edits by hand, roles, routes, colours and drift."""
+"""What only a Kubernetes target does: manifests, edits by hand, roles, colours and drift."""
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from demo.waiting import wait_until
-from tests.support.cluster import deployer, kubeconfig_of
 from tests.support.images import Registry
 from tests.support.places import BROKEN, KubernetesPlace
+from tests.support.rollouts_on_cluster import (
+    as_deployer,
+    begun,
+    live,
+    packaged,
+    target_of,
+    until,
+    until_served,
+)
 
 from airflow_cd.exceptions import (
     AccessDeniedError,
@@ -23,11 +29,8 @@ from airflow_cd.exceptions import (
     NotReadyError,
 )
 from airflow_cd.model.progress import Answer, Phase
-from airflow_cd.model.release import Release
-from airflow_cd.targets.base import Access, DeclarativeTarget
-from airflow_cd.targets.kubernetes.app import objects_of_app
+from airflow_cd.targets.base import DeclarativeTarget
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
-from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
 
@@ -42,66 +45,6 @@ def place(tmp_path: Path, engine: Any, registry: Registry, namespace: str) -> It
 def target(place: KubernetesPlace) -> DeclarativeTarget:
     assert isinstance(place.target, DeclarativeTarget)
     return place.target
-
-
-def target_of(place: KubernetesPlace) -> DeclarativeTarget:
-    assert isinstance(place.target, DeclarativeTarget)
-    return place.target
-
-
-def begun(place: KubernetesPlace, release: Release) -> Record:
-    record = place.target.record()
-    over = record.rollout.token if record.rollout else None
-    target = target_of(place)
-    return target.begin(release, place.store, expected=record.generation, over=over, actor="test")
-
-
-def until(place: KubernetesPlace, phase: Phase, answer: Answer | None = None) -> Record:
-    """Advance a rollout until it is in this phase, or over."""
-
-    def advanced() -> Record | None:
-        record = place.target.record()
-        if record.rollout is None or record.rollout.progress.phase is phase:
-            return record
-        target_of(place).advance(record.rollout.token, answer=answer)
-        return None
-
-    return wait_until(advanced, f"the rollout is {phase.value}", timeout=90)
-
-
-def until_served(place: KubernetesPlace, text: str) -> None:
-    """Wait until the service answers this: nodes hear of a Service that changed a moment later."""
-
-    def is_served() -> bool:
-        try:
-            return place.served() == text
-        except httpx.HTTPError:
-            return False
-
-    wait_until(is_served, f"{text} is served", timeout=15)
-
-
-def live(client: Any, place: KubernetesPlace, kind: str, name: str) -> Any:
-    from kubernetes import client as kubernetes
-    from kubernetes.client import ApiException
-
-    api = kubernetes.AppsV1Api(client) if kind == "deployment" else kubernetes.CoreV1Api(client)
-    try:
-        return getattr(api, f"read_namespaced_{kind}")(name, place.namespace)
-    except ApiException as error:
-        assert error.status == 404
-        return None
-
-
-def packaged(place: KubernetesPlace, text: str, *more: dict[str, Any], replicas: int = 1) -> Release:
-    """Return a release with manifests: what ``app`` would be, and more objects."""
-    from airflow_cd.model.kubernetes import App
-
-    release = place.release(text)
-    app = App.model_validate({"ready": "/", "stop_after": "1s", "grace": "1s", "replicas": replicas})
-    objects = objects_of_app(app, service=place.service, environment="production", release=release)
-    digest = place.store.put_bytes(json.dumps([*objects, *more], sort_keys=True).encode())
-    return release.model_copy(update={"manifests": {"production": digest}})
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -222,26 +165,6 @@ def test_objects_of_another_environment_are_not_taken(
     assert place.served() == "one"
 
 
-def as_deployer(
-    place: KubernetesPlace, client: Any, rules: list[dict[str, Any]], folder: Path
-) -> KubernetesPlace:
-    """Let the place use the cluster as somebody who may do this, and nothing else."""
-    from kubernetes.config import new_client_from_config_dict
-
-    token = deployer(client, place.namespace, rules)
-    config = kubeconfig_of(client, {"token": token})
-    access = place.access()
-    mine = Access(
-        access.data_dir,
-        access.unpack,
-        access.docker_client,
-        access.secret,
-        lambda conn_id, context: new_client_from_config_dict(config),
-    )
-    place.target = open_target(place.service, place.environment, mine)
-    return place
-
-
 def test_the_documented_rights_are_enough(
     place: KubernetesPlace, cluster_client: Any, tmp_path: Path
 ) -> None:
@@ -309,38 +232,28 @@ def test_a_canary_has_its_share_of_the_instances_and_an_abort_gives_all_back(
     assert place.served() == "one"
 
 
-def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any, http_routes: None) -> None:
-    place.strategy = {"canary": {"route": "web", "steps": [{"weight": 7}, {"pause": "approval"}]}}
-    place.reopen(manifests="k8s", app=None)
-    place.deploy(packaged(place, "one", _route(place.service)))
-    assert _weights(cluster_client, place) == {place.service: None}
-    begun(place, packaged(place, "two", _route(place.service)))
-    until(place, Phase.ASKING)
-    canary = f"{place.service}-canary"
-    assert _weights(cluster_client, place) == {place.service: 93, canary: 7}
-    tracks = [live(cluster_client, place, "service", name).spec.selector for name in (place.service, canary)]
-    assert [one["airflow-cd/track"] for one in tracks] == ["stable", "canary"]
-    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
-    assert _weights(cluster_client, place) == {place.service: None}
-    assert place.served() == "two"
-
-
-def _route(service: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": "web"},
-        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": service, "port": 80}]}]},
-    }
-
-
-def _weights(client: Any, place: KubernetesPlace) -> dict[str, int | None]:
-    from kubernetes import client as kubernetes
-
-    found = kubernetes.CustomObjectsApi(client).get_namespaced_custom_object(
-        "gateway.networking.k8s.io", "v1", place.namespace, "httproutes", "web"
+def test_a_canary_that_gets_ready_between_two_looks_gets_its_share_first(
+    place: KubernetesPlace, cluster_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.strategy = {"canary": {"steps": [{"weight": 50}, {"pause": "approval"}]}}
+    place.reopen(app={"ready": "/", "replicas": 2, "stop_after": "1s", "grace": "1s"})
+    place.deploy(place.release("one"))
+    begun(place, place.release("two"))
+    stable, canary = place.service, f"{place.service}-canary"
+    wait_until(
+        lambda: live(cluster_client, place, "deployment", canary).status.ready_replicas,
+        "it is ready",
+        timeout=60,
     )
-    return {ref["name"]: ref.get("weight") for ref in found["spec"]["rules"][0]["backendRefs"]}
+    rollout = place.target.record().rollout
+    assert rollout is not None
+    with monkeypatch.context() as patched:
+        # As it was before: nothing of the next stage could be applied.
+        patched.setattr(type(place.target), "_continue", lambda self, stored: stored)
+        after = target_of(place).advance(rollout.token).rollout
+    assert after is not None and after.progress.phase is Phase.SETTING
+    until(place, Phase.ASKING)
+    assert live(cluster_client, place, "deployment", stable).spec.replicas == 1
 
 
 def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
