@@ -34,7 +34,8 @@ from airflow_cd.triggers.rollout import RolloutTrigger
 from benchmarks.report import Result, report
 
 LIMIT = 1.2
-ROUNDS = 5
+# A pod takes from one to three seconds, whoever made it.
+ROUNDS = 15
 INTERVAL = 1.0
 # One interval, and so much for taking notice and for the cluster to act.
 ACTING_SECONDS = 2.0

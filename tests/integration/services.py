@@ -208,6 +208,8 @@ class TestService:
             explain=lambda: str(api.import_errors()),
         )
         self.airflow.api.unpause(self.dag_id)
+        # Watchers of a DAG that was paused start when its file is parsed.
+        dag_file.touch()
 
     def _write_file(self, *more: dict[str, Any]) -> None:
         content = yaml.safe_dump({"services": [self.definition, *more]})

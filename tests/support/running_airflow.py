@@ -16,8 +16,9 @@ from airflow_cd.targets.local.target import root_of, shutdown
 Run.look_every = 0.4
 Run.patience = 3.0
 _SETTINGS = {
-    # Files that the tests change are parsed at once: they touch the DAG file.
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+    # Files that the tests change are parsed at once: they touch the DAG file. For others there is no hurry,
+    # and parsing takes from the cores that the tests beside it need.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "15",
     # A look round takes the scheduler and its database some 40 ms: at 0.1 s that is a third of a core for an
     # Airflow that waits, which the tests beside it can use.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
