@@ -82,7 +82,8 @@ def open_page(page: Page, url: str) -> None:
             page.goto(url)
             return
         except Error as error:
-            if "ERR_NETWORK_CHANGED" not in str(error):
+            # The page that says so may come late, and interrupt the next one.
+            if not any(sign in str(error) for sign in ("ERR_NETWORK_CHANGED", "chrome-error://")):
                 raise
     page.goto(url)
 

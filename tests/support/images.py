@@ -15,6 +15,7 @@ import httpx
 import pytest
 from demo.ports import any_free
 from demo.waiting import wait_until
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 from tests.support.engine import PYTHON
 from tests.support.requirements import require
 
@@ -91,11 +92,22 @@ def built(engine: Any, repository: str, tag: str, code: str, dockerfile: str = D
     # Another image than any other test's: what one removes, another may be building on.
     own = f"{code}\n# {repository}\n"
     context = tar_of({"Dockerfile": dockerfile.encode(), "app.py": own.encode()})
-    engine.images.build(fileobj=context, custom_context=True, tag=f"{repository}:{tag}", rm=True)
+    _build(engine, context, f"{repository}:{tag}")
     digests = [event["aux"]["Digest"] for event in _pushed(engine, repository, tag) if "aux" in event]
     # What the builder keeps is not what a target keeps.
     engine.images.remove(f"{repository}:{tag}")
     return str(digests[-1])
+
+
+@retry(
+    # An engine that removes images for one test may remove what it is building on for another.
+    retry=retry_if_exception_message(match="unable to find image"),
+    stop=stop_after_attempt(5),
+    reraise=True,
+)
+def _build(engine: Any, context: io.BytesIO, name: str) -> None:
+    context.seek(0)
+    engine.images.build(fileobj=context, custom_context=True, tag=name, rm=True)
 
 
 def tar_of(files: dict[str, bytes]) -> io.BytesIO:
