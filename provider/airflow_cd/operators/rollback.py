@@ -146,5 +146,6 @@ def _left_behind(record: Record, actor: str) -> str | None:
         own = rollout.kind == "deploy" and rollout.candidate.actor == actor
         return rollout.token if own else None
     # Found again after a killed worker: the abort is done, but not verified and perhaps not told.
-    own = aborted is not None and aborted.actor == actor and aborted.reason == _ABANDONED
-    return aborted.token if aborted is not None and own else None
+    if aborted is not None and (aborted.actor, aborted.reason) == (actor, _ABANDONED):
+        return aborted.token
+    return None

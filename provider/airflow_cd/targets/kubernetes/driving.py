@@ -141,9 +141,7 @@ class Driving(SteppedTarget[Stored]):
             self._applier.prune(stored.inventory)
             inventory: Inventory = ()
         else:
-            plan = self._settled(record).last
-            stored = self._foreseen(stored, plan)
-            plan, applied = self._put_settled(record, take)
+            stored, plan, applied = self._put_settled(stored, take)
             inventory = self._applier.remove(plan, merged(stored.inventory, applied))
             if self._settings.prune:
                 self._applier.prune(inventory, applied)
@@ -152,12 +150,13 @@ class Driving(SteppedTarget[Stored]):
         self._records.forget_objects({one.release.digest for one in kept})
         return self._records.write(record, inventory, stored.version)
 
-    def _put_settled(self, record: Record, take: bool) -> tuple[Wanted, Inventory]:
+    def _put_settled(self, stored: Stored, take: bool) -> tuple[Stored, Wanted, Inventory]:
         """Apply what is to be there; a route of somebody else's may change between the look and that."""
         for _ in range(_TRIES):
+            plan = self._settled(stored.record).last
+            stored = self._foreseen(stored, plan)
             with suppress(DeployConflictError):
-                plan = self._settled(record).last
-                return plan, self._applier.put(plan, take=take)
+                return stored, plan, self._applier.put(plan, take=take)
         raise TargetError(f"{self._cluster.where}: the HTTPRoute changes too often to be given back")
 
     def _settled(self, record: Record) -> Wanted:
