@@ -30,16 +30,21 @@ def in_the_middle_of_their_work(make: MakeService) -> None:
     shout = make("deployment", environments=ONE)
     shout.run().wait_for("success")
     shout.commit("second")
-    places = ["build", "test", "package.execute.begins", "production.health.execute.begins"]
-    *traps, health = [shout.trap(place) for place in places]
+    health = "production.health"
+    places = ["build", "test", "package.execute.begins", f"{health}.execute.begins", f"{health}.success"]
+    *traps, watching, judged = [shout.trap(place) for place in places]
     run = shout.run()
     for trap in traps:
         shout.kill_worker_in(trap, run)
     shout.kill_worker_starting("production", run)
     shout.kill_worker_draining("production", run)
-    shout.kill_worker_in(health, run)
+    shout.kill_worker_in(watching, run)
+    shout.kill_worker_in(judged, run)
     run.wait_for("success")
     shout.expect_one_deployment(run, "second", generation=2)
+    # The rollback was skipped before that last kill: a verdict that differs would come too late.
+    assert "A try of this task that was killed found it healthy" in run.log(health, 3)
+    assert run.states()["production.rollback"] == "skipped"
     assert [one.release.revision.subject for one in shout.record().previous] == ["say first"]
 
 

@@ -29,11 +29,13 @@ if os.path.exists(TRAP):
     open(TRAP).read()
 """
 
-# Holds every task before and after its operator's work, when that is known to nobody but the task.
+# Holds every task before and after its operator's work, when that is known to nobody but the task, and once
+# more when it told what it skips but not yet that it succeeded.
 _HELD_TASKS = """
 import os
 from datetime import timedelta
 from airflow.sdk import DAG
+from airflow.sdk.execution_time import task_runner
 
 def hold(place):
     if os.path.exists(path := f"{traps}/{{place}}"):
@@ -47,6 +49,12 @@ def held(name, run):
         finally:
             hold(f"{{task.task_id}}.{{name}}.ended")
     return call
+
+def held_success(context, ti, succeed=task_runner._handle_current_task_success):
+    hold(f"{{ti.task_id}}.success")
+    return succeed(context, ti)
+
+task_runner._handle_current_task_success = held_success
 
 for dag in [value for value in globals().values() if isinstance(value, DAG)]:
     for task in dag.tasks:
@@ -67,8 +75,8 @@ if os.path.exists(sys.argv[1]):
 class TrappedService(TestService):
     """
     A service with traps. Places are ``build`` and ``test`` (commands), ``app.<environment>`` (a process
-    before it listens), and ``<task_id>.<method>.begins`` or ``.ended`` with the methods ``execute`` and
-    ``resume_execution`` (after a deferral or an answer).
+    before it listens), ``<task_id>.<method>.begins`` or ``.ended`` with the methods ``execute`` and
+    ``resume_execution`` (after a deferral or an answer), and ``<task_id>.success``.
 
     :param environments: their names; the last one is production
     :param asks: whether every environment has an approval

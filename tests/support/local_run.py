@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -60,10 +60,14 @@ class LocalRun:
         self.run_id, self.started = "manual__1", datetime(2026, 1, 2, tzinfo=timezone.utc)
 
     def service(
-        self, signing: str | None = None, verify: list[str] | None = None, name: str = "hello"
+        self,
+        signing: str | None = None,
+        verify: list[str] | None = None,
+        name: str = "hello",
+        health: Sequence[dict[str, Any]] = (),
     ) -> Service:
         local = {"command": ["python", "src/app.py"], "port": self.port, "drain": "100ms"}
-        production: dict[str, Any] = {"name": "production", "target": {"local": local}}
+        production: dict[str, Any] = {"name": "production", "target": {"local": local}, "health": [*health]}
         if verify is not None:
             production["verify"] = {"conn_ids": verify}
         definition = {

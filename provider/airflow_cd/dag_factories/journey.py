@@ -138,6 +138,7 @@ class Journey:
             environment=member.production.name,
             deploy_task_id=deploy.task_id,
             release_task_id=board.task_id,
+            rollback_task_id=f"{BACK}.{member.name}",
             **common,
         )
         if approve is not None:

@@ -163,14 +163,20 @@ def _stage(
         last >> before
     common["approval_task_id"] = before.task_id if asks else None
     deploy = DeployOperator(task_id="deploy", **common)
-    health = HealthCheckSensor(task_id="health", deploy_task_id=deploy.task_id, **common)
+    is_production = environment is service.production
+    health = HealthCheckSensor(
+        task_id="health",
+        deploy_task_id=deploy.task_id,
+        rollback_task_id=f"{environment.name}.rollback" if is_production else None,
+        **common,
+    )
     del common["approval_task_id"]
     before >> deploy >> health
     if asks:
         dag.set_edge_info(before.task_id, deploy.task_id, {"label": "approved"})
     if environment.strategy is not None and environment.strategy.blue_green is not None:
         health >> _scale_down(common)
-    if environment is service.production:
+    if is_production:
         patient = {**common, "retries": ROLLBACK_RETRIES, "retry_delay": ROLLBACK_RETRY_DELAY}
         rollback = RollbackOperator(task_id="rollback", health_task_id=health.task_id, **patient)
         health >> rollback

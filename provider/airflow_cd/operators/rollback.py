@@ -29,7 +29,9 @@ _ABANDONED = "its deployment failed, or was marked as failed"
 
 class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
     """
-    The teardown of ``deploy``: skips itself when the release is healthy, else rolls back and verifies.
+    The teardown of ``deploy``: rolls back and verifies.
+
+    Where the release is healthy, ``health`` skips it, or it skips itself, as when somebody marked ``health``.
 
     Where rollouts take their time, it also aborts the one that ``deploy`` began when that failed and the
     rollout is not over. That is so when its retries are used up in the middle, and when somebody marks it as

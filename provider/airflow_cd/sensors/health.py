@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from airflow_cd.hooks.releases import load_release
 from airflow_cd.hooks.superseding import report_superseded, superseded_alias
@@ -14,9 +14,13 @@ from airflow_cd.links.release import ServiceLink
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
+
+
+_STATE_KEY = "healthy"
 
 
 class HealthCheckSensor(BaseOperator):
@@ -29,10 +33,17 @@ class HealthCheckSensor(BaseOperator):
     the deployment as success, the task fails. The XCom is the verdict with its samples, also when it is
     unhealthy.
 
+    When the release is healthy, its rollback is skipped from here: to start a task only for it to skip itself
+    takes some tenths of a second, and up to ``[workers] min_heartbeat_interval`` more where the supervisor
+    misses its end by a hair (Airflow 3.3.2 tells of a skipped task when its process is gone, not before). The
+    verdict is kept first, and stands for the retries of a try that was killed right then: the rollback would
+    not run after another one.
+
     :param service: whose health
     :param environment: name of the environment
     :param release_task_id: the task whose XCom is the release
     :param deploy_task_id: the task whose XCom tells that it was deployed
+    :param rollback_task_id: the task that has nothing to do when the release is healthy, if there is one
     :param approval_task_id: the task in which older releases may wait; they are superseded when this one is
         healthy. ``None`` where nobody is asked.
     """
@@ -48,6 +59,7 @@ class HealthCheckSensor(BaseOperator):
         environment: str,
         deploy_task_id: str,
         release_task_id: str = "package",
+        rollback_task_id: str | None = None,
         approval_task_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -55,20 +67,28 @@ class HealthCheckSensor(BaseOperator):
             kwargs["outlets"] = [superseded_alias(service.name, environment)]
         super().__init__(**kwargs)
         self.deploy_task_id = deploy_task_id
+        self.rollback_task_id = rollback_task_id
         self.approval_task_id = approval_task_id
         self.service = service
         self.environment = environment
         self.release_task_id = release_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start watching. An environment without health checks is healthy at once."""
+        """
+        Start watching. An environment without health checks is healthy at once.
+
+        :raises DownstreamTasksSkipped: it is healthy, and ends as success; its rollback is skipped
+        """
         from airflow_cd.triggers.health import HealthTrigger
 
         release, url = self._still_ours(context)
+        if kept := self._kept_verdict(context):
+            self.log.info("A try of this task that was killed found it healthy: %s", kept["reason"])
+            return self._healthy(context, release, kept)
         checks = self.service.environment(self.environment).health
         if not checks or url is None:
-            self._supersede(context, release)
-            return {"healthy": True, "reason": "no health checks are declared", "verdicts": {}}
+            unchecked = {"healthy": True, "reason": "no health checks are declared", "verdicts": {}}
+            return self._healthy(context, release, unchecked)
         self.log.info("Watching %s: %s", url, ", ".join(check.name for check in checks))
         trigger = HealthTrigger.of(checks, url)
         if verdict := trigger.judge_now():
@@ -77,19 +97,40 @@ class HealthCheckSensor(BaseOperator):
         return {}
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take the verdict. :raises AirflowFailException: unhealthy"""
+        """
+        Take the verdict.
+
+        :raises AirflowFailException: unhealthy
+        :raises DownstreamTasksSkipped: healthy; the task ends as success, its rollback is skipped
+        """
         release, _ = self._still_ours(context)
         for name, verdict in event["verdicts"].items():
             self.log.info("%s: %s", name, verdict["reason"])
             for sample in verdict["samples"]:
                 self.log.info("  %s %s", "ok  " if sample["ok"] else "BAD ", sample["detail"])
         if event["healthy"]:
-            self._supersede(context, release)
-            return event
+            return self._healthy(context, release, event)
         context["ti"].xcom_push(key="return_value", value=event)
         raise AirflowFailException(
             f"{self.service.name} is unhealthy in {self.environment}: {event['reason']}"
         )
+
+    def _healthy(self, context: Context, release: Release, verdict: dict[str, Any]) -> dict[str, Any]:
+        self._supersede(context, release)
+        if self.rollback_task_id is None:
+            return verdict
+        ti = context["ti"]
+        context["task_state_store"].set(_STATE_KEY, {"cleared": _cleared(ti), "verdict": verdict})
+        ti.xcom_push(key="return_value", value=verdict)
+        raise DownstreamTasksSkipped(tasks=[self.rollback_task_id])
+
+    def _kept_verdict(self, context: Context) -> dict[str, Any] | None:
+        """Return the verdict of a try that was killed when it had skipped the rollback, or just before."""
+        ti = context["ti"]
+        if self.rollback_task_id is None or ti.try_number == 1:
+            return None
+        kept: Any = context["task_state_store"].get(_STATE_KEY)
+        return kept["verdict"] if kept and kept["cleared"] == _cleared(ti) else None
 
     def _supersede(self, context: Context, release: Release) -> None:
         if self.approval_task_id is not None:
@@ -124,3 +165,12 @@ class HealthCheckSensor(BaseOperator):
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
         self.service_url = target.url()
         return release, self.service_url
+
+
+def _cleared(ti: RuntimeTaskInstanceProtocol) -> int:
+    """
+    Return a number that differs once the task was cleared: whoever clears it wants it judged anew.
+
+    Airflow counts the tries that are left from there, and keeps what is in the task's state store.
+    """
+    return ti.max_tries
