@@ -49,6 +49,30 @@ class Handler(BaseHTTPRequestHandler):
 
 ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
+# Once it is told to end, it ends each connection with the next answer there, as a server should: who keeps
+# one learns of the end by nothing else, and would send a request into a closed connection now and then.
+ENDS_CONNECTIONS = APP.replace(
+    "        self.end_headers()",
+    """        if told.is_set():
+            self.send_header("Connection", "close")
+        self.end_headers()""",
+).replace(
+    "\n\nclass Handler",
+    """import signal, threading
+
+told = threading.Event()
+
+
+def end(*_):
+    told.set()
+    threading.Timer(0.5, os._exit, [0]).start()
+
+
+signal.signal(signal.SIGTERM, end)
+
+
+class Handler""",
+)
 BROKEN = "print('no database'); raise SystemExit(3)"
 
 DEPLOY = """

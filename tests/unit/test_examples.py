@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ def run_tests(tree: Path) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def serving(tree: Path, tmp_path: Path, **env: str) -> Iterator[httpx.Client]:
     """Run the service and give a client for it."""
+    with started(tree, tmp_path, **env) as (_, client):
+        yield client
+
+
+@contextmanager
+def started(tree: Path, tmp_path: Path, **env: str) -> Iterator[tuple[Component, httpx.Client]]:
     port = any_free()[0]
     environment = clean_environment({"PORT": str(port), "CD_VERSION": "1.2.3", **env})
     argv = [sys.executable, str(tree / "src" / "app.py")]
@@ -67,7 +74,7 @@ def serving(tree: Path, tmp_path: Path, **env: str) -> Iterator[httpx.Client]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             wait_until(lambda: answers(client), "the example answers", timeout=20, explain=component.tail)
-            yield client
+            yield component, client
     finally:
         component.stop()
 
@@ -138,6 +145,17 @@ def test_the_manifests_lose_no_request_while_releases_change(tmp_path: Path) -> 
     assert 0 < waits < pod["terminationGracePeriodSeconds"]
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+def test_who_keeps_a_connection_is_told_of_the_end(tmp_path: Path) -> None:
+    with started(copy_of("greet", tmp_path), tmp_path) as (app, client):
+        before = client.get("/healthz").headers
+        app.send(signal.SIGTERM)
+        wait_until(
+            lambda: client.get("/healthz").headers.get("connection") == "close", "it says so", timeout=2
+        )
+        wait_until(lambda: app.exit_code == 0, "it ends", timeout=10)
+    assert "connection" not in before
 
 
 def test_a_cluster_takes_the_manifests(tmp_path: Path, cluster: Cluster) -> None:

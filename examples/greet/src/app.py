@@ -11,6 +11,9 @@ from urllib.parse import unquote, urlsplit
 from greeting import greet
 
 VERSION = os.environ.get("CD_VERSION", "unreleased")
+ENDING = threading.Event()
+# Who keeps a connection learns by the answer to its next request that it has to open another one.
+GOODBYE_SECONDS = 2.0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,8 +29,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        if ENDING.is_set():
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+
+def end(server: ThreadingHTTPServer) -> None:
+    """Close each connection with the next answer there, and stop a moment later."""
+    ENDING.set()
+    threading.Timer(GOODBYE_SECONDS, server.shutdown).start()
 
 
 def main() -> None:
@@ -35,7 +46,7 @@ def main() -> None:
     address = (os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8080")))
     with ThreadingHTTPServer(address, Handler) as server:
         # As process 1 of a container it would not end when told to, unless it says so.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+        signal.signal(signal.SIGTERM, lambda *_: end(server))
         server.serve_forever()
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from demo.ports import is_listening
 from demo.waiting import wait_until
-from tests.support.places import BROKEN, DockerPlace, KubernetesPlace, LocalPlace, Place
+from tests.support.places import BROKEN, ENDS_CONNECTIONS, DockerPlace, KubernetesPlace, LocalPlace, Place
 
 from airflow_cd.exceptions import (
     ArtifactCorruptError,
@@ -172,7 +172,7 @@ def test_only_some_previous_releases_are_kept(place: Place) -> None:
 
 
 def test_no_request_fails_while_releases_change(place: Place) -> None:
-    one, two = place.release("one"), place.release("two")
+    one, two = (place.release(name, ENDS_CONNECTIONS) for name in ("one", "two"))
     place.deploy(one)
     # Nodes hear of a new Service a moment later; its address may have been another one's before.
     wait_until(lambda: place.served() == "one", "it is heard of", timeout=30)
