@@ -10,8 +10,8 @@ second as well, which checks out and runs the same commands as shell steps, to t
 no command (deploy, health) does nothing there.
 
 All are repeated, alternating, each being the first in every other round; the ratio is that of the medians.
-Airflow's scheduler takes a new run up about once a second: each is made at a random moment of that second,
-else rounds of the same length meet it at the same point again and again.
+On SQLite, Airflow compares the time of a new run with a clock of whole seconds, so that it waits for the next
+one: each is made at a random moment of a second, else rounds of the same length meet the same one again.
 
 ``overhead CPU``: what all processes of Airflow, the tasks, and what these started took meanwhile, which says
 more than seconds do where something else is running on the machine.

@@ -93,7 +93,7 @@ class KubernetesTarget(Driving):
         """Return what is to be there when a release runs that is not deployed yet."""
         side = Side(objects, self._place(record), release.digest, release.version, 0)
         route = Scene.route_of(self._cluster, self._chosen)
-        check_route(self._settings, self._chosen, side, route)
+        check_route(self._settings, self._chosen, side, route, self._records.labels)
         return settled(self._settings, self._chosen, side, None, scaled_down=True, route=route)
 
     def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:

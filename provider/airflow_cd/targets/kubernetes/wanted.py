@@ -7,12 +7,14 @@ the same answer, and to apply it again does no harm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.change import Change, Objects
-from airflow_cd.targets.kubernetes.objects import is_borrowed
+from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, is_borrowed
 from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping
 from airflow_cd.targets.kubernetes.placed import Placed, check, made_by, placed
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
@@ -108,18 +110,37 @@ def settled(
 
 
 def check_route(
-    settings: KubernetesTarget, strategy: StrategyChoice | None, candidate: Side, route: Object | None
+    settings: KubernetesTarget,
+    strategy: StrategyChoice | None,
+    candidate: Side,
+    route: Object | None,
+    labels: Mapping[str, str],
 ) -> None:
     """
     Make sure that requests can be shared out between the candidate and what comes after it.
 
     :param route: as for :func:`wanted`
-    :raises ManifestError: there is no such HTTPRoute, or it does not refer to the Service
+    :param labels: what tells objects of this service and environment
+    :raises ManifestError: there is no such HTTPRoute, it does not refer to the Service, or it is about to be
+        deleted since it is in the manifests no more
     """
     service = placed(settings, strategy, candidate).service
-    if strategy is not None and strategy.route is not None and service is not None:
-        found = find_route(candidate.objects, strategy.route, route)
-        weighted(found, name_of(service), slot_name(service, CANARY), 0)
+    if strategy is None or strategy.route is None or service is None:
+        return
+    found = find_route(candidate.objects, strategy.route, route)
+    weighted(found, name_of(service), slot_name(service, CANARY), 0)
+    if is_borrowed(found) and route is not None and _is_deployed(route, labels):
+        raise ManifestError(
+            f"HTTPRoute {strategy.route!r} came with a release, and the manifests of this one have it no "
+            "more: it would be deleted. Put it back, or leave `route:` out; one that somebody else keeps "
+            f"from now on must lose the label {PREFIX}service first"
+        )
+
+
+def _is_deployed(live: Object, labels: Mapping[str, str]) -> bool:
+    metadata = live["metadata"]
+    is_adopted = ADOPTED in (metadata.get("annotations") or {})
+    return not is_adopted and labels.items() <= (metadata.get("labels") or {}).items()
 
 
 def _unshared(objects: Objects, name: str, live: Object | None, service: Object) -> Objects:

@@ -10,10 +10,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.kubernetes_objects import http_route
+from tests.support.kubernetes_objects import http_route, objects, side
 
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
+from airflow_cd.targets.kubernetes.wanted import check_route
 
 CRD = Path(__file__).parents[3] / "support/httproute_crd.yaml"
 
@@ -120,3 +123,30 @@ def test_what_becomes_of_a_route_fits_its_schema(version: str, weight: int, othe
     shared = weighted(route, "web", "web-canary", weight)
     jsonschema.validate(shared, schema)
     jsonschema.validate(without(shared, "web", "web-canary"), schema)
+
+
+LABELS = {"airflow-cd/service": "shop", "airflow-cd/environment": "production"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_refused"),
+    [
+        ({"labels": LABELS}, True),
+        ({"labels": LABELS, "annotations": {"airflow-cd/adopted": "true"}}, False),
+        ({"labels": {**LABELS, "airflow-cd/service": "gateway"}}, False),
+        ({}, False),
+    ],
+    ids=["a-release's", "there-before", "another-service's", "somebody-else's"],
+)
+def test_a_route_that_is_about_to_be_deleted_is_not_used(metadata: dict[str, Any], is_refused: bool) -> None:
+    live = http_route()
+    live["metadata"].update(metadata, resourceVersion="1")
+    settings = KubernetesTarget(namespace="shop", manifests="k8s")
+    strategy = StrategyChoice.model_validate({"canary": {"route": "web", "steps": [{"weight": 5}]}})
+    check_route(settings, strategy, side(1, content=objects(1, 1, live)), None, LABELS)
+    try:
+        check_route(settings, strategy, side(1), live, LABELS)
+    except ManifestError as error:
+        assert is_refused and "have it no more" in str(error)
+    else:
+        assert not is_refused

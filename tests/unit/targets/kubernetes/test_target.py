@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo.waiting import wait_until
-from tests.support.images import Registry
 from tests.support.places import BROKEN, KubernetesPlace
 from tests.support.rollouts_on_cluster import (
     as_deployer,
@@ -32,13 +30,6 @@ from airflow_cd.model.progress import Answer, Phase
 from airflow_cd.targets.base import DeclarativeTarget
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.registry import open_target
-
-
-@pytest.fixture
-def place(tmp_path: Path, engine: Any, registry: Registry, namespace: str) -> Iterator[KubernetesPlace]:
-    one = KubernetesPlace(tmp_path, engine, registry, namespace)
-    yield one
-    one.close()
 
 
 @pytest.fixture

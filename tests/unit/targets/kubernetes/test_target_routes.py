@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.images import Registry
 from tests.support.places import KubernetesPlace
 from tests.support.rollouts_on_cluster import as_deployer, begun, live, packaged, target_of, until
 
@@ -16,13 +14,6 @@ from airflow_cd.exceptions import DeployConflictError, ManifestError
 from airflow_cd.model.progress import Answer, Phase
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.kubernetes.scene import Scene
-
-
-@pytest.fixture
-def place(tmp_path: Path, engine: Any, registry: Registry, namespace: str) -> Iterator[KubernetesPlace]:
-    one = KubernetesPlace(tmp_path, engine, registry, namespace)
-    yield one
-    one.close()
 
 
 def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any, http_routes: None) -> None:
@@ -98,6 +89,23 @@ def test_a_route_that_does_not_lead_here_is_refused_before_anything_changes(
         place.deploy(one)
     assert place.target.record().generation == 0
     assert live(cluster_client, place, "deployment", place.service) is None
+
+
+def test_a_route_that_leaves_the_manifests_is_refused_while_it_is_used(
+    place: KubernetesPlace, cluster_client: Any, http_routes: None
+) -> None:
+    """It would be deleted when the rollout is over, and the Service be without one."""
+    place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}]}}
+    place.reopen(manifests="k8s", app=None)
+    place.deploy(packaged(place, "one", _route(place.service)))
+    two = packaged(place, "two")
+    with pytest.raises(ManifestError, match="the manifests of this one have it no more"):
+        place.deploy(two)
+    assert place.target.record().generation == 1
+    place.strategy = None
+    place.reopen(manifests="k8s", app=None)
+    place.deploy(two)
+    assert place.served() == "two"
 
 
 def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
