@@ -40,7 +40,7 @@ INTERVAL = 1.0
 # One interval, and so much for taking notice and for the cluster to act.
 ACTING_SECONDS = 2.0
 # An upper bound for one rollout of a Deployment and a Service, so that it is seen when it grows. Where no
-# watch tells when to look, as here, some of them are looks: about five a second.
+# watch tells when to look, as here, some of them are looks: some thirty requests a second.
 MOST_REQUESTS = 120
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # As long as giving the worker slot back and getting one again takes, see HealthTrigger.
 _ON_WORKER_SECONDS = 3.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.15
 
 
 class RolloutsMixin:
@@ -105,7 +105,7 @@ class RolloutsMixin:
         goes_back = rollout.progress.phase is Phase.ABORTING
         if not goes_back and any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
-        end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
+        end, shown, before = time.monotonic() + _ON_WORKER_SECONDS, "", record
         while record.rollout is not None and record.rollout.token == rollout.token:
             stands = rollout.plan.described(record.rollout.progress)
             if stands != shown:
@@ -113,7 +113,9 @@ class RolloutsMixin:
                 shown = stands
             if time.monotonic() > end:
                 break
-            time.sleep(_POLL_SECONDS)
+            if record == before:  # else there may be more to do at once
+                time.sleep(_POLL_SECONDS)
+            before = record
             try:
                 record = target.advance(rollout.token)
             except DeployConflictError as error:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.15
 
 
 class SteppedTarget(Stepping[S]):
@@ -263,9 +263,11 @@ class SteppedTarget(Stepping[S]):
             raise TargetError(
                 f"the strategy of {self._where} pauses or measures, which a DAG's deploy task goes through"
             )
+        before = record
         while (outcome := outcome_of(record, rollout.token)).state == "under way":
-            time.sleep(_POLL_SECONDS)
-            record = self.advance(rollout.token)
+            if record == before:  # else there may be more to do at once
+                time.sleep(_POLL_SECONDS)
+            before, record = record, self.advance(rollout.token)
         if outcome.state == "promoted":
             return record
         if outcome.state == "replaced":

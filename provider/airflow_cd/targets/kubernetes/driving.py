@@ -54,6 +54,8 @@ class Driving(SteppedTarget[Stored]):
         )
         # Which stage of which rollout's progress this process has applied; another one does it again.
         self._applied: tuple[object, ...] | None = None
+        # What the look that found nothing to be applied saw, so that it is not asked for again.
+        self._seen: tuple[Stored, Scene] | None = None
 
     @property
     def _strategy(self) -> StrategyChoice | None:
@@ -104,6 +106,7 @@ class Driving(SteppedTarget[Stored]):
         scene = self._scene(stored)
         number, _ = scene.reached()
         if self._applied == (scene.key, number):
+            self._seen = stored, scene
             return stored
         rollout = scene.rollout
         with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
@@ -115,7 +118,7 @@ class Driving(SteppedTarget[Stored]):
             return done if same else self._save(done, done.record)
 
     def _observe(self, stored: Stored) -> Observation:
-        scene = self._scene(stored)
+        scene = self._seen[1] if self._seen is not None and self._seen[0] is stored else self._scene(stored)
         number, stage = scene.reached()
         # A stage that can be applied by now, and was not a moment ago, is still to be applied.
         plan, last = scene.plan, stage.then is None and self._applied == (scene.key, number)

@@ -26,7 +26,7 @@ from airflow_cd.processes.environment import clean_environment
 from airflow_cd.targets.local.layout import write_durably
 
 # https://supervisord.org/api.html, "Faults" and "Process states"
-_BAD_NAME, _ALREADY_ADDED, _NOT_RUNNING = 10, 90, 70
+_UNKNOWN_METHOD, _BAD_NAME, _NOT_RUNNING = 1, 10, 70
 _ALIVE = {"STARTING", "RUNNING"}
 _ENDED = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 _START_SECONDS = 30.0
@@ -49,6 +49,9 @@ umask=022
 
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:airflow_cd]
+supervisor.rpcinterface_factory=airflow_cd.targets.local.programs:make_programs
 
 [include]
 files=supervisor.d/*.conf
@@ -117,10 +120,16 @@ class Supervisor:
         content = _PROGRAM.format(
             name=name, command=command, log=str(log).replace("%", "%%"), stop_seconds=stop_seconds
         )
-        write_durably(self._programs / f"{name}.conf", content.encode())
-        api = self._api()
-        api.reloadConfig()
-        api.addProcessGroup(name)
+        file = self._programs / f"{name}.conf"
+        write_durably(file, content.encode())
+        try:
+            self._proxy().airflow_cd.add(str(file))
+        except Fault as fault:
+            if fault.faultCode != _UNKNOWN_METHOD:
+                raise TargetError(f"supervisord cannot run {name!r}: {fault.faultString}") from fault
+            # One that a former version of this library started, and that has run since.
+            self._api().reloadConfig()
+            self._api().addProcessGroup(name)
 
     def remove(self, name: str) -> None:
         """End a program and forget it; nothing happens when there is none."""
@@ -248,10 +257,13 @@ class Supervisor:
             )
 
     def _api(self) -> Any:
+        return self._proxy().supervisor
+
+    def _proxy(self) -> ServerProxy:
         from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket()}")
-        return ServerProxy("http://localhost", transport=transport).supervisor
+        return ServerProxy("http://localhost", transport=transport)
 
     def _answers(self) -> bool:
         if not self._socket().exists():
