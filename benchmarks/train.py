@@ -2,8 +2,8 @@
 A train of N services against as many tasks that do nothing.
 
 The reference is a DAG of the same shape: a ``BashOperator("true")`` for each task that is started, an
-``EmptyOperator``, which Airflow does not start, for each that is skipped, in the same layers, and as wide as the
-train lets its services be deployed side by side. Also the CPU time of the scheduler.
+``EmptyOperator``, which Airflow does not start, for each that is skipped, in the same layers, and as wide
+as the train lets its services be deployed side by side. Also the CPU time of the scheduler.
 """
 
 from __future__ import annotations
