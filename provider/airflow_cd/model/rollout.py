@@ -104,13 +104,11 @@ class Plan:
 
     def _noted(self, progress: Progress, seen: Observation, measurements: Sequence[Measurement]) -> Progress:
         ours = self._analysed(progress)
-        told = {(one.analysis, one.step, one.at) for one in progress.measurements}
+        # By all that it says: a clock that is set back may come to the moment of another one.
         fresh = [
             one
             for one in measurements
-            if one.step == progress.step
-            and one.analysis in ours
-            and (one.analysis, one.step, one.at) not in told
+            if one.step == progress.step and one.analysis in ours and one not in progress.measurements
         ]
         if fresh:
             known = progress.measurements
