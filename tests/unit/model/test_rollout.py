@@ -263,6 +263,8 @@ def test_after_a_clock_was_set_back_measurements_go_on() -> None:
     assert which.due(progress, after(yesterday + 29)) == []
     assert which.due(progress, after(yesterday + 30)) == ["errors"]
     assert len(progress.measurements) == 2
+    worse = which.advance(progress, READY, after(1), [measured("failure", 1, step=0)])
+    assert worse.phase is Phase.ABORTING, "it came to the very moment of another one"
 
 
 def test_a_question_keeps_its_name_when_the_clock_is_set_back() -> None:
