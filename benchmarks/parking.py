@@ -130,9 +130,15 @@ class Parking:
         )
 
     def remove(self) -> None:
-        """Take the DAG and all its runs out of Airflow."""
+        """
+        Take the DAG and all its runs out of Airflow.
+
+        The DAG processor dies of a DAG that goes while it notes that its file is gone (Airflow 3.3.2).
+        """
+        api = self.airflow.api
         (self.airflow.dags_folder / f"{self.name}.py").unlink()
-        self.airflow.api.request("DELETE", f"/api/v2/dags/{self.dag_id}")
+        wait_until(lambda: self.dag_id not in api.dag_ids(), f"{self.dag_id} is known to be gone", timeout=60)
+        api.request("DELETE", f"/api/v2/dags/{self.dag_id}")
 
     def _start(self, ref: Mapping[str, Any]) -> Run:
         run = Run.triggered(self.airflow.api, self.dag_id)

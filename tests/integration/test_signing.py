@@ -82,7 +82,8 @@ def test_a_signed_release_reaches_production(service: MakeService, airflow: Runn
     assert f"with key {key_id(key)}" in run.log("package")
     # The private key is nowhere but in the connection.
     secret = private_pem(key).splitlines()[1]
-    shown = [run.log(task_id) for task_id in run.states()] + [json.dumps(run.xcom("package"))]
+    began = [task_id for task_id, state in run.states().items() if state != "skipped"]
+    shown = [run.log(task_id) for task_id in began] + [json.dumps(run.xcom("package"))]
     shown.append(json.dumps(airflow.api.get("/connections/release_signing")))
     assert not any(secret in text for text in shown)
     files = [path for path in (airflow.home / "cd").rglob("*") if path.is_file() and not path.is_symlink()]
