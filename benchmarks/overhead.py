@@ -67,7 +67,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cd-bench-") as folder:
         home = Path(folder) / "airflow"
         try:
-            with RunningAirflow(home, extra_config=_SETTINGS) as airflow:
+            # A shell whose input is a socket, as a task's is, reads ~/.bashrc: no business of the chain's.
+            settings = {**_SETTINGS, "HOME": folder}
+            with RunningAirflow(home, extra_config=settings) as airflow:
                 results = _measure(airflow, Path(folder), args.rounds, not args.without_buildbot)
         finally:
             shutdown(root_of(home / "cd"))
