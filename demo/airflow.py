@@ -51,7 +51,7 @@ class RunningAirflow:
     :param home: the scratch ``AIRFLOW_HOME``; made when it does not exist
     :param dags_folder: where the DAG files are; default: ``dags`` in ``home``
     :param users: user name -> role; each gets a password of its own, see :meth:`password`
-    :param extra_config: more ``AIRFLOW__SECTION__OPTION`` settings, which win
+    :param extra_config: more variables of its environment, as ``AIRFLOW__SECTION__OPTION``; they win
     :param api_port: the API server's port; default: a free one
     :param sql_alchemy_conn: an empty metadata database; default: a SQLite file in ``home``
     :param template: a SQLite file to copy instead of migrating an empty database. When it does not exist

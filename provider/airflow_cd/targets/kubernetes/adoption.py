@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.objects import ADOPTED, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, is_adopted, reference_of
 from airflow_cd.targets.kubernetes.tenancy import CLUSTER_LABEL, DEFAULT_ACCOUNT
 
 Object = Mapping[str, Any]
@@ -30,7 +30,6 @@ def with_what_is_there(
     live = cluster.get(reference.api_version, reference.kind, reference.name)
     if live is None:
         return obj
-    metadata = live["metadata"]
     ours = labels_on(live).get(CLUSTER_LABEL) == name
     if obj["kind"] == "Secret":
         if not ours:
@@ -39,11 +38,11 @@ def with_what_is_there(
                 "overwritten. Give the pull secret another name, or delete that one."
             )
         return obj
-    return _adopted(_with_pull_secrets(obj, live, gone), metadata, ours)
+    return _adopted(_with_pull_secrets(obj, live, gone), live, ours)
 
 
 def _adopted(obj: dict[str, Any], live: Object, ours: bool) -> dict[str, Any]:
-    if ours and ADOPTED not in (live.get("annotations") or {}):
+    if ours and not is_adopted(live):
         return obj
     return {**obj, "metadata": {**obj["metadata"], "annotations": {ADOPTED: "true"}}}
 
@@ -62,10 +61,9 @@ def _pull_secrets(live: Object, gone: Collection[str]) -> list[str]:
 
 def is_others(live: Object) -> bool:
     """Return whether an object of ours is not ours to delete."""
-    metadata = live["metadata"]
     if live["kind"] != "ServiceAccount":
         return False
-    return metadata["name"] == DEFAULT_ACCOUNT or ADOPTED in (metadata.get("annotations") or {})
+    return live["metadata"]["name"] == DEFAULT_ACCOUNT or is_adopted(live)
 
 
 def release(cluster: Cluster, live: Object, gone: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, is_borrowed, reference_of
+from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, is_adopted, is_borrowed, reference_of
 from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
 
@@ -71,8 +71,7 @@ class Applier:
                 log.info("Deleted %s, which is not part of what runs any more", reference.described)
 
     def _is_adopted(self, reference: Reference) -> bool:
-        live = self._cluster.get(reference.api_version, reference.kind, reference.name) or {}
-        return ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
+        return is_adopted(self._cluster.get(reference.api_version, reference.kind, reference.name) or {})
 
     def _leave_numbers(self, plan: Wanted) -> None:
         """Where others say how many instances there are, giving up that number must not change it."""

@@ -10,7 +10,7 @@ from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.defaults import with_protocols
-from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, is_borrowed, reference_of
+from airflow_cd.targets.kubernetes.objects import PREFIX, is_adopted, is_borrowed, reference_of
 from airflow_cd.targets.kubernetes.records import Records
 from airflow_cd.targets.kubernetes.wanted import Side
 
@@ -141,6 +141,6 @@ class Content:
                     f"{where} is there already, and was not made by a release of this service; rename it, "
                     "delete that one, or write `on_conflict: take` to take it over"
                 )
-            if not owner or ADOPTED in (live["metadata"].get("annotations") or {}):
+            if not owner or is_adopted(live):
                 adopted.add(reference.key)
         return adopted

@@ -46,6 +46,11 @@ def is_borrowed(obj: Mapping[str, Any]) -> bool:
     return "resourceVersion" in obj["metadata"]
 
 
+def is_adopted(live: Mapping[str, Any]) -> bool:
+    """Return whether an object of ours was somebody else's before; it is not ours to delete."""
+    return ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
+
+
 def group_of(api_version: str) -> str:
     """Return the group of an ``apiVersion``; that of ``v1`` has no name."""
     return api_version.rpartition("/")[0]

@@ -14,7 +14,7 @@ from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.change import Change, Objects
-from airflow_cd.targets.kubernetes.objects import ADOPTED, PREFIX, is_borrowed
+from airflow_cd.targets.kubernetes.objects import PREFIX, is_adopted, is_borrowed
 from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping
 from airflow_cd.targets.kubernetes.placed import Placed, check, made_by, placed
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
@@ -138,9 +138,7 @@ def check_route(
 
 
 def _is_deployed(live: Object, labels: Mapping[str, str]) -> bool:
-    metadata = live["metadata"]
-    is_adopted = ADOPTED in (metadata.get("annotations") or {})
-    return not is_adopted and labels.items() <= (metadata.get("labels") or {}).items()
+    return not is_adopted(live) and labels.items() <= (live["metadata"].get("labels") or {}).items()
 
 
 def _unshared(objects: Objects, name: str, live: Object | None, service: Object) -> Objects:

@@ -40,10 +40,6 @@ class Programs:
             groups = options.process_groups_from_parser(parser)
         except (UnreadableError, ValueError) as error:
             raise RPCError(Faults.CANT_REREAD, str(error)) from error
-        names = {group.name for group in groups}
-        # Where supervisord looks a program up that is added by its name alone.
-        others = [group for group in options.process_group_configs if group.name not in names]
-        options.process_group_configs = [*others, *groups]
         for group in groups:
             if not self._supervisord.add_process_group(group):
                 raise RPCError(Faults.ALREADY_ADDED, group.name)
