@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import RunnerError
@@ -34,12 +34,15 @@ def execute(
     *,
     given: IO[bytes] | None = None,
     taken: IO[bytes] | None = None,
+    done: Callable[[], bool] = lambda: False,
 ) -> None:
     """
     Run a program that may be run again, until it ended well; again when the connection broke meanwhile.
 
     :param given: what it reads, from the beginning of the file; it is not told where that ends
     :param taken: gets what it writes
+    :param done: returns whether the program did its work; asked when it seems that it did not. Where the
+        container ends by what the program does, how the program ended may be lost with the container
     :raises RunnerError: it ended with an error
     :raises websocket.WebSocketException: the connection broke again and again; or was refused
     """
@@ -49,10 +52,11 @@ def execute(
     for left in reversed(range(_TRIES)):
         try:
             return _once(client, path, container, argv, given, taken)
-        except _BROKEN as error:
-            if not left:
-                raise WebSocketConnectionClosedException(str(error)) from error
         except Exception as error:
+            if done():
+                return None
+            if not left and isinstance(error, _BROKEN):
+                raise WebSocketConnectionClosedException(str(error)) from error
             if not left or not _may_pass(error):
                 raise
         time.sleep(_AGAIN_SECONDS)
@@ -63,7 +67,7 @@ def _may_pass(error: Exception) -> bool:
 
     if isinstance(error, WebSocketBadStatusException):
         return error.status_code >= 500 or error.status_code == 429
-    return isinstance(error, WebSocketException)
+    return isinstance(error, (WebSocketException, *_BROKEN))
 
 
 def _once(

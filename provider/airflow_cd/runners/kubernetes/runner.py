@@ -129,12 +129,12 @@ class KubernetesRunner:
             if before is None:
                 pack(cwd, file, self._settings.user, last=LAST, plain=True)
             else:
-                held = self._volume(before)
+                held = self._volume(before, command.number - 1)
                 held.fetch(file, "workspace", "home", LAST)
                 # Its room may be what the next one waits for.
                 held.let_go()
             self._pod = wait_for(self._jobs, self._settings, command.number, lambda pod: pod.waits)
-            self._volume(self._pod).fill(file)
+            self._volume(self._pod, command.number).fill(file)
 
     def _wait_until_begun(self, command: Command) -> None:
         assert self._jobs is not None
@@ -169,7 +169,7 @@ class KubernetesRunner:
         if jobs is None:
             return
         with suppress(Exception):
-            self._volume(pod).end_command()
+            self._volume(pod, number).end_command()
             for _ in range(_ENDS_SECONDS):
                 now = jobs.pod(number)
                 if now is None or now.end is not None:
@@ -186,12 +186,13 @@ class KubernetesRunner:
             log.warning("The command's pod was removed to end it; what it did to the workspace is lost")
             return
         with self._reported(), tempfile.TemporaryFile(dir=folder.parent) as file:
-            self._volume(self._pod).fetch(file, "workspace")
+            self._volume(self._pod, self._next - 1).fetch(file, "workspace")
             unpack(file, folder)
 
-    def _volume(self, pod: Pod) -> Volume:
-        assert self._client is not None
-        return Volume(self._client, self._settings.namespace, pod.name)
+    def _volume(self, pod: Pod, number: int) -> Volume:
+        jobs = self._jobs
+        assert self._client is not None and jobs is not None
+        return Volume(self._client, self._settings.namespace, pod, lambda: jobs.pod(number))
 
     def _memory_problem(self) -> str:
         if self._settings.memory is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
 
 from airflow_cd.runners.kubernetes.execution import execute
@@ -10,6 +11,8 @@ from airflow_cd.runners.workspace import MOUNT
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
+
+    from airflow_cd.runners.kubernetes.pod import Pod
 
 # In every tar that fills a volume, after all the rest: with it, nothing is missing.
 LAST = ".last"
@@ -47,11 +50,12 @@ done
 class Volume:
     """
     :param client: used for nothing else meanwhile
-    :param pod: name of the pod that has it
+    :param pod: the pod that has it
+    :param look: returns that pod as it is now
     """
 
-    def __init__(self, client: ApiClient, namespace: str, pod: str) -> None:
-        self._client, self._namespace, self._pod = client, namespace, pod
+    def __init__(self, client: ApiClient, namespace: str, pod: Pod, look: Callable[[], Pod | None]) -> None:
+        self._client, self._namespace, self._pod, self._look = client, namespace, pod.name, look
 
     def fill(self, file: IO[bytes]) -> None:
         """
@@ -60,7 +64,7 @@ class Volume:
         :raises RunnerError: it could not be unpacked, as when there is no room for it
         """
         script = ["sh", "-c", _FILL, "fill", str(file.seek(0, 2))]
-        execute(self._client, self._namespace, self._pod, RECEIVE, script, given=file)
+        execute(self._client, self._namespace, self._pod, RECEIVE, script, given=file, done=self._is_filled)
 
     def fetch(self, file: IO[bytes], *names: str) -> None:
         """
@@ -74,8 +78,16 @@ class Volume:
 
     def let_go(self) -> None:
         """Let the pod end: what it holds is not needed any more."""
-        execute(self._client, self._namespace, self._pod, HOLD, ["sh", "-c", _LET_GO])
+        execute(self._client, self._namespace, self._pod, HOLD, ["sh", "-c", _LET_GO], done=self._has_let_go)
 
     def end_command(self) -> None:
         """End the command and all that it started; the pod goes on holding."""
         execute(self._client, self._namespace, self._pod, HOLD, ["sh", "-c", _END_COMMAND])
+
+    def _is_filled(self) -> bool:
+        pod = self._look()
+        return pod is not None and pod.filled
+
+    def _has_let_go(self) -> bool:
+        pod = self._look()
+        return pod is None or not pod.holds

@@ -21,11 +21,13 @@ from tests.support.cluster import allow, deployer, kubeconfig_of
 from tests.support.cluster_jobs import left_in, need_nodes_that_answer
 from tests.support.engine import PYTHON
 from tests.support.tcp_relay import TcpRelay
+from websocket import WebSocketConnectionClosedException
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.runner import KubernetesRunner
 from airflow_cd.runners.base import Runner
+from airflow_cd.runners.kubernetes import execution, volume
 from airflow_cd.runners.kubernetes.execution import execute
 from airflow_cd.runners.registry import open_runner
 
@@ -309,6 +311,23 @@ print("end", end="")
     assert sorted(int(line.split()[0]) for line in lines) == list(range(2000))
     assert end == "end" and relay.accepted > 5
     relay.cut()
+
+
+def test_a_container_may_end_before_its_program_is_heard_of(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when `receive` or `hold` ends by the file that the program just made."""
+    heard = execution._once
+
+    def unheard(client: Any, path: str, container: str, argv: list[str], *streams: Any) -> None:
+        heard(client, path, container, argv, *streams)
+        if container == "receive" or argv[2] == volume._LET_GO:
+            raise WebSocketConnectionClosedException("the connection ended before the program did")
+
+    monkeypatch.setattr(execution, "_once", unheard)
+    (folder / "given").write_text("content")
+    assert run(["cat", "given"], ["sh", "-c", "cat given; echo more > made"]) == ["content", "content"]
+    assert (folder / "made").read_text() == "more\n"
 
 
 def test_a_command_whose_time_is_over_leaves_what_it_did(run: Run, folder: Path) -> None:
