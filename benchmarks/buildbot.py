@@ -23,8 +23,8 @@ def shell(name, command):
 
 factory = util.BuildFactory([
     steps.Git(repourl={repository!r}, mode="incremental"),
-    shell("build", [{python!r}, "-m", "compileall", "-q", "src"]),
-    shell("test", [{python!r}, "-c", {test!r}]),
+    shell("build", ["true"]),
+    shell("test", ["true"]),
     shell("package", ["tar", "-czf", "release.tar.gz", "src"]),
     shell("staging.deploy", ["true"]),
     shell("staging.health", ["true"]),
@@ -57,14 +57,11 @@ class Buildbot:
 
     :param folder: an empty folder
     :param repository: what it polls, at one second; there is a commit already
-    :param test: Python program of the test step
     """
 
-    def __init__(self, folder: Path, repository: str, test: str) -> None:
+    def __init__(self, folder: Path, repository: str) -> None:
         self._folder, self._done = folder / "master", folder / "done"
-        self._config = _CONFIG.format(
-            repository=repository, python=sys.executable, test=test, done=str(self._done)
-        )
+        self._config = _CONFIG.format(repository=repository, done=str(self._done))
         self._component: Component | None = None
 
     def __enter__(self) -> Buildbot:

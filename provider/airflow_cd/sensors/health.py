@@ -81,7 +81,8 @@ class HealthCheckSensor(BaseOperator):
         """
         from airflow_cd.triggers.health import HealthTrigger
 
-        release, url = self._still_ours(context)
+        release, _ = load_release(context, self.release_task_id)
+        url = self._still_ours(context, release)
         if kept := self._kept_verdict(context):
             self.log.info("A try of this task that was killed found it healthy: %s", kept["reason"])
             return self._healthy(context, release, kept)
@@ -92,7 +93,7 @@ class HealthCheckSensor(BaseOperator):
         self.log.info("Watching %s: %s", url, ", ".join(check.name for check in checks))
         trigger = HealthTrigger.of(checks, url)
         if verdict := trigger.judge_now():
-            return self.execute_complete(context, verdict)
+            return self._judged(context, release, verdict)
         self.defer(trigger=trigger, method_name="execute_complete")
         return {}
 
@@ -103,7 +104,11 @@ class HealthCheckSensor(BaseOperator):
         :raises AirflowFailException: unhealthy
         :raises DownstreamTasksSkipped: healthy; the task ends as success, its rollback is skipped
         """
-        release, _ = self._still_ours(context)
+        release, _ = load_release(context, self.release_task_id)
+        return self._judged(context, release, event)
+
+    def _judged(self, context: Context, release: Release, event: dict[str, Any]) -> dict[str, Any]:
+        self._still_ours(context, release)
         for name, verdict in event["verdicts"].items():
             self.log.info("%s: %s", name, verdict["reason"])
             for sample in verdict["samples"]:
@@ -143,11 +148,10 @@ class HealthCheckSensor(BaseOperator):
                 release_task_id=self.release_task_id,
             )
 
-    def _still_ours(self, context: Context) -> tuple[Release, str | None]:
-        """Return this run's release, and the service's URL, if that is what runs; else skip."""
+    def _still_ours(self, context: Context, release: Release) -> str | None:
+        """Return the service's URL if this run's release is what runs; else skip."""
         from airflow_cd.hooks.adapters import open_target
 
-        release, _ = load_release(context, self.release_task_id)
         target = open_target(self.service, self.service.environment(self.environment))
         current = target.record().current
         if current is not None and current.rolled_back_from == release.digest:
@@ -164,7 +168,7 @@ class HealthCheckSensor(BaseOperator):
                 )
             raise AirflowSkipException(f"superseded: {self.environment} runs {runs}, not {release.version}")
         self.service_url = target.url()
-        return release, self.service_url
+        return self.service_url
 
 
 def _cleared(ti: RuntimeTaskInstanceProtocol) -> int:

@@ -45,6 +45,7 @@ class GitSource:
         self.path = posixpath.normpath(path)
         self._mirror = Mirror(repository, cache_dir, env)
         self._gone: set[str] = set()
+        self._trees: dict[str, str] = {}
 
     def head(self, branch: str) -> str:
         """Return the SHA the branch points at now."""
@@ -70,12 +71,13 @@ class GitSource:
 
         :raises SourceError: there is no such folder
         """
-        found = self.find_tree(sha)
+        found = self._trees.get(sha) or self.find_tree(sha)
         if found is None:
             raise SourceError(
                 f"the folder {self.path!r} does not exist at commit {sha}; "
                 "correct `path:` in the service's source"
             )
+        self._trees[sha] = found
         return found
 
     def find_tree(self, sha: str) -> str | None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _HOST = "127.0.0.1"
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 _LOG_LINES = 20
 
 
@@ -94,7 +94,8 @@ class Instances:
                 "env": {**self._settings.env, **own},
             },
         )
-        argv = [sys.executable, "-I", str(_LAUNCH), str(spec)]
+        # Without `site`, which it needs nothing of, it starts in two thirds of the time.
+        argv = [sys.executable, "-I", "-S", str(_LAUNCH), str(spec)]
         self._supervisor.add(self.name(generation), argv, self._layout.log(f"instance-{generation}"))
         log.info("Starting %s on port %d", release.version, port)
 

@@ -26,7 +26,7 @@ from airflow_cd.processes.environment import clean_environment
 from airflow_cd.targets.local.layout import write_durably
 
 # https://supervisord.org/api.html, "Faults" and "Process states"
-_UNKNOWN_METHOD, _BAD_NAME, _NOT_RUNNING = 1, 10, 70
+_UNKNOWN_METHOD, _SHUTTING_DOWN, _BAD_NAME, _NOT_RUNNING = 1, 6, 10, 70
 _ALIVE = {"STARTING", "RUNNING"}
 _ENDED = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 _START_SECONDS = 30.0
@@ -133,7 +133,7 @@ class Supervisor:
 
     def remove(self, name: str) -> None:
         """End a program and forget it; nothing happens when there is none."""
-        if self._answers():
+        if self.process(name) is not None:
             self._end(name)
         # Last: a program whose file is gone would be found by nobody, should this process be killed before.
         (self._programs / f"{name}.conf").unlink(missing_ok=True)
@@ -157,13 +157,13 @@ class Supervisor:
         return process is None or process.state in _ENDED
 
     def process(self, name: str) -> Process | None:
-        """Return how a program fares, or ``None`` when there is no such program."""
-        if not self._answers():
-            return None
+        """Return how a program fares, or ``None`` when there is no such program, or no supervisord."""
         try:
             info = self._api().getProcessInfo(name)
+        except OSError:  # it does not run
+            return None
         except Fault as fault:
-            if fault.faultCode == _BAD_NAME:
+            if fault.faultCode in (_BAD_NAME, _SHUTTING_DOWN):
                 return None
             raise TargetError(f"supervisord does not tell about {name!r}: {fault.faultString}") from fault
         return Process(info["statename"], int(info["pid"]), str(info["description"]))
@@ -283,8 +283,10 @@ def _exists(pid: int) -> bool:
 
 
 def _wait_until(condition: Any, problem: str, seconds: float = _START_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.005
     while not condition():
         if time.monotonic() > deadline:
             raise TargetError(problem)
-        time.sleep(0.02)
+        time.sleep(pause)
+        # What ends at all mostly ends within some milliseconds.
+        pause = min(2 * pause, 0.05)
