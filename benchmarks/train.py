@@ -3,7 +3,8 @@ A train of N services against as many tasks that do nothing.
 
 The reference is a DAG of the same shape: a ``BashOperator("true")`` for each task that is started, an
 ``EmptyOperator``, which Airflow does not start, for each that is skipped, in the same layers, and as wide
-as the train lets its services be deployed side by side. Also the CPU time of the scheduler.
+as the train lets its services be deployed side by side. Also the CPU time of the scheduler. The services are
+trivial (:mod:`benchmarks.trivial`), and run already in the version before.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import psutil
 from demo.airflow import RunningAirflow
 from demo.runs import Run
 from demo.waiting import wait_until
-from tests.integration.fleet import Fleet
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
 from benchmarks.overhead import timestamp
 from benchmarks.report import Result, report
+from benchmarks.trivial import TrivialFleet
 
 LIMIT, CPU_LIMIT = 1.5, 1.5
 LAYERS, PARALLEL = 4, 8
@@ -66,10 +67,12 @@ def main() -> None:
     Run.look_every = 2.0
     with tempfile.TemporaryDirectory(prefix="cd-bench-") as folder:
         home = Path(folder) / "airflow"
+        # A shell whose input is a socket, as a task's is, reads ~/.bashrc: no business of the reference's.
+        config = {**CONFIG, "HOME": folder}
         try:
             with (
                 metadata_database() as database,
-                RunningAirflow(home, sql_alchemy_conn=database, extra_config=CONFIG) as airflow,
+                RunningAirflow(home, sql_alchemy_conn=database, extra_config=config) as airflow,
             ):
                 results = _measure(airflow, Path(folder), args.services // LAYERS)
         finally:
@@ -80,11 +83,12 @@ def main() -> None:
 def _measure(airflow: RunningAirflow, folder: Path, width: int) -> list[Result]:
     reference = REFERENCE.format(layers=LAYERS, width=width, parallel=PARALLEL)
     (airflow.dags_folder / "reference.py").write_text(reference)
-    fleet = Fleet(airflow, "fleet", folder, (width,) * LAYERS, max_parallel=PARALLEL)
+    fleet = TrivialFleet(airflow, "fleet", folder, (width,) * LAYERS, max_parallel=PARALLEL)
     wait_until(lambda: "reference" in airflow.api.dag_ids(), "the reference is there", timeout=60)
     airflow.api.unpause("reference")
     bound, bound_cpu = _seconds(airflow, "reference")
-    fleet.make_ready(fleet.release("first"))
+    fleet.deploy(fleet.release("first"))
+    fleet.make_ready(fleet.release("second"))
     taken, cpu = _seconds(airflow, fleet.dag_id)
     what = f"{width * LAYERS} services in {LAYERS} layers / as many tasks that do nothing"
     return [

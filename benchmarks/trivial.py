@@ -1,9 +1,10 @@
-"""The service whose pipeline is measured: it does nothing, so that what takes time is not its own."""
+"""The services that are measured: they do nothing, so that what takes time is not their own."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from tests.integration.fleet import Fleet
 from tests.integration.services import TestService
 
 # Of an HTTP server from the standard library, the import alone takes longer than the start of Python.
@@ -30,7 +31,19 @@ class TrivialService(TestService):
 
     def _define(self, **changes: Any) -> dict[str, Any]:
         commands: dict[str, Any] = {"build": [["true"]], "test": {"unit": {"commands": [["true"]]}}}
-        definition = super()._define(**commands, **changes)
-        for environment in definition["environments"]:
-            environment["health"][0]["healthy_after"] = 1
-        return definition
+        return _healthy_at_once(super()._define(**commands, **changes))
+
+
+class TrivialFleet(Fleet):
+    """Services that are found healthy by their first answer."""
+
+    app = APP
+
+    def _define(self, one: str) -> dict[str, Any]:
+        return _healthy_at_once(super()._define(one))
+
+
+def _healthy_at_once(definition: dict[str, Any]) -> dict[str, Any]:
+    for environment in definition["environments"]:
+        environment["health"][0]["healthy_after"] = 1
+    return definition

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -32,7 +33,13 @@ from tests.support.engine import engine  # noqa: E402, F401
 from tests.support.httproutes import http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
-from tests.support.running_airflow import airflow, airflow_is_whole  # noqa: E402, F401
+from tests.support.running_airflow import (  # noqa: E402, F401
+    airflow,
+    airflow_is_whole,
+    rest_airflow,
+    resume_airflow,
+    uses_airflow,
+)
 from tests.support.small_disk import small_disk  # noqa: E402, F401
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +49,8 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains, to share the time.)
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains and windows: to share
+# the time.)
 _ROUGH = (
     "test_conflicts",
     "test_crashes",
@@ -51,6 +59,7 @@ _ROUGH = (
     "test_restarts",
     "test_rollback",
     "test_trains",
+    "test_windows",
 )
 # In this order, so that the long ones begin first; with ``--no-loadscope-reorder``, pytest-xdist keeps it.
 _FIRST = ("celery", "airflow", "rough")
@@ -66,6 +75,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))
     items.sort(key=_place)
     _let_some_begin_with_others(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the Airflow that was put to rest in front of the tests that need it."""
+    if uses_airflow(item):
+        resume_airflow(item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Put Airflow to rest behind the last of the tests that need it; at the very end its fixture does."""
+    yield
+    if uses_airflow(item) and nextitem is not None and not uses_airflow(nextitem):
+        rest_airflow(item.config)
 
 
 def _group(item: pytest.Item) -> str:

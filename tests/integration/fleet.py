@@ -34,6 +34,8 @@ class Fleet:
     :param train: keys of the train
     """
 
+    app = APP
+
     def __init__(
         self, airflow: RunningAirflow, name: str, folder: Path, layers: Sequence[int], **train: Any
     ) -> None:
@@ -104,7 +106,7 @@ class Fleet:
     def _archive(self, text: str, sick: bool) -> str:
         tree = self._folder / f"{text}-{sick}"
         (tree / "src").mkdir(parents=True)
-        (tree / "src" / "app.py").write_text(APP.format(text=text, sick_in="production" if sick else ""))
+        (tree / "src" / "app.py").write_text(self.app.format(text=text, sick_in="production" if sick else ""))
         archive = self._folder / f"{text}-{sick}.tar.gz"
         pack(tree, archive, include=("**",), exclude=())
         return self._store.put_file(archive)

@@ -33,6 +33,7 @@ _SETTINGS = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
 }
+_SHARED = pytest.StashKey[RunningAirflow]()
 _USERS = {"admin": "admin", "alice": "user", "bob": "user", "eve": "user", "Bob": "user"}
 
 
@@ -51,6 +52,7 @@ def airflow(
                 home, users=_USERS, template=template, extra_config=_SETTINGS, sql_alchemy_conn=url
             ) as running,
         ):
+            pytestconfig.stash[_SHARED] = running
             yield running
     finally:
         shutdown(root_of(home / "cd"))
@@ -67,3 +69,21 @@ def airflow_is_whole(request: pytest.FixtureRequest) -> None:
         if processor.exit_code is not None and "StaleDataError" in processor.tail():
             running.restart("dag-processor")
         running.expect_alive()
+
+
+def uses_airflow(item: pytest.Item) -> bool:
+    """Return whether a test needs the running Airflow."""
+    return "airflow" in getattr(item, "fixturenames", ())
+
+
+def resume_airflow(config: pytest.Config) -> None:
+    """Start the running Airflow again, if it rests."""
+    running = config.stash.get(_SHARED, None)
+    if running is not None and running.components["scheduler"].pid is None:
+        running.start()
+
+
+def rest_airflow(config: pytest.Config) -> None:
+    """Stop the running Airflow: also one that has nothing to do takes a quarter of a core from others."""
+    if (running := config.stash.get(_SHARED, None)) is not None:
+        running.stop()

@@ -46,6 +46,7 @@ class Journey:
     ) -> None:
         self._dag, self._train, self._members, self._before = dag, train, members, before
         self._policy = policy
+        self._names = [member.name for member in members]
 
     def add(self) -> None:
         """Add all tasks."""
@@ -58,42 +59,48 @@ class Journey:
             dag=self._dag,
             **RETRIES,
         )
-        names = [member.name for member in self._members]
         arrival = ArrivalOperator(
             task_id=_LAST,
             train=self._train,
-            members=names,
+            members=self._names,
             departure_task_id=departure.task_id,
             trigger_rule=_WHATEVER_HAPPENED,
             dag=self._dag,
             **RETRIES,
         )
-        departure >> arrival
         # Groups of their own: a service's group would be before and after those of other services otherwise.
         boarding, back = TaskGroup(BOARDING, dag=self._dag), TaskGroup(BACK, dag=self._dag)
+        boards: list[BaseOperator] = []
         healths: dict[str, BaseOperator] = {}
         rollbacks: dict[str, BaseOperator] = {}
         for number, member in enumerate(self._members):
             common = common_arguments(self._dag, member)
             board = BoardOperator(task_id=member.name, task_group=boarding, **common)
+            boards.append(board)
             common["task_group"] = TaskGroup(member.name, dag=self._dag)
             approve = self._approved(member, common, board, departure)
             deploy, healths[member.name] = self._deployed(member, common, board, departure, approve)
-            board >> departure >> deploy
-            for other in self._ahead_of(member) & set(healths):
-                healths[other] >> deploy
+            ahead = [healths[other] for other in sorted(self._ahead_of(member)) if other in healths]
             if number >= self._train.max_parallel:  # each one follows the one whose place it takes
-                healths[names[number - self._train.max_parallel]] >> deploy
+                ahead.append(healths[self._names[number - self._train.max_parallel]])
+            # All at once, here and below: every task makes the whole DAG when it starts, and each call takes
+            # as long as many edges do.
+            deploy.set_upstream([departure, *ahead])
             common["task_group"] = back
             health = healths[member.name]
             rollbacks[member.name] = self._rolled_back(member, common, board.task_id, deploy, health)
-            [healths[member.name], rollbacks[member.name]] >> arrival
+        departure.set_upstream(boards)
+        arrival.set_upstream([departure, *healths.values(), *rollbacks.values()])
         if self._train.on_failure == "train":
             self._go_back_together(healths, rollbacks, arrival)
 
     def _ahead_of(self, member: Service) -> set[str]:
         """Return the members that arrive before this one is deployed, directly or not."""
-        return self._before.get(member.name, set()) & {one.name for one in self._members}
+        return self._before.get(member.name, set()).intersection(self._names)
+
+    def _others(self, member: Service) -> list[str]:
+        """Return the health tasks of all other members."""
+        return [f"{name}.health" for name in self._names if name != member.name]
 
     def _approved(
         self, member: Service, common: dict[str, Any], board: BaseOperator, departure: BaseOperator
@@ -118,8 +125,6 @@ class Journey:
     ) -> tuple[BaseOperator, BaseOperator]:
         asks = approve or (departure if self._policy is not None else None)
         depends = self._train.on_failure != "service"
-        names = [one.name for one in self._members]
-        stops = [f"{name}.health" for name in names if name != member.name]
         deploy = TrainDeployOperator(
             task_id="deploy",
             environment=member.production.name,
@@ -129,7 +134,7 @@ class Journey:
             after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._ahead_of(member))}
             if depends
             else {},
-            stops_for=stops if self._train.on_failure == "train" else (),
+            stops_for=self._others(member) if self._train.on_failure == "train" else (),
             trigger_rule=_WHATEVER_HAPPENED,
             **common,
         )

@@ -17,7 +17,8 @@ class Frozen(BaseModel):
     """Base of the values of this package: immutable, and an unknown key is an error."""
 
     # Most of them are parts of another one, which needs no validator of theirs, or are not used by a process
-    # at all: each validator is made when it is first needed.
+    # at all: each validator is made when it is first needed. (Defaults that are models are constructed, not
+    # called, for that reason: a call would make the validator when this package is imported.)
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 

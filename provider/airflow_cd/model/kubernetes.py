@@ -70,7 +70,7 @@ class App(Frozen):
     user: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}(:[0-9]{1,10})?$")] | None = None
     image_pull_secrets: tuple[ObjectName, ...] = ()
     annotations: dict[AnnotationName, str] = Field(default_factory=dict)
-    resources: Resources = Resources()
+    resources: Resources = Resources.model_construct()
     service_account: DnsLabel | None = None
     stop_after: Duration = timedelta(seconds=5)
     grace: Duration = timedelta(seconds=30)

@@ -58,7 +58,7 @@ class Image(Frozen):
 class Package(Frozen):
     """How a release is made: as an archive of files, or as an image."""
 
-    archive: Archive = Archive()
+    archive: Archive = Archive.model_construct()
     image: Image | None = None
 
     @model_validator(mode="after")

@@ -141,9 +141,9 @@ class Service(Frozen):
     pipeline: Literal["delivery", "deployment"]
     source: Source
     runner: Runner = None
-    build: Build = Build()
+    build: Build = Build.model_construct()
     test: dict[Name, TestSuite] = Field(default_factory=dict)
-    package: Package = Package()
+    package: Package = Package.model_construct()
     signing: Signing | None = None
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     analyses: dict[Name, Analysis] = Field(default_factory=dict)

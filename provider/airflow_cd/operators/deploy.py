@@ -81,6 +81,9 @@ class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
         self.environment = environment
         self.release_task_id = release_task_id
         self.approval_task_id = approval_task_id
+        if approval_task_id is None:
+            # Airflow shows a link that leads nowhere, and stores it, which each takes a request.
+            self.operator_extra_links = (ServiceLink(),)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -157,4 +158,5 @@ class Rollout(RuleBasedStateMachine):
         assert 0 <= self.plan.seconds_to_next(self.progress, self.now) <= 30
 
 
-TestRollout = Rollout.TestCase
+class TestRollout(Rollout.TestCase):  # type: ignore[name-defined, misc]
+    settings = settings(max_examples=60)
