@@ -29,7 +29,7 @@ from airflow_cd.operators.turns import TurnsMixin
 from airflow_cd.operators.windows import WindowsMixin
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_cd.model.approval import Decision
     from airflow_cd.model.release import Release, ReleaseRef
@@ -64,7 +64,7 @@ class DeployOperator(RolloutsMixin, TurnsMixin, WindowsMixin, BaseOperator):
     """
 
     template_fields: Sequence[str] = ()
-    operator_extra_links = (ServiceLink(), ApprovalLink())
+    operator_extra_links: Sequence[BaseOperatorLink] = (ServiceLink(), ApprovalLink())
     ui_color = "#e6f4ea"
 
     def __init__(

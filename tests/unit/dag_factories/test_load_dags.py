@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_cd.dag_factories import delivery_dag, deployment_dag, load_dags
 from airflow_cd.model.service import Service
@@ -112,6 +113,15 @@ def test_one_word_makes_a_delivery_a_deployment() -> None:
     other = deployment_dag(one)
     assert other.dag_id == "hello_deployment"
     assert "production.approve" not in other.task_ids
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"), [(delivery_dag, ["Service", "Approval"]), (deployment_dag, ["Service"])]
+)
+def test_a_deployment_that_nobody_is_asked_about_shows_no_approval(make: Any, shown: list[str]) -> None:
+    """As the UI is told: by the serialized DAG."""
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(make(service())))
+    assert list(dag.get_task("production.deploy").operator_extra_link_dict) == shown
 
 
 def test_the_documentation_explains_and_keeps_secrets() -> None:
