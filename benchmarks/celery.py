@@ -16,13 +16,13 @@ from pathlib import Path
 
 from demo.runs import Run
 from demo.waiting import wait_until
-from tests.integration.services import TestService
 from tests.support.celery_airflow import CeleryAirflow
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
 from benchmarks.overhead import CHAIN, timestamp
 from benchmarks.report import Result, report
+from benchmarks.trivial import TrivialService
 
 LIMIT = 2.0
 ROUNDS = 3
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _measure(airflow: CeleryAirflow, folder: Path, number: int) -> list[tuple[float, float]]:
     (airflow.dags_folder / "nothing.py").write_text(NOTHING_FILE)
-    services = [TestService(airflow, f"s{n}", "deployment", folder / f"s{n}") for n in range(number)]
+    services = [TrivialService(airflow, f"s{n}", "deployment", folder / f"s{n}") for n in range(number)]
     wait_until(lambda: "nothing" in airflow.api.dag_ids(), "the DAG is there", timeout=60)
     airflow.api.unpause("nothing")
 

@@ -20,7 +20,7 @@ from demo.waiting import wait_until
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
-from benchmarks.overhead import timestamp
+from benchmarks.overhead import calm, timestamp
 from benchmarks.report import Result, report
 from benchmarks.trivial import TrivialFleet
 
@@ -29,8 +29,6 @@ LAYERS, PARALLEL = 4, 8
 CONFIG = {
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
-    # As in README, *A fast Airflow*: what is parsed again and again is no part of a run.
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
 }
 
 # As the train: N tasks that board, one departure, a chain of two tasks per service in its place, N that would
@@ -67,8 +65,7 @@ def main() -> None:
     Run.look_every = 2.0
     with tempfile.TemporaryDirectory(prefix="cd-bench-") as folder:
         home = Path(folder) / "airflow"
-        # A shell whose input is a socket, as a task's is, reads ~/.bashrc: no business of the reference's.
-        config = {**CONFIG, "HOME": folder}
+        config = {**CONFIG, **calm(folder)}
         try:
             with (
                 metadata_database() as database,
