@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo.waiting import wait_until
 
 from airflow_cd.exceptions import AccessDeniedError
 from airflow_cd.hooks.kubernetes import kubernetes_client
@@ -97,6 +98,8 @@ def test_a_deployer_may_do_what_is_listed_in_its_namespace_alone(cluster: Cluste
 
 def test_a_deployer_applies_reads_and_deletes(cluster: Cluster) -> None:
     deployer = as_deployer(cluster)
+    # The API server hears of new roles a moment after they are stored.
+    wait_until(lambda: may(deployer, "patch", "", "configmaps"), "its rights are known", timeout=30)
     deployer.validate([config_map()])
     deployer.apply([config_map()])
     assert deployer.diff([config_map()]) == []
