@@ -172,7 +172,7 @@ class Journey:
         recall = RecallOperator(
             task_id=member.name,
             health_task_id=healths[member.name].task_id,
-            others=[health.task_id for name, health in healths.items() if name != member.name],
+            others=self._others(member),
             trigger_rule=_WHATEVER_HAPPENED,
             **self._going_back(member, common, f"{BOARDING}.{member.name}"),
         )
@@ -192,7 +192,7 @@ class Journey:
         for member in self._members:
             common = {**common_arguments(self._dag, member), "task_group": group}
             recalls[member.name] = self._recalled(member, common, healths, rollbacks)
-            recalls[member.name] >> arrival
+        arrival.set_upstream(list(recalls.values()))
         for name, recall in recalls.items():
             for earlier in self._before.get(name, set()) & set(recalls):
                 recall >> recalls[earlier]

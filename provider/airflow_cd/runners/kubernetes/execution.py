@@ -6,6 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import RunnerError
@@ -51,10 +52,12 @@ def execute(
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec"
     for left in reversed(range(_TRIES)):
         try:
-            return _once(client, path, container, argv, given, taken)
+            _once(client, path, container, argv, given, taken)
+            return
         except Exception as error:
-            if done():
-                return None
+            with suppress(Exception):  # who cannot be asked either may be there at the next try
+                if done():
+                    return
             if not left and isinstance(error, _BROKEN):
                 raise WebSocketConnectionClosedException(str(error)) from error
             if not left or not _may_pass(error):
