@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +11,16 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import httpx
 import psutil
-from filelock import FileLock
 
 from demo.api import AirflowApi
 from demo.component import Component, kill_tree
 from demo.configuration import Ports, airflow_settings, clean_environment, passwords_file
+from demo.health import are_healthy, times_noted
 from demo.ports import is_listening
+from demo.template import copy_or_make
 from demo.waiting import wait_until
 
 # The commands, and what /monitor/health calls them.
@@ -147,7 +146,7 @@ class RunningAirflow:
         if self._template is None:
             self._migrate()
         else:
-            self._copy_template(self._template)
+            copy_or_make(self._template, self.home / "airflow.db", self._migrate)
         self._is_migrated = True
 
     def start(self, timeout: float = 120) -> None:
@@ -227,7 +226,7 @@ class RunningAirflow:
         """
         with httpx.Client(base_url=self.url, timeout=5, trust_env=False) as client:
             wait_until(
-                lambda: self._is_healthy(client, since, only),
+                lambda: self._are_healthy(client, since, only),
                 "Airflow is healthy",
                 timeout=timeout,
                 explain=self._tails,
@@ -266,41 +265,9 @@ class RunningAirflow:
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-20:])
             raise AirflowFailedError(f"`airflow db migrate` ended with exit code {done.returncode}:\n{tail}")
 
-    def _copy_template(self, template: Path) -> None:
-        template.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{template}.lock"):
-            if not template.exists():
-                self._migrate()
-                unfinished = template.with_suffix(".new")
-                shutil.copyfile(self.home / "airflow.db", unfinished)
-                unfinished.replace(template)
-                return
-        shutil.copyfile(template, self.home / "airflow.db")
-
-    def _is_healthy(self, client: httpx.Client, since: datetime | None, only: str | None) -> bool:
+    def _are_healthy(self, client: httpx.Client, since: datetime | None, only: str | None) -> bool:
         self.expect_alive(only)
-        try:
-            response = client.get("/api/v2/monitor/health")
-            report: dict[str, Any] = response.raise_for_status().json()
-        except httpx.HTTPError:
-            return False
-        wanted = [only] if only else COMPONENTS
-        return all(_beats(report, name.replace("-", "_"), since) for name in wanted)
+        return are_healthy(client, [only] if only else COMPONENTS, since)
 
     def _tails(self) -> str:
         return "\n".join(f"--- {name}\n{component.tail(8)}" for name, component in self.components.items())
-
-
-def times_noted(log: Path, run_id: str, task_id: str) -> int:
-    """Return how often the scheduler with this log noticed that a process of the task ended."""
-    lines, place = log.read_text(errors="replace").splitlines(), f"task_id='{task_id}', run_id='{run_id}'"
-    return sum("Received executor event" in line and place in line for line in lines)
-
-
-def _beats(report: Mapping[str, Any], name: str, since: datetime | None) -> bool:
-    if name == "api_server":  # it answered
-        return True
-    state = report.get(name) or {}
-    if state.get("status") != "healthy":
-        return False
-    return since is None or datetime.fromisoformat(state[f"latest_{name}_heartbeat"]) > since

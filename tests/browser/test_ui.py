@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from demo.airflow import RunningAirflow
 from demo.runs import Run
-from playwright.sync_api import Error, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 from tests.integration.services import TestService
 from tests.support.requirements import require
 
@@ -75,16 +76,14 @@ def parked(airflow: RunningAirflow, tmp_path: Path) -> Iterator[Run]:
     hello.remove()
 
 
+# The page that says that it gave up may come late, and interrupt the next one.
+@retry(
+    retry=retry_if_exception_message(match="(?s).*(ERR_NETWORK_CHANGED|chrome-error://)"),
+    stop=stop_after_attempt(6),
+    reraise=True,
+)
 def open_page(page: Page, url: str) -> None:
     """Go there. The browser gives up when a network comes or goes, such as one of another test."""
-    for _ in range(5):
-        try:
-            page.goto(url)
-            return
-        except Error as error:
-            # The page that says so may come late, and interrupt the next one.
-            if not any(sign in str(error) for sign in ("ERR_NETWORK_CHANGED", "chrome-error://")):
-                raise
     page.goto(url)
 
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from demo.airflow import times_noted
 from demo.api import AirflowApi
+from demo.health import times_noted
 from demo.runs import Run
 from demo.waiting import NotInTimeError, wait_until
 

@@ -22,8 +22,8 @@ from airflow_cd.artifacts.base import ArtifactStore
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+from airflow_cd.model.environment import Environment
 from airflow_cd.model.release import Release
-from airflow_cd.model.service import Environment
 from airflow_cd.targets.base import Access, Target
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.registry import open_target
@@ -83,7 +83,7 @@ from airflow_cd.artifacts.registry import open_store
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.model.release import Release
-from airflow_cd.model.service import Environment
+from airflow_cd.model.environment import Environment
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.registry import open_target
 logging.disable()

@@ -20,7 +20,8 @@ from airflow_cd.model.window_request import opening
 
 if TYPE_CHECKING:
     from airflow_cd.exceptions import DefinitionError
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.environment import Environment
+    from airflow_cd.model.service import Service
     from airflow_cd.targets.record import Record
 
 _UNKNOWN = "?"

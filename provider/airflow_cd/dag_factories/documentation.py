@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from airflow_cd.model.base import format_duration
+from airflow_cd.model.environment import Environment
 from airflow_cd.model.markdown import cell, code, escape
-from airflow_cd.model.service import Environment, Service
+from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
 
 

@@ -11,7 +11,8 @@ from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import pipeline_doc
 from airflow_cd.dag_factories.params import set_member_params, set_revision_param
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
-from airflow_cd.model.service import Environment, Service
+from airflow_cd.model.environment import Environment
+from airflow_cd.model.service import Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator

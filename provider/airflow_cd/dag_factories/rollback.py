@@ -9,7 +9,8 @@ from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, TaskGroup
 from airflow_cd.dag_factories.configured import configured
 from airflow_cd.dag_factories.documentation import rollback_doc
 from airflow_cd.dag_factories.params import set_rollback_params
-from airflow_cd.model.service import Environment, Service
+from airflow_cd.model.environment import Environment
+from airflow_cd.model.service import Service
 from airflow_cd.operators.restore import RestoreOperator
 from airflow_cd.triggers.monitor import MonitorTrigger
 

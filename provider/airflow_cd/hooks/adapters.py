@@ -11,8 +11,9 @@ from airflow_cd.exceptions import ArtifactError
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.runner import DockerRunner, KubernetesRunner
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
     from airflow_cd.sources.git import GitSource
     from airflow_cd.targets.base import Target

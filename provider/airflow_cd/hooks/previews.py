@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from airflow_cd.exceptions import CdError
 
 if TYPE_CHECKING:
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Target
 
 log = logging.getLogger(__name__)

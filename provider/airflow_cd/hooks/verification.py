@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner, Key
 
     from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Envelopes, Release, ReleaseRef
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.service import Service
 
 
 def sign_release(store: ArtifactStore, signer: CryptoSigner, manifest: bytes, statement: bytes) -> Envelopes:

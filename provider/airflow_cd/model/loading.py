@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.consistency import check_addresses, check_names, check_trains
 from airflow_cd.model.document import Document, Place, merged
+from airflow_cd.model.findings import Findings
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.kinds import check_kind, kinds_named
-from airflow_cd.model.messages import closest, explain, shorten, telling
+from airflow_cd.model.messages import closest, explain, telling
 from airflow_cd.model.service import Service
-from airflow_cd.model.train import Train, departure_order
+from airflow_cd.model.train import Train
 
 if TYPE_CHECKING:
     from airflow_cd.model.cluster import Cluster
@@ -71,13 +73,11 @@ def _read(path: Path) -> str:
 
 class _Reader:
     def __init__(self, document: Document) -> None:
-        self._document = document
-        self._errors: list[DefinitionError] = []
-        self._broken: set[str | int] = set()  # indices of services
+        self._found = Findings(document)
         content = document.content
         if not isinstance(content, dict):
             empty = content is None
-            raise self._error(
+            raise self._found.error(
                 (),
                 "the services file is empty" if empty else "the services file is not a mapping",
                 remedy="Write `services:` and a list of services",
@@ -85,7 +85,7 @@ class _Reader:
         for key in content:
             if key not in _TOP:
                 known = f"{closest(key, _TOP)}Known keys here: {', '.join(_TOP)}"
-                raise self._error((key,), f"unknown key {key!r}", remedy=known)
+                raise self._found.error((key,), f"unknown key {key!r}", remedy=known)
         self._defaults = self._part("defaults", dict)
         self._services = self._part("services", list)
         self._trains = self._part("trains", list)
@@ -97,26 +97,32 @@ class _Reader:
         trains: dict[int, Train] = {}
         clusters: tuple[Cluster, ...] = ()
         if only is None:
-            self._check_names("service", self._services)
-            self._check_names("train", self._trains)
-            self._check_addresses(services)
+            check_names(self._found, "service", self._services)
+            check_names(self._found, "train", self._trains)
+            check_addresses(self._found, services)
             trains = {i: train for i, raw in enumerate(self._trains) if (train := self._train(i, raw))}
-            self._check_trains(services, trains)
+            check_trains(
+                self._found,
+                services,
+                trains,
+                named={str(raw.get("name")) for raw in self._trains if isinstance(raw, dict)},
+                broken_members=self._broken_members(),
+            )
             clusters = tuple(self._valid_clusters()) if self._clusters else ()
         return Definitions(
-            services=tuple(service for i, service in services.items() if i not in self._broken),
+            services=tuple(service for i, service in services.items() if i not in self._found.broken),
             trains=tuple(trains.values()),
-            errors=tuple(self._errors),
+            errors=tuple(self._found.errors),
             clusters=clusters,
         )
 
     def _part(self, key: str, kind: type) -> Any:
-        value = self._document.content.get(key)
+        value = self._found.document.content.get(key)
         if value is None:
             return kind()
         if not isinstance(value, kind):
             wanted = "a list" if kind is list else "a mapping"
-            raise self._error((key,), f"{key!r} is not {wanted}", value, f"Write {wanted} under it")
+            raise self._found.error((key,), f"{key!r} is not {wanted}", value, f"Write {wanted} under it")
         return value
 
     def _valid_freezes(self) -> tuple[Freeze, ...]:
@@ -127,14 +133,14 @@ class _Reader:
         """
         freezes = self._part("freezes", list)
         found = [self._validate(Freeze, raw, ("freezes", i), None) for i, raw in enumerate(freezes)]
-        if self._errors:
-            raise self._errors[0]
+        if self._found.errors:
+            raise self._found.errors[0]
         return tuple(found)
 
     def _valid_services(self, only: str | None) -> Iterator[tuple[int, Service]]:
         for i, raw in enumerate(self._services):
             if not isinstance(raw, dict):
-                self._report(("services", i), "a service is not a mapping", raw, "Write `- name: ...`")
+                self._found.report(("services", i), "a service is not a mapping", raw, "Write `- name: ...`")
                 continue
             if only is not None and raw.get("name") != only:
                 continue
@@ -153,15 +159,15 @@ class _Reader:
 
     def _check_kinds(self, i: int, raw: Mapping[str, Any]) -> bool:
         """Kinds come before keys: a missing extra is not an unknown key."""
-        before = len(self._errors)
+        before = len(self._found.errors)
         for place, family, name in kinds_named(raw):
             try:
                 check_kind(family, name)
             except DefinitionError as error:
-                self._report(
+                self._found.report(
                     ("services", i, *place), error.problem, remedy=error.remedy, service=str(raw.get("name"))
                 )
-        return len(self._errors) == before
+        return len(self._found.errors) == before
 
     def _validate(self, model: type[Any], raw: Any, place: Place, service: str | None) -> Any:
         try:
@@ -170,7 +176,7 @@ class _Reader:
             for error in telling(invalid.errors()):
                 problem, value, remedy = explain(error, model)
                 prefix = f"service {service!r}: " if service else ""
-                self._report((*place, *error["loc"]), prefix + problem, value, remedy, service=service)
+                self._found.report((*place, *error["loc"]), prefix + problem, value, remedy, service=service)
         return None
 
     def _train(self, i: int, raw: Any) -> Train | None:
@@ -181,7 +187,7 @@ class _Reader:
         # Few files have them: imported when one has.
         from airflow_cd.model.cluster import Cluster
 
-        self._check_names("cluster", self._clusters)
+        check_names(self._found, "cluster", self._clusters)
         names: set[str] = set()
         for i, raw in enumerate(self._clusters):
             cluster: Cluster | None = self._validate(Cluster, raw, ("clusters", i), None)
@@ -190,109 +196,11 @@ class _Reader:
                 names.add(cluster.name)
                 yield cluster
 
-    def _check_names(self, what: str, entries: list[Any]) -> None:
-        first: dict[str, int] = {}
-        for i, raw in enumerate(entries):
-            name = raw.get("name") if isinstance(raw, dict) else None
-            if not isinstance(name, str):
-                continue
-            if name in first:
-                line, _ = self._document.line((f"{what}s", first[name], "name"))
-                self._report(
-                    (f"{what}s", i, "name"),
-                    f"there are two {what}s of this name, the other one in line {line}",
-                    name,
-                    "Rename one of them",
-                )
-            else:
-                first[name] = i
-
-    def _check_addresses(self, services: Mapping[int, Service]) -> None:
-        owners: dict[tuple[str, ...], str] = {}
-        for i, service in services.items():
-            for n, environment in enumerate(service.environments):
-                target = environment.target
-                if target.kubernetes is not None:  # objects know whose they are; see its `take`
-                    continue
-                here = f"{service.name} in {environment.name}"
-                owner = owners.setdefault(target.address, here)
-                if owner != here:
-                    self._report(
-                        ("services", i, "environments", n, "target", target.kind, "port"),
-                        f"{here} and {owner} would listen on the same port",
-                        int(target.address[-1]),
-                        "Choose another port",
-                        service=service.name,
-                    )
-
-    def _check_trains(self, services: Mapping[int, Service], trains: dict[int, Train]) -> None:
-        members: dict[str, set[str]] = {train.name: set() for train in trains.values()}
-        for i, service in services.items():
-            if service.train is None:
-                continue
-            if service.train in members:
-                members[service.train].add(service.name)
-            elif not any(isinstance(raw, dict) and raw.get("name") == service.train for raw in self._trains):
-                self._report(
-                    ("services", i, "train"),
-                    f"service {service.name!r} names a train that does not exist",
-                    service.train,
-                    f"{closest(service.train, list(members))}Add it under `trains:`, or remove this line",
-                    service=service.name,
-                )
-        for i, train in list(trains.items()):
-            before = len(self._errors)
-            self._check_order(i, train, members[train.name] | self._broken_members(train.name))
-            if len(self._errors) > before:  # one without its order would deploy in another one
-                del trains[i]
-
-    def _broken_members(self, train: str) -> set[str]:
-        """Return the names of members with errors of their own: that they are missing is told already."""
-        raws = [raw for i, raw in enumerate(self._services) if i in self._broken and isinstance(raw, dict)]
-        default = self._defaults.get("train")
-        return {str(raw.get("name")) for raw in raws if raw.get("train", default) == train}
-
-    def _check_order(self, i: int, train: Train, members: set[str]) -> None:
-        for n, rule in enumerate(train.order):
-            for name in (rule.service, *rule.after):
-                if name not in members:
-                    self._report(
-                        ("trains", i, "order", n),
-                        f"the order of train {train.name!r} names a service that is not on it",
-                        name,
-                        f"{closest(name, sorted(members))}Add `train: {train.name}` to that service",
-                    )
-        try:
-            departure_order(members, train.order)
-        except DefinitionError as error:
-            self._report(
-                ("trains", i, "order"), f"train {train.name!r}: {error.problem}", remedy=error.remedy
-            )
-
-    def _report(self, place: Place, problem: str, *args: Any, **kwargs: Any) -> None:
-        self._errors.append(self._error(place, problem, *args, **kwargs))
-        if place[:1] == ("services",):
-            self._broken.add(place[1])
-
-    def _error(
-        self,
-        place: Place,
-        problem: str,
-        value: Any = None,
-        remedy: str | None = None,
-        service: str | None = None,
-    ) -> DefinitionError:
-        line, depth = self._document.line(place)
-        if place[:1] == ("services",) and len(place) > 2:
-            # What is wrong may stand under `defaults`, which every service has a part in.
-            default_line, default_depth = self._document.line(("defaults", *place[2:]))
-            if default_depth - 1 > depth - 2:
-                line = default_line
-        return DefinitionError(
-            problem,
-            path=self._document.path,
-            line=line,
-            value=shorten(value),
-            remedy=remedy,
-            service=service,
-        )
+    def _broken_members(self) -> dict[str, set[str]]:
+        """Return the names of services that have errors, by the train they would be on."""
+        members: dict[str, set[str]] = {}
+        for i in self._found.broken:
+            raw = self._services[int(i)]
+            if isinstance(raw, dict) and (train := raw.get("train", self._defaults.get("train"))):
+                members.setdefault(str(train), set()).add(str(raw.get("name")))
+        return members

@@ -23,6 +23,7 @@ class Phase(str, Enum):
 
 
 OVER = (Phase.PROMOTED, Phase.ABORTED)
+HOLDING = (Phase.PAUSED, Phase.ASKING, Phase.ANALYSING)
 
 
 class Observation(Frozen):
@@ -43,6 +44,11 @@ class Observation(Frozen):
     broken: str | None = None
     restored: bool = True
     weight: float | None = None
+
+    @property
+    def told(self) -> str:
+        """Return how far it is and what keeps it, for people."""
+        return "; ".join(filter(None, (self.count, self.trouble)))
 
 
 class Answer(Frozen):
@@ -92,3 +98,42 @@ class Progress(Frozen):
     def over(self) -> bool:
         """Return whether nothing is left to do."""
         return self.phase in OVER
+
+    def entered(self, phase: Phase, now: datetime, **changes: object) -> Progress:
+        """Return the progress at the beginning of a phase."""
+        shown = {"reason": None, "trouble": None, "unready_since": None, **changes}
+        # Phases that only wait ask nothing new of the target.
+        applied = self.applied and phase in HOLDING
+        told = {"phase": phase, "since": now, "moved_at": now, "applied": applied, **shown}
+        return self.model_copy(update=told)
+
+    def aborting(self, reason: str, now: datetime) -> Progress:
+        """
+        Return the progress that gives everything back.
+
+        One that is over, or aborts already, stays as it is.
+        """
+        if self.over or self.phase is Phase.ABORTING:
+            return self
+        return self.entered(Phase.ABORTING, now, weight=0, reason=reason)
+
+    def is_answered_by(self, answer: Answer | None) -> bool:
+        """Return whether it asks just what the answer is to."""
+        asks = self.phase is Phase.ASKING
+        return asks and answer is not None and answer.step in (None, self.step)
+
+    def not_ahead(self, now: datetime) -> Progress:
+        """
+        Return the progress with what happened later than now having happened now.
+
+        Where a clock was set back, nothing has to wait until it has caught up; and no wait becomes shorter.
+        """
+        changes: dict[str, object] = {}
+        # The moment it began to ask is the name of its question.
+        if self.since > now and self.phase is not Phase.ASKING:
+            changes["since"] = now
+        if self.moved_at > now:
+            changes["moved_at"] = now
+        if self.unready_since is not None and self.unready_since > now:
+            changes["unready_since"] = now
+        return self.model_copy(update=changes) if changes else self

@@ -13,16 +13,13 @@ from datetime import datetime, timedelta
 
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.base import format_duration
-from airflow_cd.model.progress import Answer, Observation, Phase, Progress
+from airflow_cd.model.progress import HOLDING, Answer, Observation, Phase, Progress
 from airflow_cd.model.strategy import APPROVAL, Step
 
 # Instances that are being replaced, or a check that was late once, are no loss of readiness.
 LOST_AFTER = timedelta(seconds=10)
 # Of steps that are over; those of the current one are what it is judged by.
 _KEPT_MEASUREMENTS = 50
-
-
-_HOLDING = (Phase.PAUSED, Phase.ASKING, Phase.ANALYSING)
 
 
 @dataclass(frozen=True)
@@ -61,16 +58,16 @@ class Plan:
         """
         if progress.over:
             return progress
-        progress = self._noted(_not_ahead(progress, now), seen, measurements)
+        progress = self._noted(progress.not_ahead(now), seen, measurements)
         if progress.phase is Phase.ABORTING:
             return self._aborting(progress, seen, now)
-        if not _answers(progress, answer):
+        if not progress.is_answered_by(answer):
             answer = None
         if answer is not None and not answer.promote:
-            return abort(progress, f"aborted by {answer.by}: {answer.reason or 'no reason given'}", now)
+            return progress.aborting(f"aborted by {answer.by}: {answer.reason or 'no reason given'}", now)
         if seen.broken is not None:
-            return abort(progress, seen.broken, now)
-        if progress.phase in _HOLDING:
+            return progress.aborting(seen.broken, now)
+        if progress.phase in HOLDING:
             return self._holding(progress, seen, now, answer)
         return self._moving(progress, seen, now)
 
@@ -120,12 +117,12 @@ class Plan:
     def _moving(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
         if seen.ready:
             if progress.phase is Phase.PROMOTING:
-                return _entered(progress, Phase.PROMOTED, now, count=seen.count)
+                return progress.entered(Phase.PROMOTED, now, count=seen.count)
             return self._enter(progress.model_copy(update={"count": seen.count}), progress.step + 1, now)
         if seen.count != progress.count:
             return progress.model_copy(update={"count": seen.count, "moved_at": now})
         if now - progress.moved_at >= self.deadline:
-            return abort(progress, f"nothing moved for {format_duration(self.deadline)}: {_told(seen)}", now)
+            return progress.aborting(f"nothing moved for {format_duration(self.deadline)}: {seen.told}", now)
         return progress
 
     def _holding(
@@ -135,7 +132,7 @@ class Plan:
         if not seen.ready:
             since = progress.unready_since or now
             if now - since >= LOST_AFTER:
-                return abort(progress, f"the new release was ready and is not any more: {_told(seen)}", now)
+                return progress.aborting(f"the new release was ready and is not any more: {seen.told}", now)
             return progress.model_copy(update={"unready_since": since})
         progress = progress.model_copy(update={"unready_since": None})
         if progress.phase is Phase.ANALYSING:
@@ -152,36 +149,36 @@ class Plan:
         outcomes = {name: one.outcome for name, one in found.items() if one is not None}
         for name, outcome in outcomes.items():
             if outcome in ("failure", "error"):
-                return abort(progress, told[name], now)
+                return progress.aborting(told[name], now)
         if len(outcomes) < len(names):
             return progress
         unclear = [told[name] for name, outcome in outcomes.items() if outcome == "inconclusive"]
         if unclear:
-            return _entered(progress, Phase.ASKING, now, reason="; ".join(unclear))
+            return progress.entered(Phase.ASKING, now, reason="; ".join(unclear))
         return self._enter(progress, progress.step + 1, now)
 
     def _aborting(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
         if seen.restored:
-            return _entered(progress, Phase.ABORTED, now, reason=progress.reason)
+            return progress.entered(Phase.ABORTED, now, reason=progress.reason)
         if seen.count != progress.count:
             return progress.model_copy(update={"count": seen.count, "moved_at": now})
         if now - progress.moved_at >= self.deadline:
-            why = f"{progress.reason}; and the release before is not ready either: {_told(seen)}"
-            return _entered(progress, Phase.ABORTED, now, reason=why)
+            why = f"{progress.reason}; and the release before is not ready either: {seen.told}"
+            return progress.entered(Phase.ABORTED, now, reason=why)
         return progress
 
     def _enter(self, progress: Progress, number: int, now: datetime) -> Progress:
         if number >= len(self.steps):
-            return _entered(progress, Phase.PROMOTING, now, step=len(self.steps), weight=100)
+            return progress.entered(Phase.PROMOTING, now, step=len(self.steps), weight=100)
         step = self.steps[number]
         if step.weight is not None:
-            return _entered(progress, Phase.SETTING, now, step=number, weight=step.weight)
+            return progress.entered(Phase.SETTING, now, step=number, weight=step.weight)
         # What was told of the share stays true.
         if step.analysis is not None:
-            return _entered(progress, Phase.ANALYSING, now, step=number)
+            return progress.entered(Phase.ANALYSING, now, step=number)
         if step.pause == APPROVAL:
-            return _entered(progress, Phase.ASKING, now, step=number, reason="the strategy asks to go on")
-        return _entered(progress, Phase.PAUSED, now, step=number)
+            return progress.entered(Phase.ASKING, now, step=number, reason="the strategy asks to go on")
+        return progress.entered(Phase.PAUSED, now, step=number)
 
     def _analysed(self, progress: Progress) -> tuple[str, ...]:
         if progress.phase is not Phase.ANALYSING:
@@ -203,44 +200,3 @@ class Plan:
             return None
         pause = self.steps[progress.step].pause
         return pause if isinstance(pause, timedelta) else None
-
-
-def _told(seen: Observation) -> str:
-    return "; ".join(filter(None, (seen.count, seen.trouble)))
-
-
-def abort(progress: Progress, reason: str, now: datetime) -> Progress:
-    """Return the progress that gives everything back. One that is over, or aborts already, stays as it is."""
-    if progress.over or progress.phase is Phase.ABORTING:
-        return progress
-    return _entered(progress, Phase.ABORTING, now, weight=0, reason=reason)
-
-
-def _answers(progress: Progress, answer: Answer | None) -> bool:
-    asked = progress.phase is Phase.ASKING
-    return asked and answer is not None and answer.step in (None, progress.step)
-
-
-def _not_ahead(progress: Progress, now: datetime) -> Progress:
-    """
-    Return the progress with what happened later than now having happened now.
-
-    Where a clock was set back, nothing has to wait until it has caught up; and no wait becomes shorter.
-    """
-    changes: dict[str, object] = {}
-    # The moment it began to ask is the name of its question.
-    if progress.since > now and progress.phase is not Phase.ASKING:
-        changes["since"] = now
-    if progress.moved_at > now:
-        changes["moved_at"] = now
-    if progress.unready_since is not None and progress.unready_since > now:
-        changes["unready_since"] = now
-    return progress.model_copy(update=changes) if changes else progress
-
-
-def _entered(progress: Progress, phase: Phase, now: datetime, **changes: object) -> Progress:
-    shown = {"reason": None, "trouble": None, "unready_since": None, **changes}
-    # Phases that only wait ask nothing new of the target.
-    applied = progress.applied and phase in _HOLDING
-    told = {"phase": phase, "since": now, "moved_at": now, "applied": applied, **shown}
-    return progress.model_copy(update=told)

@@ -1,4 +1,4 @@
-"""Services and their environments: the values a pipeline is generated from."""
+"""Services: the values a pipeline is generated from."""
 
 from __future__ import annotations
 
@@ -6,29 +6,18 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from airflow_cd.model.analysis import Analysis
-from airflow_cd.model.approval import Approval, UserId
 from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.drift import DriftPolicy
+from airflow_cd.model.environment import Environment
 from airflow_cd.model.fields import Argv, Env, Name, RelativePath
 from airflow_cd.model.freeze import Freeze
-from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Monitor
 from airflow_cd.model.notification import OF_SERVICES, Notification
 from airflow_cd.model.package import Package
 from airflow_cd.model.runner import Runner
-from airflow_cd.model.signing import Signing, Verification
-from airflow_cd.model.strategy import Strategy
-from airflow_cd.model.target import TargetChoice
-from airflow_cd.model.window import Closed, Window, closed_because
+from airflow_cd.model.signing import Signing
+from airflow_cd.model.window import Closed, closed_because
 
 
 class Source(Frozen):
@@ -76,51 +65,6 @@ class TestSuite(Frozen):
     junit: RelativePath | None = None
     env: Env = Field(default_factory=dict)
     timeout: Duration = timedelta(minutes=30)
-
-
-class Environment(Frozen):
-    """
-    One stage on the way to production; the last one of a service is its production.
-
-    :param monitor: how its health checks go on after the pipeline ended; ``None`` means that they end
-    :param when_closed: whether a deployment that a window or a freeze denies waits for the opening, or fails
-    :param window_approvers: Airflow user ids who may let a waiting release in before the opening; empty
-        means nobody
-    :param strategy: how it changes from one release to the next; ``None`` is what its target does by itself
-    :param drift: whether it is looked for what somebody changed by hand; ``None`` means never
-    """
-
-    name: Name
-    target: TargetChoice
-    health: tuple[HealthCheck, ...] = ()
-    monitor: Monitor | None = None
-    strategy: Strategy | None = None
-    approval: Approval | None = None
-    windows: tuple[Window, ...] = ()
-    when_closed: Literal["wait", "fail"] = "wait"
-    window_approvers: tuple[UserId, ...] = ()
-    verify: Verification | None = None
-    drift: DriftPolicy | None = None
-
-    @model_validator(mode="after")
-    def _something_to_monitor(self) -> Environment:
-        if self.monitored and not self.health:
-            raise ValueError("has `monitor` but no `health` checks to go on with; list some, or remove it")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_override(self) -> Environment:
-        if self.window_approvers and self.when_closed == "fail":
-            raise ValueError(
-                "has `window_approvers`, who are asked while a release waits, and `when_closed: fail`, where "
-                "none waits; remove one of them"
-            )
-        return self
-
-    @property
-    def monitored(self) -> bool:
-        """Return whether its releases are watched after their pipeline ended."""
-        return self.monitor is not None and self.monitor.rollback
 
 
 class Service(Frozen):

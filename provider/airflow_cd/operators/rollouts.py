@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # As long as giving the worker slot back and getting one again takes, see HealthTrigger.
 _ON_WORKER_SECONDS = 3.0
-_POLL_SECONDS = 0.15
 
 
 class RolloutsMixin:
@@ -102,24 +101,21 @@ class RolloutsMixin:
         return open_target(self.service, self.service.environment(self.environment))
 
     def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
+        from airflow_cd.targets.driven import driven
+        from airflow_cd.targets.rollouts import rollout_of
+
         goes_back = rollout.progress.phase is Phase.ABORTING
         if not goes_back and any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
-        end, shown, before = time.monotonic() + _ON_WORKER_SECONDS, "", record
-        while record.rollout is not None and record.rollout.token == rollout.token:
-            stands = rollout.plan.described(record.rollout.progress)
+        end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
+        for now in driven(target, record, rollout.token):
+            record, under_way = now, rollout_of(now, rollout.token)
+            stands = rollout.plan.described(under_way.progress) if under_way else shown
             if stands != shown:
                 self.log.info("%s", stands)
                 shown = stands
             if time.monotonic() > end:
                 break
-            if record == before:  # else there may be more to do at once
-                time.sleep(_POLL_SECONDS)
-            before = record
-            try:
-                record = target.advance(rollout.token)
-            except DeployConflictError as error:
-                self.log.debug("Once more: %s", error)
         return record
 
     def _wait_in_triggerer(self, token: str, asked: str | None, more: dict[str, Any]) -> None:
@@ -169,9 +165,12 @@ class RolloutsMixin:
         self, target: ProgressiveTarget, token: str, event: dict[str, Any], asked: str | None
     ) -> None:
         """Hand an answer on to the rollout, if it counts; else it is asked again."""
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
         from airflow_cd.hooks.questions import reason_in
         from airflow_cd.model import rollout_request
         from airflow_cd.model.progress import Answer
+        from airflow_cd.targets.driven import POLL_SECONDS
 
         by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
         chosen = event["chosen_options"]
@@ -185,13 +184,12 @@ class RolloutsMixin:
         self.log.info("%s by %s: %s", chosen[0], by, reason_in(event) or "no reason given")
         step = int(asked.partition("/")[0]) if asked else None
         answer = Answer(promote=promote, by=by, reason=reason_in(event), step=step)
-        for _ in range(10):
-            try:
-                target.advance(token, answer=answer)
-                return
-            except DeployConflictError:
-                time.sleep(_POLL_SECONDS)
-        target.advance(token, answer=answer)
+        # The triggerer drives the same rollout, and may hold its lease just now.
+        again = retry_if_exception_type(DeployConflictError)
+        retrying = Retrying(
+            retry=again, wait=wait_fixed(POLL_SECONDS), stop=stop_after_attempt(11), reraise=True
+        )
+        retrying(target.advance, token, answer=answer)
 
     def _refused(self, by: str, chosen: list[str], release: Release) -> str | None:
         from airflow_cd.model import rollout_request

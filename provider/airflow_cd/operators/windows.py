@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.approval import Decision
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
-    from airflow_cd.model.service import Environment, Service
+    from airflow_cd.model.service import Service
     from airflow_cd.model.window import Closed
 
 # Under this key a task that waits, or failed, tells why: {"reason": ..., "opens_at": ISO time or None}.

@@ -11,53 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.processes.disk import NO_SPACE
-from airflow_cd.sources.git_commands import (
-    ASK_TIMEOUT,
-    FETCH_TIMEOUT,
-    BrokenMirrorError,
-    GitTimeoutError,
-    git,
-    parse_heads,
-    redacted,
-    remote_argv,
-)
+from airflow_cd.sources.git_commands import BrokenMirrorError, GitTimeoutError, git, redacted
+from airflow_cd.sources.remote import Remote, is_about_missing
 
 T = TypeVar("T")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _EVERYTHING = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-# How remotes say that they do not have, or do not give, a commit.
-_MISSING = (
-    *("not our ref", "couldn't find remote ref", "no such remote ref", "cannot obtain needed object"),
-    "unadvertised object",
-)
-# Answers that another try does not change.
-_PERMANENT = (
-    *_MISSING,
-    *NO_SPACE,
-    *("not found", "does not exist", "not installed"),
-    *("does not appear to be a git repository", "authentication failed", "permission denied"),
-    *("could not read username", "could not read password", "host key verification failed"),
-    *("access denied", "unable to find remote helper", "not allowed"),
-    *("returned error: 401", "returned error: 403", "returned error: 404", "not valid: is this a git"),
-)
-
-
-def _is_transient(error: BaseException) -> bool:
-    if not isinstance(error, SourceError) or isinstance(error, GitTimeoutError):
-        return False
-    return not any(word in str(error).lower() for word in _PERMANENT)
-
-
-_retrying = retry(
-    retry=retry_if_exception(_is_transient),
-    stop=stop_after_attempt(4),
-    wait=wait_exponential(multiplier=0.3, max=5) + wait_random(0, 0.3),
-    reraise=True,
-)
 
 
 class Mirror:
@@ -73,21 +35,18 @@ class Mirror:
     """
 
     def __init__(self, repository: str, cache_dir: Path, env: Mapping[str, str] | None = None) -> None:
-        if repository.startswith("-"):
-            raise SourceError(f"{repository!r} is not a repository: it starts with a dash; write its URL")
+        self._remote = Remote(repository, env)
         self.repository = repository
         name = hashlib.sha256(repository.encode()).hexdigest()[:20]
         self.folder = cache_dir.absolute() / f"{name}.git"
         self._lock = FileLock(cache_dir.absolute() / f"{name}.lock")
-        self._env = env
         # Commits that were found in the mirror of this identity: each question is a process of git, and a
         # build asks for the same one many times.
         self._known: set[tuple[int, str]] = set()
 
     def heads(self) -> dict[str, str]:
         """Return branch name -> SHA as the remote has them now. :raises SourceError: it does not answer"""
-        argv = remote_argv("ls-remote", self.repository, "--heads")
-        return parse_heads(self._remote(*argv, timeout=ASK_TIMEOUT))
+        return self._remote.heads()
 
     def git(self, *args: str) -> bytes:
         """Run git on the mirror. :raises BrokenMirrorError: it failed"""
@@ -152,14 +111,14 @@ class Mirror:
 
     def _bring(self, sha: str) -> None:
         if not self._has(sha):
-            self._fetch("--prune", specs=_EVERYTHING)
+            self._remote.fetch(self.folder, "--prune", specs=_EVERYTHING)
         if self._has(sha):
             git("update-ref", _taken(sha), sha, folder=self.folder)
             return
         try:
-            self._fetch("--no-tags", specs=(f"{sha}:{_taken(sha)}",))
+            self._remote.fetch(self.folder, "--no-tags", specs=(f"{sha}:{_taken(sha)}",))
         except SourceError as error:
-            if not any(word in str(error).lower() for word in _MISSING):
+            if not is_about_missing(error):
                 raise
             raise RevisionNotFoundError(
                 f"{redacted(self.repository)} has no commit {sha}; "
@@ -224,17 +183,6 @@ class Mirror:
 
     def _identity(self) -> int:
         return self.folder.stat().st_ino if self.folder.exists() else 0
-
-    def _fetch(self, *options: str, specs: tuple[str, ...]) -> None:
-        argv = remote_argv("fetch", self.repository, "--quiet", "--no-write-fetch-head", *options)
-        self._remote(*argv, *specs, folder=self.folder, timeout=FETCH_TIMEOUT)
-
-    @_retrying
-    def _remote(self, *args: str, timeout: float, folder: Path | None = None) -> bytes:
-        try:
-            return git(*args, folder=folder, env=self._env, timeout=timeout)
-        except SourceError as error:
-            raise type(error)(f"{redacted(self.repository)}: {error}") from error
 
 
 def _is_about_space(error: SourceError) -> bool:

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetError
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import Answer, Phase, Progress
-from airflow_cd.model.rollout import abort
+from airflow_cd.model.progress import Answer
 from airflow_cd.model.subject import Subject
-from airflow_cd.targets.history import (
-    before_deploying,
-    check_generation,
-    gone_back,
-    newly_deployed,
-)
-from airflow_cd.targets.record import Deployed, Hold, Record, Rollout, outcome_of
-from airflow_cd.targets.rollouts import (
-    aborted,
-    begun,
-    check_over,
-    promoted,
-    refuse_during_rollback,
-    rollout_of,
-    with_progress,
-)
-from airflow_cd.targets.stepping import S, Stepping
+from airflow_cd.targets.carrying_out import CarryingOut
+from airflow_cd.targets.driven import driven
+from airflow_cd.targets.history import before_deploying, check_generation, gone_back, newly_deployed
+from airflow_cd.targets.record import Hold, Record, Rollout, outcome_of
+from airflow_cd.targets.rollouts import check_over, refuse_during_rollback, rollout_of
+from airflow_cd.targets.stepping import S
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Release
 
-log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.15
-
-
-class SteppedTarget(Stepping[S]):
+class SteppedTarget(CarryingOut[S]):
     """
     One service in one environment; see :class:`airflow_cd.targets.base.ProgressiveTarget` for the promises.
 
-    Decides what is done; a subclass does it, by the methods at the end. What is decided is written to the
-    record first, and then done: whoever comes after a killed process does it again, which does no harm.
+    Decides what is done; a subclass does it, by the methods of
+    :class:`~airflow_cd.targets.stepping.Stepping`.
     """
 
     def record(self) -> Record:
@@ -183,77 +165,6 @@ class SteppedTarget(Stepping[S]):
             **self._names(rollout),
         )
 
-    def _gone_on(self, stored: S, rollout: Rollout, progress: Progress) -> S:
-        """Write a decision down and act on it. What is no decision needs no lease: it changes nothing."""
-        if progress.phase is rollout.progress.phase and progress.applied:
-            return self._save(stored, with_progress(stored.record, progress))
-        log.debug("%s: %s", rollout.candidate.release.version, rollout.plan.described(progress))
-        with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
-            if progress.phase is Phase.PROMOTED:
-                return self._promoted(stored, rollout, progress)
-            if progress.phase is Phase.ABORTED:
-                return self._aborted(stored, rollout, progress)
-            return self._act(self._save(stored, with_progress(stored.record, progress)))
-
-    def _told(self, stored: S) -> S:
-        """Do again what was written down and, as far as is known, not done."""
-        rollout = stored.record.rollout
-        assert rollout is not None
-        if rollout.progress.applied:
-            return stored
-        with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
-            stored = self._load()
-            return stored if rollout_of(stored.record, rollout.token) is None else self._act(stored)
-
-    def _act(self, stored: S) -> S:
-        rollout = stored.record.rollout
-        assert rollout is not None
-        if rollout.progress.applied:
-            return stored
-        stored = self._apply(stored)
-        return self._save(
-            stored, with_progress(stored.record, rollout.progress.model_copy(update={"applied": True}))
-        )
-
-    def _start(self, stored: S, deployed: Deployed, before: list[Deployed], **how: Any) -> Record:
-        rollout = begun(
-            stored.record,
-            deployed,
-            before[: self.keep],
-            deadline=self._deadline,
-            instances=self._instances(stored),
-            **how,
-        )
-        log.info("%s: %s", deployed.release.version, rollout.plan.described(rollout.progress))
-        stored = self._save(stored, stored.record.model_copy(update={"rollout": rollout}))
-        return self._act(stored).record
-
-    def _abort(self, stored: S, reason: str) -> Record:
-        rollout = stored.record.rollout
-        assert rollout is not None
-        progress = abort(rollout.progress, reason, datetime.now(timezone.utc))
-        if progress == rollout.progress:
-            return stored.record
-        log.warning("%s: aborting: %s", rollout.candidate.release.version, reason)
-        return self._act(self._save(stored, with_progress(stored.record, progress))).record
-
-    def _promoted(self, stored: S, rollout: Rollout, progress: Progress) -> S:
-        record = promoted(stored.record, rollout, progress)
-        log.info("Requests go to %s now", rollout.candidate.release.version)
-        return self._converge(self._save(stored, record))
-
-    def _aborted(self, stored: S, rollout: Rollout, progress: Progress) -> S:
-        record = aborted(stored.record, rollout, progress)
-        return self._converge(self._save(stored, record))
-
-    def _stay(self, stored: S, actor: str) -> Record:
-        """Keep what runs: whatever else is on its way in gives way to it."""
-        if stored.record.rollout is None:
-            return self._converge(stored).record
-        current = stored.record.current
-        assert current is not None
-        return self._abort(stored, f"{actor} deployed {current.release.version} again, which ran before")
-
     def _see_through(self, record: Record) -> Record:
         """Wait until what was begun is over. :raises NotReadyError: it was aborted"""
         rollout = record.rollout
@@ -263,11 +174,8 @@ class SteppedTarget(Stepping[S]):
             raise TargetError(
                 f"the strategy of {self._where} pauses or measures, which a DAG's deploy task goes through"
             )
-        before = record
-        while (outcome := outcome_of(record, rollout.token)).state == "under way":
-            if record == before:  # else there may be more to do at once
-                time.sleep(_POLL_SECONDS)
-            before, record = record, self.advance(rollout.token)
+        *_, record = driven(self, record, rollout.token)
+        outcome = outcome_of(record, rollout.token)
         if outcome.state == "promoted":
             return record
         if outcome.state == "replaced":

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_cd.model.service import Environment
+    from airflow_cd.model.environment import Environment
     from airflow_cd.targets.base import Access, Target
 
 TARGETS = {

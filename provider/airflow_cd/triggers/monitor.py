@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from airflow_cd.model.environment import Environment
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.monitor import Alarm, Monitor
-from airflow_cd.model.service import Environment
 from airflow_cd.model.verdict import Verdict
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.health import http_client

@@ -17,8 +17,8 @@ from airflow_cd.exceptions import (
     FieldConflictError,
     ManifestError,
 )
+from airflow_cd.model.environment import Environment
 from airflow_cd.model.progress import Phase
-from airflow_cd.model.service import Environment
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.settling import settling_seconds
 

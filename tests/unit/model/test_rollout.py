@@ -7,7 +7,7 @@ import pytest
 
 from airflow_cd.model.analysis import Analysis, Measurement, Outcome
 from airflow_cd.model.progress import Answer, Observation, Phase, Progress
-from airflow_cd.model.rollout import LOST_AFTER, Plan, abort
+from airflow_cd.model.rollout import LOST_AFTER, Plan
 from airflow_cd.model.strategy import Step
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -192,7 +192,7 @@ def test_as_many_measurements_are_kept_as_an_analysis_needs() -> None:
 def test_an_answer_to_no_question_is_ignored(phase: Phase, promote: bool) -> None:
     which = plan({"weight": 10}, {"pause": "1h"}, {"pause": {}}, {"analysis": "errors"}, {"weight": 20})
     if phase in (Phase.ABORTING, Phase.ABORTED):
-        progress = abort(which.begin(NOW), "bad", NOW).model_copy(update={"phase": phase})
+        progress = which.begin(NOW).aborting("bad", NOW).model_copy(update={"phase": phase})
     else:
         progress = (
             at(which, phase) if phase is not Phase.PAUSED else which.advance(which.begin(NOW), READY, NOW)
@@ -214,18 +214,18 @@ def test_an_answer_that_is_told_twice_is_not_one_to_the_next_question() -> None:
 
 def test_aborting_twice_is_aborting_once() -> None:
     which = plan({"weight": 10})
-    given_back = abort(which.begin(NOW), "bad", NOW)
-    assert abort(given_back, "worse", after(5)) == given_back
+    given_back = which.begin(NOW).aborting("bad", NOW)
+    assert given_back.aborting("worse", after(5)) == given_back
     over = which.advance(given_back, READY, after(6))
     assert (over.phase, over.reason) == (Phase.ABORTED, "bad")
-    assert abort(over, "worse", after(7)) == over
+    assert over.aborting("worse", after(7)) == over
     promoted = at(which, Phase.PROMOTED)
-    assert abort(promoted, "too late", after(7)) == promoted
+    assert promoted.aborting("too late", after(7)) == promoted
 
 
 def test_what_is_given_back_is_over_when_what_ran_before_is_ready_or_nothing_helps() -> None:
     which = plan({"weight": 10})
-    given_back = abort(which.begin(NOW), "bad", NOW)
+    given_back = which.begin(NOW).aborting("bad", NOW)
     waiting = which.advance(given_back, UNREADY, after(599))
     assert waiting.phase is Phase.ABORTING
     assert which.advance(waiting, Observation(ready=False, broken="gone"), after(599)).phase is Phase.ABORTED
@@ -238,7 +238,7 @@ def test_what_is_over_stays_as_it_is() -> None:
     which = plan({"weight": 10})
     for progress in (
         at(which, Phase.PROMOTED),
-        which.advance(abort(which.begin(NOW), "bad", NOW), READY, NOW),
+        which.advance(which.begin(NOW).aborting("bad", NOW), READY, NOW),
     ):
         seen = Observation(ready=False, broken="gone", weight=3.0, count="0 of 3")
         assert which.advance(progress, seen, after(10**6), [measured("failure", 1)]) == progress

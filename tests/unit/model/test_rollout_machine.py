@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.progress import Answer, Observation, Phase, Progress
-from airflow_cd.model.rollout import Plan, abort
+from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import APPROVAL, Step
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -92,8 +92,8 @@ class Rollout(RuleBasedStateMachine):
 
     @rule()
     def somebody_aborts(self) -> None:
-        once = abort(self.progress, "enough", self.now)
-        assert abort(once, "more than enough", self.now + DAY) == once
+        once = self.progress.aborting("enough", self.now)
+        assert once.aborting("more than enough", self.now + DAY) == once
         assert self.progress.over is (once == self.progress) or self.progress.phase is Phase.ABORTING
         if self.now.second % 7 == 0:  # else hardly any would get far
             if once.phase is not self.progress.phase:

@@ -183,6 +183,21 @@ def test_seen_through_by_one_call_it_raises() -> None:
         target.deploy(release(2), None, expected=1, actor="test")  # type: ignore[arg-type]
 
 
+def test_who_drives_the_same_rollout_is_waited_for() -> None:
+    class Shared(PaperTarget):
+        crowd = 2
+
+        def advance(self, token: str, **how: Any) -> Record:
+            if self.crowd:
+                self.crowd -= 1
+                raise DeployConflictError("held by the triggerer")
+            return super().advance(token, **how)
+
+    target = Shared()
+    record = target.deploy(release(1), None, expected=0, actor="test")  # type: ignore[arg-type]
+    assert (record.generation, target.crowd, target.served) == (1, 0, {release(1).digest: 100})
+
+
 def test_a_newer_release_takes_over_from_the_first_step() -> None:
     target = PaperTarget(CANARY)
     target.deploy(release(1), None, expected=0, actor="test")  # type: ignore[arg-type]

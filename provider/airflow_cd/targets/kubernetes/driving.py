@@ -24,8 +24,8 @@ from airflow_cd.targets.progressive import SteppedTarget
 from airflow_cd.targets.record import Record
 
 if TYPE_CHECKING:
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
-    from airflow_cd.model.service import Environment
     from airflow_cd.model.strategy import StrategyChoice
     from airflow_cd.targets.base import Access
 

@@ -7,12 +7,8 @@ a supervisord that is started again, after a reboot say, starts all of them agai
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +18,7 @@ from xmlrpc.client import Fault, ServerProxy
 from filelock import FileLock
 
 from airflow_cd.exceptions import TargetError
-from airflow_cd.processes.environment import clean_environment
+from airflow_cd.targets.local.daemon import check_folder, socket_of, start_daemon
 from airflow_cd.targets.local.layout import write_durably
 
 # https://supervisord.org/api.html, "Faults" and "Process states"
@@ -30,32 +26,6 @@ _UNKNOWN_METHOD, _SHUTTING_DOWN, _BAD_NAME, _NOT_RUNNING = 1, 6, 10, 70
 _ALIVE = {"STARTING", "RUNNING"}
 _ENDED = {"STOPPED", "EXITED", "FATAL", "UNKNOWN"}
 _START_SECONDS = 30.0
-_MEANINGFUL = "%;*?[]{}\n\r"
-_LONGEST_SOCKET = 100  # bytes; supervisord appends a process id while it starts
-
-_MAIN = """\
-[unix_http_server]
-file={socket}
-chmod=0700
-
-[supervisord]
-pidfile=%(here)s/supervisord.pid
-logfile=%(here)s/supervisord.log
-logfile_maxbytes=5MB
-logfile_backups=2
-childlogdir=%(here)s
-directory=%(here)s
-umask=022
-
-[rpcinterface:supervisor]
-supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
-
-[rpcinterface:airflow_cd]
-supervisor.rpcinterface_factory=airflow_cd.targets.local.programs:make_programs
-
-[include]
-files=supervisor.d/*.conf
-"""
 
 _PROGRAM = """\
 [program:{name}]
@@ -102,7 +72,7 @@ class Supervisor:
         """Start supervisord unless it runs. :raises TargetError: it does not start"""
         if self._answers():
             return
-        self._check_name()
+        check_folder(self.root)
         self._programs.mkdir(parents=True, exist_ok=True)
         with FileLock(self.root / "supervisord.lock"):
             if not self._answers():
@@ -183,78 +153,8 @@ class Supervisor:
         _wait_until(lambda: not _exists(pid), "supervisord does not end", allowed)
 
     def _start(self) -> None:
-        self._check_no_other()
-        config = self.root / "supervisord.conf"
-        socket = str(self._prepare_socket()).replace("%", "%%")
-        write_durably(config, _MAIN.format(socket=socket).encode())
-        ran = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
-            env=clean_environment(),
-            cwd=self.root,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        if ran.returncode:
-            words = ran.stdout.decode("utf-8", "replace").strip()
-            raise TargetError(f"supervisord does not start: {words or f'see {self.root}/supervisord.log'}")
+        start_daemon(self.root)
         _wait_until(self._answers, f"supervisord does not answer; see {self.root}/supervisord.log")
-
-    def _socket(self) -> Path:
-        """
-        Return the socket's path.
-
-        It may have 107 bytes at most. A longer one lies in a private folder for temporary files, and where
-        that is gets written down: not every process has the same ``TMPDIR``.
-        """
-        if len(os.fsencode(beside := self.root / "supervisord.sock")) <= _LONGEST_SOCKET:
-            return beside
-        noted = self.root / "supervisord.socket-path"
-        try:
-            return Path(noted.read_text())
-        except FileNotFoundError:
-            name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-            file = Path(f"airflow-cd-{os.getuid()}", f"{name}.sock")
-            wanted = Path(tempfile.gettempdir()) / file
-            # TMPDIR may be too long as well; the system's own folder never is.
-            return wanted if len(os.fsencode(wanted)) <= _LONGEST_SOCKET else Path("/tmp") / file
-
-    def _prepare_socket(self) -> Path:
-        """
-        Return the socket's path, in a folder nobody else can get into.
-
-        :raises TargetError: somebody else could
-        """
-        path = self._socket()
-        if path.parent != self.root:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            status = path.parent.lstat()
-            if status.st_uid != os.getuid() or status.st_mode & 0o077 or path.parent.is_symlink():
-                raise TargetError(f"{path.parent} is not a private folder of this user; remove it")
-            write_durably(self.root / "supervisord.socket-path", str(path).encode())
-        return path
-
-    def _check_name(self) -> None:
-        """Refuse a folder whose name the configuration of supervisord or of Caddy has no way to write."""
-        if odd := sorted(set(str(self.root)) & set(_MEANINGFUL)):
-            raise TargetError(
-                f"the folder {self.root} has {' '.join(odd)} in its name, which supervisord or Caddy take "
-                "for something else; choose another `data_dir` in the section [cd] of Airflow's configuration"
-            )
-
-    def _check_no_other(self) -> None:
-        """Two supervisors of one folder would run everything twice."""
-        try:
-            pid = int((self.root / "supervisord.pid").read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError):
-            return
-        if os.fsencode(self.root / "supervisord.conf") in command:
-            raise TargetError(
-                f"supervisord of {self.root} runs (process {pid}) but does not answer at {self._socket()}; "
-                "end that process, then try again"
-            )
 
     def _api(self) -> Any:
         return self._proxy().supervisor
@@ -262,11 +162,11 @@ class Supervisor:
     def _proxy(self) -> ServerProxy:
         from supervisor.xmlrpc import SupervisorTransport
 
-        transport = SupervisorTransport(None, None, serverurl=f"unix://{self._socket()}")
+        transport = SupervisorTransport(None, None, serverurl=f"unix://{socket_of(self.root)}")
         return ServerProxy("http://localhost", transport=transport)
 
     def _answers(self) -> bool:
-        if not self._socket().exists():
+        if not socket_of(self.root).exists():
             return False
         try:
             return bool(self._api().getState()["statename"] == "RUNNING")

@@ -23,8 +23,8 @@ from airflow_cd.targets.local.supervision import Supervisor
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
-    from airflow_cd.model.service import Environment
     from airflow_cd.targets.base import Access
     from airflow_cd.targets.record import Record
 

@@ -23,7 +23,7 @@ from tests.support.kubernetes_objects import (
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Observation, Phase, Progress
-from airflow_cd.model.rollout import Plan, abort
+from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.slots import TRACK, key_of, place_of
 from airflow_cd.targets.kubernetes.stages import Wanted
@@ -194,7 +194,7 @@ def test_what_is_aborted_loses_all_requests_as_soon_as_anything_else_can_take_th
     step: int, serving: int | None, at_once: bool
 ) -> None:
     strategy = canary(50, 100)
-    progress = abort(course(strategy)[step], "bad", NOW)
+    progress = course(strategy)[step].aborting("bad", NOW)
     stages = list(wanted(SETTINGS, strategy, progress, side(2), side(1), fast=False, serving=serving).stages)
     last = stages[-1]
     assert (track(last), scale(last), release_in(last, "web")) == (
@@ -211,7 +211,7 @@ def test_what_is_aborted_loses_all_requests_as_soon_as_anything_else_can_take_th
 
 def test_a_first_release_that_is_aborted_goes_but_not_what_somebody_stored() -> None:
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}}
-    progress = abort(course(None)[0], "bad", NOW)
+    progress = course(None)[0].aborting("bad", NOW)
     what = wanted(SETTINGS, None, progress, side(1, content=objects(1, 4, claim)), None, fast=True)
     assert what.objects == []
     assert what.delete == [
@@ -223,7 +223,7 @@ def test_a_first_release_that_is_aborted_goes_but_not_what_somebody_stored() -> 
 
 def test_a_release_of_which_nothing_can_be_made_can_still_be_aborted() -> None:
     strategy = canary(50)
-    progress = abort(course(strategy)[0], "bad", NOW)
+    progress = course(strategy)[0].aborting("bad", NOW)
     what = wanted(SETTINGS, strategy, progress, side(2, content=[config_map(2)]), side(1), fast=False)
     assert scale(what.last) == {"web": 4} and release_in(what.last, "web") == "v1"
 
@@ -280,7 +280,7 @@ def test_a_service_that_selects_others_selects_both_while_one_replaces_the_other
     assert of(what, "Service")["spec"]["selector"] == {"app": "web"}
     assert of(what.last, "Service")["spec"]["selector"] == {"app": "web", "tier": "b"}
     back = wanted(
-        SETTINGS, None, abort(progress, "bad", NOW), side(2, content=new), side(1, content=old), fast=False
+        SETTINGS, None, progress.aborting("bad", NOW), side(2, content=new), side(1, content=old), fast=False
     )
     assert of(back, "Service")["spec"]["selector"] == {"app": "web"}
     assert of(back.last, "Service") == old[1]
@@ -366,7 +366,7 @@ def changes(draw: st.DrawFn) -> tuple[StrategyChoice | None, Progress, Side, Sid
     fast = draw(st.booleans())
     progress = draw(st.sampled_from(course(strategy, fast=fast)))
     if draw(st.booleans()):
-        progress = abort(progress, "bad", NOW)
+        progress = progress.aborting("bad", NOW)
     old = side(1, before, objects(1, draw(st.integers(0, 6)), http_route()))
     new = side(2, place_of(strategy, before), objects(2, draw(st.integers(0, 6)), http_route()))
     told = {"fast": fast, "occupied": draw(st.booleans()), "serving": draw(st.none() | st.integers(0, 3))}

@@ -10,7 +10,7 @@ from tests.support.kubernetes_objects import http_route, objects, side
 
 from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Observation
-from airflow_cd.model.rollout import Plan, abort
+from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.cluster import Cluster
 from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is
@@ -42,7 +42,7 @@ def test_every_phase_of_every_strategy_is_taken_by_a_cluster_that_has_what_ran_b
     plan = Plan(strategy.steps if strategy else ())
     progress = plan.begin(NOW)
     while not progress.over:
-        for one in (progress, abort(progress, "bad", NOW)):
+        for one in (progress, progress.aborting("bad", NOW)):
             for stage in wanted(SETTINGS, strategy, one, new, old, fast=False).stages:
                 cluster.validate(stage.objects)
         what = wanted(SETTINGS, strategy, progress, new, old, fast=False).last

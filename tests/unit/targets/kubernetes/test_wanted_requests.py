@@ -17,7 +17,7 @@ from tests.support.pretended_namespace import VERSION, Namespace
 
 from airflow_cd.model.kubernetes import KubernetesTarget
 from airflow_cd.model.progress import Observation, Phase, Progress
-from airflow_cd.model.rollout import Plan, abort
+from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.wanted import Side, Wanted, place_of, settled, wanted
 
@@ -66,7 +66,7 @@ class Environment:
             if looks == replaced_after:
                 return False
             if looks == abort_after:
-                progress = abort(progress, "enough", self.now)
+                progress = progress.aborting("enough", self.now)
             progress = self.look(plan, progress, new, strategy, fast)
             looks += 1
         if progress.phase is Phase.PROMOTED:

@@ -1,0 +1,45 @@
+"""Drives a rollout from where it stands, by looking and acting over and over."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from airflow_cd.exceptions import DeployConflictError
+from airflow_cd.targets.record import Record
+from airflow_cd.targets.rollouts import rollout_of
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.15
+
+
+class Advancing(Protocol):
+    """The part of a :class:`~airflow_cd.targets.base.ProgressiveTarget` that is needed here."""
+
+    def advance(self, token: str) -> Record:
+        """Look, decide and act once."""
+
+
+def driven(target: Advancing, record: Record, token: str) -> Iterator[Record]:
+    """
+    Yield the record before, and after each look, until the rollout is over; then it is the last one.
+
+    Somebody else who drives the same rollout, as a triggerer may, is no error: the next look tells more.
+
+    :param record: as it is now
+    :param token: which rollout
+    """
+    before = record
+    yield record
+    while rollout_of(record, token) is not None:
+        if record == before:  # else there may be more to do at once
+            time.sleep(POLL_SECONDS)
+        before = record
+        try:
+            record = target.advance(token)
+        except DeployConflictError as error:
+            log.debug("Once more: %s", error)
+        yield record
