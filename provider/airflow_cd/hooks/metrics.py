@@ -16,6 +16,7 @@ from airflow_cd.exceptions import MetricError
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.text import printable
+from airflow_cd.processes.deadline import deadline
 
 if TYPE_CHECKING:
     from airflow_cd.metrics.base import Login, Metric, Reading
@@ -61,7 +62,8 @@ async def take_measurement(name: str, analysis: Analysis, step: int, subject: Su
 async def _measured(analysis: Analysis, subject: Subject) -> Reading:
     timeout = analysis.query.timeout
     try:
-        return await asyncio.wait_for(open_metric(analysis).measure(subject), timeout.total_seconds())
+        async with deadline(timeout.total_seconds()):
+            return await open_metric(analysis).measure(subject)
     except (asyncio.TimeoutError, TimeoutError) as error:
         raise MetricError(f"it could not be measured within {format_duration(timeout)}") from error
 

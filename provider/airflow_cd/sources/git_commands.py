@@ -13,6 +13,7 @@ from pathlib import Path
 
 from airflow_cd.exceptions import SourceError
 from airflow_cd.model.text import printable
+from airflow_cd.processes.deadline import deadline
 
 # The first fetch of a large repository takes its time; a connection that went silent is ended long before.
 FETCH_TIMEOUT = 1800.0
@@ -149,7 +150,8 @@ async def ls_remote(
     except FileNotFoundError as error:
         raise SourceError(_NO_GIT) from error
     try:
-        out, err = await asyncio.wait_for(process.communicate(), timeout)
+        async with deadline(timeout):
+            out, err = await process.communicate()
     except asyncio.TimeoutError as error:
         raise GitTimeoutError(f"git ls-remote did not answer within {timeout:g} s") from error
     finally:

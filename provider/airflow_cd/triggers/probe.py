@@ -14,6 +14,7 @@ from airflow_cd.model.base import format_duration
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.text import printable
 from airflow_cd.model.verdict import Sample
+from airflow_cd.processes.deadline import deadline
 from airflow_cd.processes.environment import clean_environment
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClie
     """
     at, started = datetime.now(timezone.utc), time.monotonic()
     try:
-        problem = await asyncio.wait_for(_look(check, base_url, client), check.sample_timeout.total_seconds())
+        async with deadline(check.sample_timeout.total_seconds()):
+            problem = await _look(check, base_url, client)
     except (asyncio.TimeoutError, TimeoutError):
         problem = f"no answer within {format_duration(check.sample_timeout)}"
     except Exception as error:  # a refused connection, a broken answer: all of it is what the sample saw

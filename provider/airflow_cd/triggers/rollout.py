@@ -19,6 +19,7 @@ from airflow_cd.exceptions import (
 )
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.progress import Phase
+from airflow_cd.processes.deadline import deadline
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.settling import settling_seconds
 
@@ -107,7 +108,8 @@ class RolloutTrigger(BaseTrigger):
         drive = _Drive(target, self.token, None, self.log)
         await drive.acted(partial(target.abort, actor="a person", reason=reason, token=self.token))
         async with target.watching() as changes:
-            await asyncio.wait_for(drive.until_told(changes), _ABORT_SECONDS)
+            async with deadline(_ABORT_SECONDS):
+                await drive.until_told(changes)
 
     async def _open(self) -> ProgressiveTarget:
         from airflow_cd.hooks.adapters import open_environment

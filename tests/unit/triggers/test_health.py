@@ -13,6 +13,7 @@ import pytest
 from demo.ports import any_free
 
 from airflow_cd.model.health import HealthCheck
+from airflow_cd.triggers import probe
 from airflow_cd.triggers.health import HealthTrigger
 
 
@@ -187,3 +188,18 @@ async def test_cancelling_leaves_nothing_behind(url: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert asyncio.all_tasks() <= before
+
+
+async def test_cancelled_while_it_is_answered_it_ends(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(*_: object) -> None:
+        asyncio.get_running_loop().call_soon(task.cancel)
+
+    async def watch() -> None:
+        await probe.take_sample(HealthCheck(http="/"), url)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(probe, "_look", look)
+    task = asyncio.create_task(watch())
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from airflow_cd.processes.deadline import deadline
+
 log = logging.getLogger(__name__)
 
 _PATHS = {
@@ -44,7 +46,8 @@ class Watched:
         began = time.monotonic()
         if not self.changed.is_set():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), seconds)
+                async with deadline(seconds):
+                    await self.changed.wait()
         if self.changed.is_set():
             left = seconds - (time.monotonic() - began)
             await asyncio.sleep(max(min(_BURST_SECONDS, left), 0.0))

@@ -114,6 +114,17 @@ async def happened(probe: Callable[[], object]) -> None:
     await asyncio.wait_for(until(), SOON)
 
 
+async def test_cancelled_in_the_moment_of_a_change_the_wait_ends() -> None:
+    changes = module.Watched()
+    waiting = asyncio.create_task(changes.wait(SOON))
+    await happened(lambda: changes.changed._waiters)
+    changes.changed.set()
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_only_changes_of_what_is_watched_are_told(place: Place) -> None:
     async with watching(place.client, place.namespace, OURS) as changes:
         await quiet(changes)
