@@ -46,6 +46,8 @@ class KubernetesService(TestService):
         for environment in definition["environments"]:
             namespace = self.namespaces[environment["name"]]
             environment["target"] = {"kubernetes": {"namespace": namespace, **target}}
+            # Nodes hear of the first pods of a Service a moment after they are ready.
+            environment["health"][0]["failures"] = 20
         definition["environments"][-1].update(own)
         return definition
 

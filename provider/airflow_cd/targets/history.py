@@ -76,7 +76,7 @@ def _position_of(record: Record, to: str | None, is_restorable: Callable[[Releas
         release = deployed.release
         if (to is None or to == release.digest) and is_restorable(release):
             return position
-    wanted = f"release {to}" if to else "a release that ran before"
+    wanted = f"release {to}" if to else "release that ran before"
     raise NoPreviousReleaseError(f"{where} has no {wanted} to go back to; deploy a good commit instead")
 
 

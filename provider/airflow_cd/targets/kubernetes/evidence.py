@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from airflow_cd.exceptions import TargetError
+
 if TYPE_CHECKING:
     from airflow_cd.targets.kubernetes.cluster import Cluster
 
+_REMOVED = "unable to retrieve container logs for "
 # A log may have lines of any length.
 _MOST_BYTES = 256 * 1024
 # Its node may not answer; the rollout must not wait for that.
@@ -50,6 +53,10 @@ def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, li
         )
         response = asked.get()
         try:
-            return bytes(response.data).decode(errors="replace")
+            text = bytes(response.data).decode(errors="replace")
         finally:
             response.release_conn()
+    # The kubelet says so in the place of the log, as a success.
+    if text.startswith(_REMOVED):
+        raise TargetError(f"log of pod {pod}: its container {container} was removed")
+    return text

@@ -125,12 +125,15 @@ def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, An
         return problem
     pod = next(pod for pod in pods if pod["metadata"]["name"] == problem.pod)
     status = next(one for one in _statuses(pod) if one["name"] == problem.container)
-    # A container that just ended is not the previous one yet.
+    # A container that just ended is not the previous one yet; a moment later it is.
     previous = not (status.get("state") or {}).get("terminated")
-    try:
-        said = last_lines(cluster, problem.pod, problem.container, previous=previous, lines=_LOG_LINES)
-    except TargetError as error:  # it was removed meanwhile, or its node does not answer
-        said = problem.detail or f"its log cannot be read: {told(error)}"
+    said = ""
+    for which in (previous, not previous):
+        try:
+            said = last_lines(cluster, problem.pod, problem.container, previous=which, lines=_LOG_LINES)
+            break
+        except TargetError as error:  # it was removed meanwhile, or its node does not answer
+            said = said or problem.detail or f"its log cannot be read: {told(error)}"
     return problem.model_copy(update={"detail": lines_told(said) or problem.detail})
 
 

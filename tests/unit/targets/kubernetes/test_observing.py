@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -258,6 +259,22 @@ def test_a_log_that_cannot_be_read_does_not_hide_the_crash(broken_ones: Cluster,
     client = NoLogs(cluster_client)
     _, text = broken(Cluster(lambda: client, broken_ones.namespace, "web"), "logged")
     assert "ended with exit code 3" in text and "its log cannot be read" in text
+
+
+def test_a_container_that_was_removed_said_nothing(broken_ones: Cluster, cluster_client: Any) -> None:
+    answer = SimpleNamespace(
+        data=b"unable to retrieve container logs for docker://0123", release_conn=lambda: None
+    )
+
+    class Removed(Counted):
+        def call_api(self, path: str, method: str, *args: Any, **kwargs: Any) -> Any:
+            if "previous=true" in path:
+                return SimpleNamespace(get=lambda: answer)
+            return super().call_api(path, method, *args, **kwargs)
+
+    client = Removed(cluster_client)
+    _, text = broken(Cluster(lambda: client, broken_ones.namespace, "web"), "logged")
+    assert "ended with exit code 3" in text and "unable to retrieve" not in text
 
 
 def test_a_program_that_is_not_in_the_image_is_certain(broken_ones: Cluster) -> None:
