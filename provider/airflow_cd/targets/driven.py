@@ -14,6 +14,8 @@ from airflow_cd.targets.rollouts import rollout_of
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.15
+# Longer than the lease of somebody who died lasts.
+_LONGEST_CONFLICT = 60.0
 
 
 class Advancing(Protocol):
@@ -31,15 +33,18 @@ def driven(target: Advancing, record: Record, token: str) -> Iterator[Record]:
 
     :param record: as it is now
     :param token: which rollout
+    :raises DeployConflictError: for a minute, somebody kept every look from acting
     """
-    before = record
+    before, acted = record, time.monotonic()
     yield record
     while rollout_of(record, token) is not None:
         if record == before:  # else there may be more to do at once
             time.sleep(POLL_SECONDS)
         before = record
         try:
-            record = target.advance(token)
+            record, acted = target.advance(token), time.monotonic()
         except DeployConflictError as error:
+            if time.monotonic() - acted > _LONGEST_CONFLICT:
+                raise
             log.debug("Once more: %s", error)
         yield record

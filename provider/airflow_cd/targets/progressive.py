@@ -174,7 +174,8 @@ class SteppedTarget(CarryingOut[S]):
             raise TargetError(
                 f"the strategy of {self._where} pauses or measures, which a DAG's deploy task goes through"
             )
-        *_, record = driven(self, record, rollout.token)
+        for latest in driven(self, record, rollout.token):
+            record = latest
         outcome = outcome_of(record, rollout.token)
         if outcome.state == "promoted":
             return record
