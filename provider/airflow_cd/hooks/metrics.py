@@ -16,7 +16,7 @@ from airflow_cd.exceptions import MetricError
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.text import printable
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 
 if TYPE_CHECKING:
     from airflow_cd.metrics.base import Login, Metric, Reading
@@ -62,8 +62,7 @@ async def take_measurement(name: str, analysis: Analysis, step: int, subject: Su
 async def _measured(analysis: Analysis, subject: Subject) -> Reading:
     timeout = analysis.query.timeout
     try:
-        async with deadline(timeout.total_seconds()):
-            return await open_metric(analysis).measure(subject)
+        return await within(timeout.total_seconds(), open_metric(analysis).measure(subject))
     except (asyncio.TimeoutError, TimeoutError) as error:
         raise MetricError(f"it could not be measured within {format_duration(timeout)}") from error
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from airflow_cd.exceptions import SourceError
 from airflow_cd.model.text import printable
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 
 # The first fetch of a large repository takes its time; a connection that went silent is ended long before.
 FETCH_TIMEOUT = 1800.0
 ASK_TIMEOUT = 60.0
+_REAPED_SECONDS = 5.0
 _LOCAL_TIMEOUT = 600.0
 _CONFIG = (
     # protocol.ext would run any command named in a URL; a repository in services.yaml needs none of it.
@@ -150,14 +151,15 @@ async def ls_remote(
     except FileNotFoundError as error:
         raise SourceError(_NO_GIT) from error
     try:
-        async with deadline(timeout):
-            out, err = await process.communicate()
+        out, err = await within(timeout, process.communicate())
     except asyncio.TimeoutError as error:
         raise GitTimeoutError(f"git ls-remote did not answer within {timeout:g} s") from error
     finally:
         if process.returncode is None:
             _kill(process.pid)
-            await process.wait()
+            # What git left behind, such as the master of an ssh connection, may keep its pipes open.
+            with suppress(asyncio.TimeoutError):
+                await within(_REAPED_SECONDS, process.wait())
     if process.returncode:
         raise SourceError(f"git ls-remote failed: {last_words(err)}")
     return parse_heads(out)

@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.verdict import Judge, Verdict
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.probe import take_sample, url_of
 from airflow_cd.triggers.settling import settling_seconds
 
@@ -73,8 +73,7 @@ class HealthTrigger(BaseTrigger):
             return None
 
         async def judge() -> dict[str, Any]:
-            async with deadline(_ON_WORKER_SECONDS):
-                return await self.judge()
+            return await within(_ON_WORKER_SECONDS, self.judge())
 
         try:
             return asyncio.run(judge())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from airflow_cd.model.base import format_duration
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.text import printable
 from airflow_cd.model.verdict import Sample
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 from airflow_cd.processes.environment import clean_environment
 
 if TYPE_CHECKING:
@@ -27,15 +28,15 @@ _LONGEST_PROBLEM = 300
 
 async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClient | None = None) -> Sample:
     """
-    Look at the service once, as the check says. Never raises, and never outlasts ``sample_timeout``.
+    Look at the service once, as the check says. Never raises, and never outlasts ``sample_timeout``, but
+    for the seconds in which what was ended may clear up.
 
     :param base_url: where the service answers
     :param client: HTTP client to use again and again; needed by ``http`` checks only
     """
     at, started = datetime.now(timezone.utc), time.monotonic()
     try:
-        async with deadline(check.sample_timeout.total_seconds()):
-            problem = await _look(check, base_url, client)
+        problem = await within(check.sample_timeout.total_seconds(), _look(check, base_url, client))
     except (asyncio.TimeoutError, TimeoutError):
         problem = f"no answer within {format_duration(check.sample_timeout)}"
     except Exception as error:  # a refused connection, a broken answer: all of it is what the sample saw
@@ -100,7 +101,8 @@ async def _command(argv: tuple[str, ...], base_url: str) -> str | None:
         output, _ = await process.communicate()
     finally:
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended in this moment
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode == 0:
         return None

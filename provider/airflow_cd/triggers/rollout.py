@@ -19,7 +19,7 @@ from airflow_cd.exceptions import (
 )
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.progress import Phase
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.settling import settling_seconds
 
@@ -108,8 +108,7 @@ class RolloutTrigger(BaseTrigger):
         drive = _Drive(target, self.token, None, self.log)
         await drive.acted(partial(target.abort, actor="a person", reason=reason, token=self.token))
         async with target.watching() as changes:
-            async with deadline(_ABORT_SECONDS):
-                await drive.until_told(changes)
+            await within(_ABORT_SECONDS, drive.until_told(changes))
 
     async def _open(self) -> ProgressiveTarget:
         from airflow_cd.hooks.adapters import open_environment
@@ -211,8 +210,17 @@ class _Drive:
         if self._subject is None:
             self._subject = await asyncio.to_thread(self._target.subject, rollout)
         subject, step = self._subject, rollout.progress.step
-        takes = [take_measurement(name, rollout.plan.analyses[name], step, subject) for name in due]
-        found = await asyncio.gather(*takes)
+        takes = [
+            asyncio.create_task(take_measurement(name, rollout.plan.analyses[name], step, subject))
+            for name in due
+        ]
+        try:
+            # Not gather(): on Python 3.10 it loses why it was cancelled, by which Airflow knows of a mark.
+            await asyncio.wait(takes)
+        finally:
+            for take in takes:
+                take.cancel()
+        found = [take.result() for take in takes]
         for one in found:
             self._log.info("Analysis %s: %s, %s", one.analysis, one.outcome, one.detail)
         return found

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from airflow_cd.processes.deadline import deadline
+from airflow_cd.processes.deadline import within
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ class Watched:
         began = time.monotonic()
         if not self.changed.is_set():
             with suppress(asyncio.TimeoutError):
-                async with deadline(seconds):
-                    await self.changed.wait()
+                await within(seconds, self.changed.wait())
         if self.changed.is_set():
             left = seconds - (time.monotonic() - began)
             await asyncio.sleep(max(min(_BURST_SECONDS, left), 0.0))
@@ -131,7 +130,9 @@ class _Watch:
                 await self._once(client)
                 lasted = time.monotonic() - began > _LASTING_SECONDS
         finally:
-            await client.close()
+            # An error of closing, in the place of a cancellation, would make the watch go on.
+            with suppress(Exception):
+                await client.close()
 
     async def _once(self, client: Any) -> None:
         response = await client.call_api(
