@@ -17,6 +17,10 @@ _MOST_BYTES = 256 * 1024
 _CONNECT_SECONDS, _READ_SECONDS = 5, 10
 
 
+class LogRemovedError(TargetError):
+    """Raised when a container's log went with the container."""
+
+
 def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:
     """Return the events about the object of this uid. :raises TargetError: they cannot be read"""
     path = f"/api/v1/namespaces/{cluster.namespace}/events"
@@ -30,6 +34,7 @@ def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, li
     Return what a container wrote last.
 
     :param previous: the container before the one that is there now, after it was restarted
+    :raises LogRemovedError: the container was removed
     :raises TargetError: it cannot be read
     """
     query = {
@@ -58,5 +63,5 @@ def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, li
             response.release_conn()
     # The kubelet says so in the place of the log, as a success.
     if text.startswith(_REMOVED):
-        raise TargetError(f"log of pod {pod}: its container {container} was removed")
+        raise LogRemovedError(f"log of pod {pod}: its container {container} was removed")
     return text

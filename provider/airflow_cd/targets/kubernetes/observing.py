@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.diagnosis import diagnose
 from airflow_cd.model.problem import Problem, lines_told, seconds_since, told
-from airflow_cd.targets.kubernetes.evidence import events_of, last_lines
+from airflow_cd.targets.kubernetes.evidence import LogRemovedError, events_of, last_lines
 from airflow_cd.targets.kubernetes.standing import Standing, newest_pods, standing_of
 
 if TYPE_CHECKING:
@@ -127,14 +128,19 @@ def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, An
     status = next(one for one in _statuses(pod) if one["name"] == problem.container)
     # A container that just ended is not the previous one yet; a moment later it is.
     previous = not (status.get("state") or {}).get("terminated")
-    said = ""
-    for which in (previous, not previous):
-        try:
-            said = last_lines(cluster, problem.pod, problem.container, previous=which, lines=_LOG_LINES)
-            break
-        except TargetError as error:  # it was removed meanwhile, or its node does not answer
-            said = said or problem.detail or f"its log cannot be read: {told(error)}"
+    try:
+        said = _last_said(cluster, problem.pod, problem.container, previous=previous)
+    except TargetError as error:  # both were removed meanwhile, or their node does not answer
+        said = problem.detail or f"its log cannot be read: {told(error)}"
     return problem.model_copy(update={"detail": lines_told(said) or problem.detail})
+
+
+def _last_said(cluster: Cluster, pod: str, container: str, *, previous: bool) -> str:
+    read = partial(last_lines, cluster, pod, container, lines=_LOG_LINES)
+    try:
+        return read(previous=previous)
+    except LogRemovedError:  # the one that came after it has the same to say
+        return read(previous=not previous)
 
 
 def _statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
