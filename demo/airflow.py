@@ -106,9 +106,12 @@ class RunningAirflow:
     def as_user(self, name: str) -> AirflowApi:
         """Return the REST API as this user."""
         if name not in self._apis:
-            log = self.components["scheduler"].log
-            self._apis[name] = AirflowApi(self.url, name, self._passwords[name], log)
+            self._apis[name] = self.new_session(name)
         return self._apis[name]
+
+    def new_session(self, name: str) -> AirflowApi:
+        """Return the REST API as this user, with a connection of its own; the caller closes it."""
+        return AirflowApi(self.url, name, self._passwords[name], self.components["scheduler"].log)
 
     def password(self, user: str) -> str:
         """Return the generated password of a user."""

@@ -5,10 +5,24 @@ from __future__ import annotations
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_cd.plugin import run_notes, superseding
+from airflow_cd.plugin.sqlite_writes import SerializeSqliteWritesMiddleware
 
 
 class CdPlugin(AirflowPlugin):
-    """What runs inside Airflow's own processes; installing it changes nothing until a DAG uses it."""
+    """
+    What runs inside Airflow's own processes.
+
+    Installing it changes nothing until a DAG uses it, except that an API server on SQLite does not block itself
+    any more (:mod:`airflow_cd.plugin.sqlite_writes`).
+    """
 
     name = "airflow_cd"
     listeners = [superseding, run_notes]
+    fastapi_root_middlewares = [
+        {
+            "name": "Serialize writes on SQLite",
+            "middleware": SerializeSqliteWritesMiddleware,
+            "args": [],
+            "kwargs": {},
+        }
+    ]
