@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := provider tests demo benchmarks examples dags compose
+SOURCES := provider tests harness demo benchmarks examples dags compose
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench up down clean

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from demo.component import Component
-from demo.configuration import clean_environment
-from demo.waiting import wait_until
+from harness.component import Component, clean_environment
+from harness.waiting import wait_until
 
 _CACHE = Path(__file__).parents[1] / ".bench" / "buildbot"
 _REQUIREMENTS = ("buildbot>=4,<5", "buildbot-worker>=4,<5", "setuptools<81")

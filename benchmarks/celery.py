@@ -14,8 +14,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.celery_airflow import CeleryAirflow
 from tests.support.databases import metadata_database
 

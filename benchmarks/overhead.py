@@ -32,9 +32,9 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.targets.local.target import root_of, shutdown

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-from demo.airflow import RunningAirflow
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.runs import Run
 from tests.support.databases import metadata_database
 
 from benchmarks.parking import APPROVE, Parking

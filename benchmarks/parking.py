@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.releases import release_of
 
 from airflow_cd.artifacts.registry import open_store

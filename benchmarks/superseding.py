@@ -7,10 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.databases import metadata_database
 from tests.support.git_repository import GitRepository
 from tests.support.releases import release_of

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown

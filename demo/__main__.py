@@ -18,14 +18,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import FrameType
 
 from filelock import FileLock, Timeout
+from harness.airflow import RunningAirflow
+from harness.ports import first_free, is_listening
+from harness.waiting import wait_until
 from rich.console import Console
 
 from airflow_cd.targets.local.target import root_of, shutdown
-from demo.airflow import RunningAirflow
 from demo.board import Board
-from demo.ports import first_free, is_listening
 from demo.story import Story
-from demo.waiting import wait_until
 from demo.workshop import ROOT, Workshop
 
 FOLDER = ROOT / ".demo"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import httpx
+from harness.airflow import RunningAirflow
+from harness.runs import Run, UnexpectedStateError
+from harness.waiting import wait_until
 
-from demo.airflow import RunningAirflow
 from demo.board import Board
-from demo.runs import Run, UnexpectedStateError
-from demo.waiting import wait_until
 from demo.workshop import HELLO, SHOUT, Workshop
 
 APPROVE = "production.approve"

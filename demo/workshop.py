@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from demo.configuration import clean_environment
-from demo.ports import first_free
+from harness.component import clean_environment
+from harness.ports import first_free
 
 ROOT = Path(__file__).parents[1]
 HELLO, SHOUT = "hello", "shout"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.runs import Run
 from playwright.sync_api import Page, expect, sync_playwright
 from tenacity import retry, retry_if_exception_message, stop_after_attempt
 from tests.integration.services import TestService

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 from tests.integration.mailing import mails  # noqa: F401
 from tests.integration.services import TestService, made
 

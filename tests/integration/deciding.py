@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from demo.api import AirflowApi
-from demo.health import times_noted
-from demo.runs import Run
-from demo.waiting import NotInTimeError, wait_until
+from harness.airflow import times_noted
+from harness.api import AirflowApi
+from harness.runs import Run
+from harness.waiting import NotInTimeError, wait_until
 
 APPROVE = "production.approve"
 DEPLOY = "production.deploy"

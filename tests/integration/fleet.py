@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import yaml
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
+from harness.waiting import wait_until
 from tests.integration.services import APP, DAG_FILE
 from tests.support.git_repository import GitRepository
 from tests.support.releases import release_of

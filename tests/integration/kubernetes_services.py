@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 from tests.integration.services import TestService, made
 from tests.support.engine import remove_later
 from tests.support.images import DOCKERFILE, Registry

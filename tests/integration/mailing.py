@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
 from tests.support.mail_server import MailServer, mail_server
 
 SMTP = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"

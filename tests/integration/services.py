@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 import yaml
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.artifacts.archive import unpack

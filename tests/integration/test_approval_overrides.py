@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import AirflowApi, ApiError
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.api import AirflowApi, ApiError
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.deciding import (
     APPROVE,
     DEPLOY,

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import AirflowApi, ApiError
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.api import AirflowApi, ApiError
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.deciding import (
     APPROVE,
     DEPLOY,

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from demo.component import Component
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.component import Component
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.deciding import APPROVE, answer
 from tests.integration.services import TestService, made
 from tests.support.celery_airflow import CeleryAirflow

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.ports import any_free, is_listening
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.ports import any_free, is_listening
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.trapped import TrappedService
 
 pytestmark = [

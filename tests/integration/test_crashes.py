@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 from tests.integration.deciding import APPROVE, answer
 from tests.integration.services import made
 from tests.integration.trapped import TrappedService

@@ -8,8 +8,8 @@ from subprocess import CompletedProcess
 
 import jwt
 import pytest
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
 from tests.integration.deciding import APPROVE, is_asking, parked
 from tests.integration.services import TestService
 

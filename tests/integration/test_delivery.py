@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import ApiError
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.api import ApiError
+from harness.runs import Run
 from tests.integration.deciding import APPROVE, answer, logs, parked, wait_until_asked_again
 from tests.integration.services import TestService
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.services import TestService
 
 pytestmark = pytest.mark.scheduler

@@ -8,9 +8,9 @@ from typing import Any
 
 import psutil
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.services import TestService
 from tests.support.engine import PYTHON
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from tests.integration.services import TestService, made
 from tests.integration.test_docker_runner import tries, worker_of
 from tests.support.engine import need_front_image, remove_all

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from demo.airflow import RunningAirflow
-from demo.ports import any_free
+from harness.airflow import RunningAirflow
+from harness.ports import any_free
 from tests.integration.services import APP, DAG_FILE, REPORT, WRITE_REPORT
 from tests.support.git_repository import GitRepository
 from tests.support.settable_clock import settable_clock

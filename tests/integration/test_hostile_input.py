@@ -8,9 +8,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import ApiError
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.api import ApiError
+from harness.runs import Run
 from markdown_it import MarkdownIt
 from tests.integration.services import TestService
 from tests.integration.test_delivery import APPROVE, answer, parked

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 from tests.integration.services import TestService
 from tests.integration.test_delivery import APPROVE, answer, parked
 from tests.integration.test_rollback import roll_back

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from tests.integration.services import TestService
 from tests.integration.test_docker_runner import HELD, IN_CONTAINER, tries, worker_of
 from tests.support.cluster_jobs import left_in, need_nodes_that_answer

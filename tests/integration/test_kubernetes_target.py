@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.deciding import wait_until_noted
 from tests.integration.kubernetes_services import KubernetesService, kubernetes_services
 from tests.integration.test_docker_runner import tries, worker_of

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from tests.integration.services import TestService
 

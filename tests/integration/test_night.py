@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.runs import Run
 from tests.integration.deciding import answer, wait_until_noted
 from tests.integration.fleet import Fleet
 

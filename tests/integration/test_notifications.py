@@ -6,8 +6,8 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from tests.integration.deciding import APPROVE, DEPLOY, answer, parked
 from tests.integration.mailing import SMTP, by_mail
 from tests.integration.services import TestService

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from benchmarks.parking import APPROVE, Parking
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from tests.integration.deciding import answer
 from tests.integration.services import TestService
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 from tests.integration.deciding import APPROVE, answer
 from tests.integration.trapped import TrappedService
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from securesystemslib.signer import SSlibKey
 from tests.integration.services import TestService
 from tests.support.local_run import flip

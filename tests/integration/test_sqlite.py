@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
-from demo.airflow import RunningAirflow
+from harness.airflow import RunningAirflow
 
 PEOPLE, WRITES = 6, 5
 
@@ -37,7 +36,11 @@ def test_people_who_write_at_the_same_time_are_all_answered(api_server: RunningA
         try:
             for number in range(WRITES):
                 api.request("POST", "/api/v2/variables", json={"key": f"{person}-{number}", "value": "v"})
-                api.request("PATCH", f"/api/v2/variables/{person}-{number}", json={"key": f"{person}-{number}", "value": "w"})
+                api.request(
+                    "PATCH",
+                    f"/api/v2/variables/{person}-{number}",
+                    json={"key": f"{person}-{number}", "value": "w"},
+                )
         finally:
             api.close()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.superseding import HEALTH, Candidates
-from demo.airflow import RunningAirflow
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.waiting import wait_until
 from tests.integration.deciding import APPROVE, answer, parked
 from tests.integration.services import TestService
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import ApiError
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.api import ApiError
+from harness.runs import Run
 from tests.integration.deciding import answer, wait_until_noted
 from tests.integration.mailing import by_mail
 from tests.integration.test_decide import decide, refused

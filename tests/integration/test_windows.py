@@ -7,10 +7,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.api import ApiError
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.api import ApiError
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.deciding import DEPLOY, answer, wait_until_noted
 from tests.integration.services import TestService
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.services import DAG_FILE, TestService
 
 

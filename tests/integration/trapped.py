@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from demo.airflow import RunningAirflow
-from demo.runs import Run
-from demo.waiting import wait_until
 from filelock import FileLock
+from harness.airflow import RunningAirflow
+from harness.runs import Run
+from harness.waiting import wait_until
 from tests.integration.services import APP, DAG_FILE, WRITE_REPORT, TestService
 from tests.support.trap import Trap
 

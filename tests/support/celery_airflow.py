@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from demo.airflow import AirflowFailedError, RunningAirflow
-from demo.component import Component
-from demo.waiting import wait_until
+from harness.airflow import AirflowFailedError, RunningAirflow
+from harness.component import Component
+from harness.waiting import wait_until
 
 WORKERS = ("worker-1", "worker-2")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.requirements import require
 
 from airflow_cd.targets.kubernetes.cluster import Cluster

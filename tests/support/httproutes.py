@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 
 _DEFINITION = Path(__file__).with_name("httproute_crd.yaml")
 

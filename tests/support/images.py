@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from demo.ports import any_free
-from demo.waiting import wait_until
+from harness.ports import any_free
+from harness.waiting import wait_until
 from tenacity import retry, retry_if_exception_message, stop_after_attempt
 from tests.support.engine import PYTHON
 from tests.support.requirements import require

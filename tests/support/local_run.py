@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from airflow.sdk.execution_time.context import OutletEventAccessors
-from demo.ports import any_free
+from harness.ports import any_free
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.artifacts.filesystem import FilesystemStore

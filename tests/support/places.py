@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo.ports import any_free
-from demo.waiting import wait_until
+from harness.ports import any_free
+from harness.waiting import wait_until
 from tests.support.engine import need_front_image, remove_all, remove_later
 from tests.support.images import Registry, built
 from tests.support.releases import release_of

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.requirements import require
 
 _UP_SECONDS = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.cluster import deployer, kubeconfig_of
 from tests.support.places import KubernetesPlace
 

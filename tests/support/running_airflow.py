@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import pytest
-from demo.airflow import RunningAirflow
-from demo.runs import Run
+from harness.airflow import RunningAirflow
+from harness.runs import Run
 from tests.support.databases import metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown

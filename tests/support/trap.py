@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 
 
 class Trap:

@@ -15,10 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-from demo.component import Component
-from demo.configuration import clean_environment
-from demo.ports import any_free
-from demo.waiting import wait_until
+from harness.component import Component, clean_environment
+from harness.ports import any_free
+from harness.waiting import wait_until
 from tests.support.requirements import require
 
 from airflow_cd.artifacts.archive import pack

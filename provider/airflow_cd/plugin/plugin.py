@@ -12,8 +12,8 @@ class CdPlugin(AirflowPlugin):
     """
     What runs inside Airflow's own processes.
 
-    Installing it changes nothing until a DAG uses it, except that an API server on SQLite does not block itself
-    any more (:mod:`airflow_cd.plugin.sqlite_writes`).
+    Installing it changes nothing until a DAG uses it, with one exception: it keeps an API server on SQLite
+    from blocking itself (:mod:`airflow_cd.plugin.sqlite_writes`).
     """
 
     name = "airflow_cd"

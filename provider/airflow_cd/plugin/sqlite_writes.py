@@ -1,13 +1,14 @@
 """
 Keeps an API server on SQLite from blocking itself: one writing request at a time.
 
-SQLite has one write lock for the whole database. Airflow 3.3.2 writes its audit log on the event loop
-(``action_logging`` in airflow/api_fastapi/logging/decorators.py is ``async`` and commits). When another request
-of the same process holds the write lock, it can release it only through that event loop: the server answers
-nothing until SQLite's busy timeout has passed, and then fails both requests. ``docs/sqlite.md`` has the details.
+SQLite has one write lock for the whole database. Airflow 3.3.2 writes its audit log on the event loop: the
+dependency ``action_logging`` (airflow/api_fastapi/logging/decorators.py) is ``async`` and commits. When
+another request of the same process holds the write lock, it can release it only through that event loop.
+The server then answers nothing until SQLite's busy timeout has passed, and fails both requests.
+``docs/sqlite.md`` has details.
 
-Writers take turns on SQLite anyway, so letting them queue before they reach the database costs nothing. On other
-databases this middleware passes every request through.
+SQLite runs writers one after the other anyway, so a queue in front of it costs nothing. On other databases
+this middleware passes every request through.
 """
 
 from __future__ import annotations

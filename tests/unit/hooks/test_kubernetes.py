@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.cluster import allow, deployer, kubeconfig_of
 
 from airflow_cd.exceptions import AccessDeniedError, ClusterError, TargetError

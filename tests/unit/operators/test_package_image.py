@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.image_run import ImageRun
 from tests.support.images import DOCKERFILE, Registry
 from tests.support.signing_keys import new_key, private_pem

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.engine import PYTHON, left_of
 
 from airflow_cd.exceptions import CommandError, RunnerError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.runners.registry import open_runner

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from pydantic import ValidationError
 from tests.support.cut_off import Relay
 from tests.support.engine import FRONT

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from demo.ports import is_listening
-from demo.waiting import wait_until
+from harness.ports import is_listening
+from harness.waiting import wait_until
 from tests.support.places import LocalPlace
 
 from airflow_cd.exceptions import TargetError

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.targets.local import daemon

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from demo.ports import is_listening
-from demo.waiting import wait_until
+from harness.ports import is_listening
+from harness.waiting import wait_until
 from tests.support.places import BROKEN, ENDS_CONNECTIONS, DockerPlace, KubernetesPlace, LocalPlace, Place
 
 from airflow_cd.exceptions import (

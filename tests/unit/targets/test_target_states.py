@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
 from filelock import FileLock
+from harness.waiting import wait_until
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule

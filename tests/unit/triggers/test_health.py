@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from demo.ports import any_free
+from harness.ports import any_free
 
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.triggers import probe

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.cluster import allow, deployer, kubeconfig_of
 from tests.support.cluster_jobs import left_in, need_nodes_that_answer
 from tests.support.engine import PYTHON

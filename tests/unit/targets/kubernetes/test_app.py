@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from pydantic import ValidationError
 from tests.support.engine import remove_later
 from tests.support.images import Registry, built

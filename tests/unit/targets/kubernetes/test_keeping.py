@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import ManifestError, TargetError

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.cluster import Counted, deployer
 from tests.support.requirements import require
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 
 from airflow_cd.exceptions import AccessDeniedError
 from airflow_cd.hooks.kubernetes import kubernetes_client

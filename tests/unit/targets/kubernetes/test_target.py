@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo.waiting import wait_until
+from harness.waiting import wait_until
 from tests.support.places import BROKEN, KubernetesPlace
 from tests.support.rollouts_on_cluster import (
     as_deployer,

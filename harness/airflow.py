@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import httpx
 import psutil
+from filelock import FileLock
 
-from demo.api import AirflowApi
-from demo.component import Component, kill_tree
-from demo.configuration import Ports, airflow_settings, clean_environment, passwords_file
-from demo.health import are_healthy, times_noted
-from demo.ports import is_listening
-from demo.template import copy_or_make
-from demo.waiting import wait_until
+from harness.api import AirflowApi
+from harness.component import Component, clean_environment, kill_tree
+from harness.ports import LOOPBACK, any_free, is_listening
+from harness.waiting import wait_until
 
 # The commands, and what /monitor/health calls them.
 COMPONENTS = ("scheduler", "dag-processor", "api-server", "triggerer")
@@ -274,3 +276,141 @@ class RunningAirflow:
 
     def _tails(self) -> str:
         return "\n".join(f"--- {name}\n{component.tail(8)}" for name, component in self.components.items())
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port one Airflow may listen on, so that several of them run side by side."""
+
+    api: int
+    worker_logs: int
+    trigger_logs: int
+    scheduler_health: int
+
+    @classmethod
+    def choose(cls, api: int | None = None) -> Ports:
+        """Return free ports. :param api: the API server's, when it is chosen already"""
+        free = any_free(4)
+        return cls(api or free[0], *free[1:])
+
+
+def airflow_settings(
+    home: Path, dags_folder: Path, ports: Ports, users: Mapping[str, str], sql_alchemy_conn: str | None
+) -> dict[str, str]:
+    """
+    Return the settings of a small, fast Airflow for one machine.
+
+    :param users: user name -> role (``admin``, ``op``, ``user`` or ``viewer``)
+    :param sql_alchemy_conn: the metadata database; ``None`` is a SQLite file in ``home``
+    """
+    url = f"http://{LOOPBACK}:{ports.api}"
+    sections: dict[str, dict[str, object]] = {
+        "core": {
+            "dags_folder": dags_folder,
+            "executor": "LocalExecutor",
+            "load_examples": False,
+            "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+            "simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in users.items()),
+            "simple_auth_manager_passwords_file": passwords_file(home),
+            # Tasks talk to this server: it has to move together with the port.
+            "execution_api_server_url": f"{url}/execution/",
+            "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        },
+        # One writer at a time, so on a busy machine others wait: longer than the five seconds of the default.
+        "database": {
+            "sql_alchemy_conn": sql_alchemy_conn or f"sqlite:///{home / 'airflow.db'}?timeout=60",
+        },
+        "api": {
+            "host": LOOPBACK,
+            "port": ports.api,
+            "base_url": url,
+            "workers": 1,
+            "secret_key": secrets.token_urlsafe(32),
+        },
+        "api_auth": {"jwt_secret": secrets.token_urlsafe(48)},
+        "logging": {
+            "base_log_folder": home / "logs",
+            "worker_log_server_port": ports.worker_logs,
+            "trigger_log_server_port": ports.trigger_logs,
+        },
+        "scheduler": {
+            # Nearly all of the time between two tasks is this sleep (1 s by default).
+            "scheduler_idle_sleep_time": 0.1,
+            "enable_health_check": False,
+            "scheduler_health_check_server_port": ports.scheduler_health,
+            "trigger_timeout_check_interval": 1,
+        },
+        # A supervisor that misses the end of its task by a hair notices it one interval later (by default
+        # 5 s). A deferred task that is back before then looks lost to the scheduler, and is retried.
+        "workers": {"min_heartbeat_interval": 1},
+        "dag_processor": {
+            "refresh_interval": 1,
+            "bundle_refresh_check_interval": 1,
+            "min_file_process_interval": 2,
+            "parsing_processes": 1,
+        },
+        "triggerer": {"shared_stream_cohort_grace_period": 1},
+    }
+    return _as_environment(home, sections)
+
+
+def passwords_file(home: Path) -> Path:
+    """Return where SimpleAuthManager keeps its users' passwords: a JSON object."""
+    return home / "passwords.json"
+
+
+def _as_environment(home: Path, sections: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    settings = {
+        f"AIRFLOW__{section}__{option}".upper(): str(value)
+        for section, options in sections.items()
+        for option, value in options.items()
+    }
+    return {"AIRFLOW_HOME": str(home), **settings}
+
+
+def are_healthy(client: httpx.Client, names: Iterable[str], since: datetime | None) -> bool:
+    """
+    Return whether the API server answers, and says that these components are healthy.
+
+    :param since: heartbeats before this moment do not count
+    """
+    try:
+        response = client.get("/api/v2/monitor/health")
+        report: dict[str, Any] = response.raise_for_status().json()
+    except httpx.HTTPError:
+        return False
+    return all(_beats(report, name.replace("-", "_"), since) for name in names)
+
+
+def times_noted(log: Path, run_id: str, task_id: str) -> int:
+    """Return how often the scheduler with this log noticed that a process of the task ended."""
+    lines, place = log.read_text(errors="replace").splitlines(), f"task_id='{task_id}', run_id='{run_id}'"
+    return sum("Received executor event" in line and place in line for line in lines)
+
+
+def _beats(report: Mapping[str, Any], name: str, since: datetime | None) -> bool:
+    if name == "api_server":  # it answered
+        return True
+    state = report.get(name) or {}
+    if state.get("status") != "healthy":
+        return False
+    return since is None or datetime.fromisoformat(state[f"latest_{name}_heartbeat"]) > since
+
+
+def copy_or_make(template: Path, file: Path, make: Callable[[], None]) -> None:
+    """
+    Copy a template to ``file``; when there is none yet, make ``file``, and keep a copy as the template.
+
+    However many processes ask at the same time, one makes it, and the others wait for it.
+
+    :param make: makes ``file``
+    """
+    template.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{template}.lock"):
+        if not template.exists():
+            make()
+            unfinished = template.with_suffix(".new")
+            shutil.copyfile(file, unfinished)
+            unfinished.replace(template)
+            return
+    shutil.copyfile(template, file)

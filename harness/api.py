@@ -28,7 +28,7 @@ class AirflowApi:
     :param user: name of the user; ``None`` asks without a login (health only)
     :param password: the user's password
     :param scheduler_log: where that Airflow's scheduler logs, if it is on this machine; see
-        :meth:`demo.airflow.RunningAirflow.wait_until_noted`
+        :meth:`harness.airflow.RunningAirflow.wait_until_noted`
     """
 
     def __init__(

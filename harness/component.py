@@ -14,6 +14,19 @@ from pathlib import Path
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+# What is taken over from the caller: nothing of Airflow's, git's or Python's settings.
+_INHERITED = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "KUBECONFIG",
+)
 
 
 class Component:
@@ -151,3 +164,10 @@ def _die_with_parent() -> Callable[[], None] | None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     return ask
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process of this demonstration: the interpreter's programs come first."""
+    kept = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", **extra}

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from demo.component import Component
-from demo.configuration import clean_environment
-from demo.ports import any_free, first_free, is_free, is_listening
-from demo.waiting import NotInTimeError, wait_until
+from harness.component import Component, clean_environment
+from harness.ports import any_free, first_free, is_free, is_listening
+from harness.waiting import NotInTimeError, wait_until
 
 ROOT = Path(__file__).parents[3]
 # Starts a child in its own session and a plain one, says who they are, and waits.
@@ -32,7 +31,7 @@ time.sleep(600)
 ORPHAN = """
 import os, signal, sys
 from pathlib import Path
-from demo.component import Component
+from harness.component import Component
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
 component = Component("sleeper", sleep, os.environ, Path(sys.argv[1]))
 component.start()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 
 import httpx
 
-from demo.api import AirflowApi, ApiError, Json
-from demo.waiting import wait_until
+from harness.api import AirflowApi, ApiError, Json
+from harness.waiting import wait_until
 
 _ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
