@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := provider tests harness demo benchmarks examples dags compose
 
+# Behind a proxy that re-signs TLS, the system knows its certificate; uv asks the system only when this is set.
+export UV_SYSTEM_CERTS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench up down clean
 
