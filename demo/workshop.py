@@ -30,9 +30,7 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dags = folder / "dags"
-        self.ports: dict[tuple[str, str], int] = {}
-        for address in ADDRESSES:
-            self.ports[address] = first_free(8101, self.ports.values())
+        self.ports = {address: first_free(8101) for address in ADDRESSES}
 
     def prepare(self) -> None:
         """Make the repositories, still without a commit, and write the DAG folder."""

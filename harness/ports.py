@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
-from collections.abc import Collection
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 LOOPBACK = "127.0.0.1"
 # Below the range the kernel takes the ports of outgoing connections from, so that none of those gets in the
 # way between finding a port and listening on it.
 _FIRST, _LAST = 20_000, 32_000
-# What this process was given before: whoever asked may not listen yet.
-_given: set[int] = set()
+# A port that was handed out is locked until this process ends: nothing may listen on it yet, and other
+# processes of this user (pytest-xdist starts several, and so do two test runs) look for ports, too.
+_LOCKS = Path(tempfile.gettempdir()) / f"airflow-cd-ports-{os.getuid()}"
+_given: dict[int, FileLock] = {}
 
 
 def is_free(port: int) -> bool:
@@ -19,22 +25,21 @@ def is_free(port: int) -> bool:
     return _can_bind(LOOPBACK, port) and _can_bind("", port)
 
 
-def first_free(preferred: int, taken: Collection[int] = ()) -> int:
+def first_free(preferred: int) -> int:
     """
-    Return ``preferred``, or the next free port above it.
+    Return ``preferred``, or the next free port above it that was not handed out.
 
-    :param taken: ports that are promised to somebody else though nothing listens on them yet
     :raises OSError: none of the 200 ports from ``preferred`` on is free
     """
     for port in range(preferred, min(preferred + 200, 65_536)):
-        if port not in taken and is_free(port):
+        if _reserve(port):
             return port
     raise OSError(f"none of the ports {preferred} to {preferred + 199} is free; stop what listens there")
 
 
 def any_free(count: int = 1) -> list[int]:
     """
-    Return free ports that were not returned before, at random so that other processes rarely get the same.
+    Return free ports that no process of this user was given before, as long as that process runs.
 
     :raises OSError: there are not that many
     """
@@ -42,9 +47,8 @@ def any_free(count: int = 1) -> list[int]:
     for port in random.sample(range(_FIRST, _LAST), _LAST - _FIRST):
         if len(found) == count:
             return found
-        if port not in _given and is_free(port):
+        if _reserve(port):
             found.append(port)
-            _given.add(port)
     raise OSError(f"fewer than {count} ports between {_FIRST} and {_LAST} are free; stop what listens there")
 
 
@@ -53,6 +57,22 @@ def is_listening(port: int, host: str = LOOPBACK) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
+
+
+def _reserve(port: int) -> bool:
+    if port in _given:
+        return False
+    _LOCKS.mkdir(mode=0o700, exist_ok=True)
+    lock = FileLock(_LOCKS / str(port))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    if not is_free(port):
+        lock.release()
+        return False
+    _given[port] = lock
+    return True
 
 
 def _can_bind(host: str, port: int) -> bool:
