@@ -33,6 +33,7 @@ from tests.support.engine import engine  # noqa: E402, F401
 from tests.support.httproutes import http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
+from tests.support.requirements import report_left_out, skip_early  # noqa: E402
 from tests.support.running_airflow import (  # noqa: E402, F401
     airflow,
     airflow_is_whole,
@@ -69,12 +70,18 @@ _FIRST = ("celery", "airflow", "rough")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a running Airflow in one process."""
     for item in items:
+        skip_early(item)
         if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(_group(item)))
         if _needs_cluster(item) and WAIT_SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))
     items.sort(key=_place)
     _let_some_begin_with_others(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out, and how to run it."""
+    report_left_out(terminalreporter)
 
 
 @pytest.hookimpl(tryfirst=True)

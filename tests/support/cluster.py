@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness.waiting import wait_until
-from tests.support.requirements import require
+from tests.support.requirements import NEEDS_CLUSTER, require
 
 from airflow_cd.targets.kubernetes.cluster import Cluster
 
@@ -23,7 +23,7 @@ WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)
 @pytest.fixture(scope="session")
 def cluster_is_up() -> None:
     """The cluster that ``KUBECONFIG`` names can be used, or is not going to be."""
-    require(os.environ.get("KUBECONFIG"), "needs a Kubernetes cluster: set KUBECONFIG")
+    require(os.environ.get("KUBECONFIG"), NEEDS_CLUSTER)
     if WAIT_SECONDS:
         wait_until(_has_a_ready_node, "a node of the cluster is ready", timeout=WAIT_SECONDS, every=2)
 

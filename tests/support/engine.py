@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.requirements import require
+from tests.support.requirements import NEEDS_ENGINE, require
 
 from airflow_cd.runners.docker import name_on_engine
 
@@ -23,7 +23,7 @@ _LEFT: set[str] = set()
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """A client of the engine that ``DOCKER_HOST`` names, which has the image :data:`PYTHON`."""
-    require(os.environ.get("DOCKER_HOST"), "needs a Docker engine: set DOCKER_HOST")
+    require(os.environ.get("DOCKER_HOST"), NEEDS_ENGINE)
     import docker
 
     client = docker.from_env()

@@ -72,8 +72,8 @@ def airflow_is_whole(request: pytest.FixtureRequest) -> None:
 
 
 def uses_airflow(item: pytest.Item) -> bool:
-    """Return whether a test needs the running Airflow."""
-    return "airflow" in getattr(item, "fixturenames", ())
+    """Return whether a test needs the running Airflow, and is not skipped."""
+    return "airflow" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("skip")
 
 
 def resume_airflow(config: pytest.Config) -> None:
