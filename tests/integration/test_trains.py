@@ -184,7 +184,7 @@ def test_a_train_by_the_command_line(train: MakeTrain, airflow: RunningAirflow) 
     assert decide(airflow, "approve", nightly.name, "--train").returncode == 0
     run.wait_for_task(f"{a}.deploy", timeout=200)
     done = decide(airflow, "cancel", nightly.name, "--reason", "enough")
-    assert "who is not deployed yet stays behind" in done.stdout, done.stderr
+    assert "members that are not deployed yet stay behind" in done.stdout, done.stderr
     run.wait_for("failed", timeout=300)
     assert nightly.told(run.xcom("arrive")) == {"a": "arrived", "b": "stayed behind"}
     assert "the train was cancelled: enough" in run.log(f"{b}.deploy")

@@ -1,4 +1,9 @@
-"""What ``airflow cd`` offers. Airflow imports this for every command, so the work is imported when called."""
+"""
+What ``airflow cd`` offers. Airflow imports this for every command, so the work is imported when called.
+
+Airflow prints help as Rich markup and keeps its lines as they are: no words in brackets, and lines that end
+before column 80. A plain argparse would join and wrap them.
+"""
 
 from __future__ import annotations
 
@@ -7,64 +12,78 @@ from collections.abc import Callable
 
 from airflow.cli.cli_config import ActionCommand, Arg, CLICommand, GroupCommand, lazy_load_command
 
+# What a shell reports of a program that Ctrl-C ended.
+_INTERRUPTED = 130
 _FILE = Arg(("file",), help="the services file")
 _SERVICE = Arg(("service",), help="name of the service")
-_ENVIRONMENT = Arg(("--environment",), help="the environment; needed when several are waiting")
-_RUN_ID = Arg(("--run-id",), help="the DAG run; needed when several candidates are waiting")
-_REASON = Arg(("--reason",), help="why; kept with the decision", default="")
+_ENVIRONMENT = Arg(("--environment",), help="the environment; required when several releases wait")
+_RUN_ID = Arg(
+    ("--run-id",),
+    help="the DAG run, or the start of the commit or digest;\nrequired when several releases wait",
+)
+_REASON = Arg(("--reason",), help="the reason; recorded with the decision", default="")
 _LOGIN = (
     Arg(
         ("--user",),
-        help="Airflow user; asks for the password. Without it the token in AIRFLOW_CD_TOKEN is used",
+        help="the Airflow user to log in as. The password is read from\nAIRFLOW_CD_PASSWORD or the terminal."
+        "\nDefault: the owner of the token in AIRFLOW_CD_TOKEN",
     ),
-    Arg(("--api-url",), help="address of the Airflow API server; default: [api] base_url"),
+    Arg(
+        ("--api-url",),
+        help="the address of the Airflow API server;\ndefault: base_url in section api of airflow.cfg",
+    ),
 )
 _SERVICES = (
     Arg(("service",), help="names of services; default: all", nargs="*"),
-    Arg(("--file",), help="the services file; default: services.yaml in the DAG folder"),
+    Arg(("--file",), help="the services file;\ndefault: services.yaml in the DAG folder"),
 )
 _STATUS = (*_SERVICES, *_LOGIN)
 _HISTORY = (
     _SERVICE,
     Arg(("--environment",), help="only this environment"),
-    Arg(("--limit",), help="how many changes at most (100 per environment)", type=int, default=20),
-    Arg(("--json",), help="one JSON object per line", action="store_true"),
+    Arg(("--limit",), help="how many changes, at most 100 for each environment", type=int, default=20),
+    Arg(("--json",), help="print one JSON object per line", action="store_true"),
     *_LOGIN,
 )
 _METRICS = (
     *_SERVICES,
     Arg(("--environment",), help="default: production, the last one of each service"),
-    Arg(("--days",), help="how many days are looked back on", type=float, default=90.0),
-    Arg(("--json",), help="as one JSON object", action="store_true"),
+    Arg(("--days",), help="the number of days to look back", type=float, default=90.0),
+    Arg(("--json",), help="print one JSON object", action="store_true"),
     *_LOGIN,
 )
 _ROLLBACK = (
     _SERVICE,
     Arg(("--environment",), help="default: production, the last one of the service"),
-    Arg(("--to",), help="version, commit or digest; default: what ran before", default="previous"),
+    Arg(("--to",), help="a version, commit or digest; default: what ran before", default="previous"),
     _REASON,
-    Arg(("--no-wait",), help="do not wait until it is done", action="store_true"),
+    Arg(("--no-wait",), help="do not wait for the end of the rollback", action="store_true"),
     *_LOGIN,
 )
 _OVERRIDE = (_SERVICE, _ENVIRONMENT, _RUN_ID, _REASON, *_LOGIN)
 _DECIDE = (
     Arg(("service",), help="name of the service, or of the train with --train"),
-    Arg(("--train",), help="let a train depart, or not", action="store_true"),
-    Arg(("--member",), help="with --train: the member, where each one is asked about"),
+    Arg(("--train",), help="decide on the departure of a train", action="store_true"),
+    Arg(("--member",), help="with --train: the member, where each needs an approval"),
     *_OVERRIDE[1:],
 )
 _TRAIN = Arg(("train",), help="name of the train")
 _TRAINS = (_SERVICES[1], *_LOGIN)
 _DEPART = (
     _TRAIN,
-    Arg(("--hold",), help="a member that stays behind; may be repeated", action="append"),
+    Arg(("--hold",), help="a member that stays behind; can be given several times", action="append"),
     *_LOGIN,
 )
-_CANCEL = (_TRAIN, _RUN_ID, _REASON, *_LOGIN)
+_CANCEL = (
+    _TRAIN,
+    Arg(("--run-id",), help="the DAG run; required when several are under way"),
+    _REASON,
+    *_LOGIN,
+)
 
 
 def _command(path: str) -> Callable[[Namespace], None]:
-    """Return the command at this path; what went wrong is said in a sentence, not in a traceback."""
+    """Return the command at this path; it ends with a sentence, not with a traceback."""
     call = lazy_load_command(path)
 
     def command(args: Namespace) -> None:
@@ -74,6 +93,8 @@ def _command(path: str) -> Callable[[Namespace], None]:
             call(args)
         except CdError as error:
             raise SystemExit(f"error: {error}") from None
+        except KeyboardInterrupt:
+            raise SystemExit(_INTERRUPTED) from None
 
     command.__name__ = call.__name__
     return command
@@ -88,7 +109,7 @@ def get_cd_commands() -> list[CLICommand]:
             subcommands=(
                 ActionCommand(
                     name="validate",
-                    help="Check a services file; every problem with its line and remedy",
+                    help="Check a services file; print each problem with its line and remedy",
                     func=_command("airflow_cd.cli.validate.validate"),
                     args=(_FILE,),
                 ),
@@ -106,13 +127,13 @@ def get_cd_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="metrics",
-                    help="Deployment frequency, lead time, change failure rate, time to restore (DORA)",
+                    help="The four DORA metrics, such as lead time and change failure rate",
                     func=_command("airflow_cd.cli.metrics.metrics"),
                     args=_METRICS,
                 ),
                 ActionCommand(
                     name="rollback",
-                    help="Go back to an earlier release",
+                    help="Roll a service back to an earlier release",
                     func=_command("airflow_cd.cli.rollback.rollback"),
                     args=_ROLLBACK,
                 ),
@@ -130,37 +151,37 @@ def get_cd_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="override",
-                    help="Deploy a release now that waits for a window or the end of a freeze",
+                    help="Deploy a release although its window is closed or a freeze lasts",
                     func=_command("airflow_cd.cli.decide.override"),
                     args=_OVERRIDE,
                 ),
                 ActionCommand(
                     name="promote",
-                    help="Let a rollout go on that asks",
+                    help="Promote a rollout that waits for an answer",
                     func=_command("airflow_cd.cli.rollouts.promote"),
                     args=_OVERRIDE,
                 ),
                 ActionCommand(
                     name="abort",
-                    help="Abort a rollout that asks (`rollback` aborts one that does not)",
+                    help="Abort a rollout that waits for an answer; `rollback` aborts any",
                     func=_command("airflow_cd.cli.rollouts.abort"),
                     args=_OVERRIDE,
                 ),
                 ActionCommand(
                     name="trains",
-                    help="Release trains: next departure, what is ready for it, what is under way",
+                    help="Release trains: next departure, what is ready, what is under way",
                     func=_command("airflow_cd.cli.trains.trains"),
                     args=_TRAINS,
                 ),
                 ActionCommand(
                     name="depart",
-                    help="Let a release train depart now",
+                    help="Start the departure of a release train now",
                     func=_command("airflow_cd.cli.trains.depart"),
                     args=_DEPART,
                 ),
                 ActionCommand(
                     name="cancel",
-                    help="Cancel a departure: who is not deployed yet stays behind",
+                    help="Cancel a departure; members that are not deployed yet stay behind",
                     func=_command("airflow_cd.cli.trains.cancel"),
                     args=_CANCEL,
                 ),

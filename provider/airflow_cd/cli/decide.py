@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
-
 from airflow_cd.cli.api import Api, RefusedError, logged_in
+from airflow_cd.cli.printing import say
 from airflow_cd.cli.questions import Question, stage_of, waiting_questions
 from airflow_cd.model.approval_request import digest_in, revision_in
 from airflow_cd.model.train import TRAIN_PREFIX
@@ -57,14 +57,12 @@ def _decide(args: Namespace, option: str) -> None:
 def tell(question: Question, option: str) -> None:
     """Print what was answered."""
     ti = question["task_instance"]
-    Console(soft_wrap=True, highlight=False).print(
-        f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})", markup=False
-    )
+    say(f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})")
 
 
 def _check_dag(api: Api, service: str, dag_id: str) -> None:
     try:
-        # A paused DAG would take the answer, and act on it when somebody enables it, maybe days later.
+        # A paused DAG would take the answer, and act on it once it is enabled, maybe days later.
         api.check_enabled(dag_id)
     except RefusedError as error:
         if error.status != 404:
@@ -86,7 +84,7 @@ def choose(
     task: str = "approve",
 ) -> Question:
     """
-    Return the one question that is meant. Never guess: the newest is not always what somebody has read.
+    Return the one question that is meant. Never guess: the newest is not always the one the user has read.
 
     :param waiting: questions as Airflow's API returns them
     :param name: the run's id, or the beginning of the release's commit or digest
@@ -96,7 +94,7 @@ def choose(
     questions = [question for question in waiting if _is_about(question, environment, task)]
     where = f" for {environment}" if environment else ""
     if not questions:
-        what = "an approval" if task == "approve" else "an answer that somebody may give"
+        what = "an approval" if task == "approve" else "an answer"
         raise SystemExit(f"No release of {service!r} waits for {what}{where}.")
     meant = [question for question in questions if name is None or _is_named(question, name)]
     if len(meant) == 1:
@@ -132,32 +130,85 @@ def _option(question: Question) -> str:
 
 
 def answer_question(api: Api, question: Question, option: str, reason: str) -> None:
-    """Answer as the user who is logged in. :raises SystemExit: somebody else did, or this user may not"""
-    ti = question["task_instance"]
-    task = (
-        f"dags/{quote(ti['dag_id'])}/dagRuns/{quote(ti['dag_run_id'])}/taskInstances/{quote(ti['task_id'])}"
-    )
-    path = f"/{task}/{ti['map_index']}/hitlDetails"
+    """
+    Answer as the user who is logged in, once.
+
+    :raises SystemExit: another answer was first, this user cannot answer, or Airflow does not answer
+    """
+    answer = _Answer(api, question, option, reason)
     try:
-        api.patch(path, {"chosen_options": [option], "params_input": {"reason": reason}})
-    except RefusedError as error:
-        raise SystemExit(_refusal(api, path, question, error)) from error
-
-
-def _refusal(api: Api, path: str, question: Question, error: RefusedError) -> str:
-    if error.status == 409:
-        answered = api.get(path)
-        by = (answered["responded_by_user"] or {}).get("id") or "nobody in time"
-        chosen = ", ".join(answered["chosen_options"] or [])
-        return (
-            f"Already answered: {chosen}, by {by} at {answered['responded_at']}. Your answer was not taken."
+        api.repeated(
+            answer.attempt,
+            unknown="Airflow may have recorded your answer: `airflow cd status` shows what still waits.",
         )
+    except RefusedError as error:
+        raise SystemExit(_refusal(question, error)) from error
+
+
+class _Answer:
+    """An answer to one question, which counts once, however often it is sent."""
+
+    def __init__(self, api: Api, question: Question, option: str, reason: str) -> None:
+        self._api, self._question, self._option = api, question, option
+        self._body = {"chosen_options": [option], "params_input": {"reason": reason}}
+        ti = question["task_instance"]
+        run = f"/dags/{quote(ti['dag_id'])}/dagRuns/{quote(ti['dag_run_id'])}"
+        self._path = f"{run}/taskInstances/{quote(ti['task_id'])}/{ti['map_index']}/hitlDetails"
+
+    def attempt(self, is_repetition: bool) -> None:
+        """
+        Send the answer, unless it is recorded already.
+
+        :raises NoAnswerError: it may have arrived
+        :raises SystemExit: another answer was first, or Airflow refuses
+        """
+        if is_repetition and self._is_recorded():
+            return
+        try:
+            self._api.once("PATCH", self._path, json=self._body)
+        except RefusedError as error:
+            if error.status != 409:
+                raise
+            details = self._api.once("GET", self._path)
+            # The request before was slow, and arrived after the details were read.
+            if not (is_repetition and self._is_own(details)):
+                raise SystemExit(_already_answered(details)) from error
+
+    def _is_recorded(self) -> bool:
+        details = self._api.once("GET", self._path)
+        if details["response_received"] and not self._is_own(details):
+            raise SystemExit(_already_answered(details))
+        if not details["response_received"] and _asked(details) != _asked(self._question):
+            raise SystemExit(
+                f"{self._question['subject']!r}: the task asks again, so Airflow may have used your answer. "
+                "Read the new question before you answer it; `airflow cd status` shows where it stands."
+            )
+        return bool(details["response_received"])
+
+    def _is_own(self, details: dict[str, Any]) -> bool:
+        by = (details["responded_by_user"] or {}).get("id")
+        return by is not None and by == self._api.user and details["chosen_options"] == [self._option]
+
+
+def _asked(question: Question) -> tuple[Any, ...]:
+    """Return what differs between a question and the next one of the same task, whose texts are the same."""
+    ti = question["task_instance"]
+    return ti["id"], ti["try_number"], ti["scheduled_when"]
+
+
+def _already_answered(details: dict[str, Any]) -> str:
+    by = (details["responded_by_user"] or {}).get("id") or "nobody in time"
+    chosen = ", ".join(details["chosen_options"] or [])
+    return f"Already answered: {chosen}, by {by} at {details['responded_at']}. Your answer was not taken."
+
+
+def _refusal(question: Question, error: RefusedError) -> str:
     if error.status == 403:
-        users = ", ".join(user["id"] for user in question["assigned_users"]) or "whoever may act on the DAG"
+        users = ", ".join(user["id"] for user in question["assigned_users"]) or "users who can edit the DAG"
         return (
-            f"You may not decide on {question['subject']!r} (HTTP 403): {users} may. Authors of a release do "
+            f"You cannot decide on {question['subject']!r} (HTTP 403): {users} may. Authors of a release do "
             "not approve it where self_approval is false."
         )
     if error.status == 404:
-        return f"{question['subject']} is not asked any more: the run was deleted meanwhile (HTTP 404)."
+        return f"{question['subject']!r} is not asked any more: the run was deleted meanwhile (HTTP 404)."
     return str(error)

@@ -7,13 +7,23 @@ from argparse import Namespace
 from datetime import datetime, timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.printing import print_table, say
+from airflow_cd.cli.tables import Column
 from airflow_cd.model.base import format_age
 from airflow_cd.model.change import Change, changes_of
+
+_COLUMNS = (
+    Column("WHEN"),
+    Column("ENVIRONMENT"),
+    Column("CHANGE"),
+    Column("FROM"),
+    Column("TO"),
+    Column("COMMIT", text=True),
+    Column("LEAD TIME"),
+    Column("BY", text=True),
+    Column("WHY", text=True),
+)
 
 
 def history(args: Namespace) -> None:
@@ -29,13 +39,13 @@ def history(args: Namespace) -> None:
         raise SystemExit(f"No deployment of {where} is on record.")
     if args.json:
         for change in found:
-            print(json.dumps(change.model_dump(mode="json")))
+            say(json.dumps(change.model_dump(mode="json")))
         return
-    Console(highlight=False, soft_wrap=True).print(_table(found))
+    print_table(_COLUMNS, [_row(change) for change in found])
 
 
 def changes(api: Api, service: str, environment: str | None, limit: int) -> list[Change]:
-    """Return the newest changes, newest first, without those that were told twice."""
+    """Return the newest changes, newest first, without repeated events."""
     found: list[Change] = []
     for asset in _assets(api, service, environment):
         events = api.get("/assets/events", asset_id=asset["id"], order_by="-timestamp", limit=limit)
@@ -55,16 +65,6 @@ def _assets(api: Api, service: str, environment: str | None) -> list[dict[str, A
     return [asset for asset in wanted if environment is None or asset["name"] == prefix + environment]
 
 
-def _table(found: list[Change]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("WHEN", "ENVIRONMENT", "CHANGE", "FROM", "TO", "COMMIT", "LEAD TIME", "BY", "WHY"):
-        table.add_column(title, overflow="fold")
-    for change in found:
-        # Text, as strings are taken for markup, and subjects and reasons are anybody's words.
-        table.add_row(*map(Text, _row(change)))
-    return table
-
-
 def _row(change: Change) -> tuple[str, ...]:
     lead = "-" if change.lead_time is None else format_age(timedelta(seconds=change.lead_time))
     return (
@@ -73,7 +73,7 @@ def _row(change: Change) -> tuple[str, ...]:
         change.kind,
         change.replaced.version if change.replaced else "-",
         change.release.version,
-        f"{change.release.revision[:8]} {change.release.subject[:40]}",
+        f"{change.release.revision[:8]} {change.release.subject}",
         lead,
         change.user or change.actor,
         change.reason or change.approval or "",

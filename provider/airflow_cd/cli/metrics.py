@@ -8,16 +8,24 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.status import chosen_services
+from airflow_cd.cli.tables import Column
 from airflow_cd.model.base import format_age
 from airflow_cd.model.change import Change, changes_of
 from airflow_cd.model.dora import Measures, measure
 
 _ALL = "all services"
+_COLUMNS = (
+    Column("SERVICE"),
+    Column("DEPLOYMENTS"),
+    Column("A DAY"),
+    Column("LEAD TIME"),
+    Column("FAILED"),
+    Column("FAILURE RATE"),
+    Column("TIME TO RESTORE"),
+)
 
 
 def metrics(args: Namespace) -> None:
@@ -28,7 +36,7 @@ def metrics(args: Namespace) -> None:
     :raises DefinitionError: the services file cannot be used
     """
     if args.days <= 0:
-        raise SystemExit("--days is not above 0; give how many days are looked back on")
+        raise SystemExit(f"--days {args.days:g} is not above 0: give the number of days to look back")
     services, _ = chosen_services(args)
     production = {one.name: args.environment or one.production.name for one in services}
     until = datetime.now(timezone.utc)
@@ -41,19 +49,19 @@ def metrics(args: Namespace) -> None:
     overall = measure(found, since, until)
     emit(measured, overall)
     if args.json:
-        print(json.dumps(_json(measured, overall, since, until)))
+        say(json.dumps(_json(measured, overall, since, until)))
         return
-    Console(highlight=False, soft_wrap=True).print(_table({**measured, _ALL: overall}))
+    print_table(_COLUMNS, [_row(name, one) for name, one in {**measured, _ALL: overall}.items()])
 
 
 def changes_since(api: Api, environments: Mapping[str, str], since: datetime) -> list[Change]:
-    """Return the changes of these environments (service -> environment) that were told since then."""
+    """Return the changes of these environments (service -> environment) since then."""
     extras: list[Any] = []
     # One question for many services, since each takes its time; for a few, their own events only.
     few = len(environments) <= 10
     for prefix in [f"cd/{name}/{where}" for name, where in environments.items()] if few else ["cd/"]:
-        told = {"name_prefix_pattern": prefix, "timestamp_gte": since.isoformat(), "order_by": "timestamp"}
-        extras += [event["extra"] for event in api.rows("/assets/events", "asset_events", **told)]
+        wanted = {"name_prefix_pattern": prefix, "timestamp_gte": since.isoformat(), "order_by": "timestamp"}
+        extras += [event["extra"] for event in api.rows("/assets/events", "asset_events", **wanted)]
     return [one for one in changes_of(extras) if environments.get(one.service) == one.environment]
 
 
@@ -89,30 +97,17 @@ def _json(
     }
 
 
-def _table(rows: Mapping[str, Measures]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in (
-        "SERVICE",
-        "DEPLOYMENTS",
-        "A DAY",
-        "LEAD TIME",
-        "FAILED",
-        "FAILURE RATE",
-        "TIME TO RESTORE",
-    ):
-        table.add_column(title, overflow="fold")
-    for name, one in rows.items():
-        rate = "-" if one.change_failure_rate is None else f"{one.change_failure_rate:.0%}"
-        table.add_row(
-            name,
-            str(one.deployments),
-            f"{one.deployment_frequency:.2f}",
-            _age(one.lead_time),
-            str(one.failed),
-            rate,
-            _age(one.time_to_restore),
-        )
-    return table
+def _row(name: str, measures: Measures) -> tuple[str, ...]:
+    rate = measures.change_failure_rate
+    return (
+        name,
+        str(measures.deployments),
+        f"{measures.deployment_frequency:.2f}",
+        _age(measures.lead_time),
+        str(measures.failed),
+        "-" if rate is None else f"{rate:.0%}",
+        _age(measures.time_to_restore),
+    )
 
 
 def _age(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The questions that wait for somebody's answer."""
+"""The questions that wait for an answer."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from argparse import Namespace
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
-
 from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.printing import say
+from airflow_cd.cli.runs import start_run
 
 _ENDED = ("success", "failed")
 _POLL_SECONDS = 1.0
@@ -17,23 +17,20 @@ _POLL_SECONDS = 1.0
 
 def rollback(args: Namespace) -> None:
     """
-    Roll a service back. :raises SystemExit: with a message, when it is refused or does not work out
+    Roll a service back. With ``--no-wait`` the command ends when the run is started.
 
-    With ``--no-wait`` the command ends when the run is started.
+    :raises SystemExit: with a message, when it is refused or fails
     """
     dag_id = f"{args.service}_rollback"
     conf = {"release": args.to, "reason": args.reason}
     if args.environment:
         conf["environment"] = args.environment
-    console = Console(soft_wrap=True, highlight=False)
     with logged_in(args) as api:
         api.check_enabled(dag_id)
-        run = api.post(f"/dags/{quote(dag_id)}/dagRuns", {"logical_date": None, "conf": conf})
-        run_id = str(run["dag_run_id"])
-        console.print(api.address(f"/dags/{quote(dag_id)}/runs/{quote(run_id)}"), markup=False)
-        if args.no_wait:
-            return
-        console.print(_wait(api, dag_id, run_id), markup=False)
+        run_id = start_run(api, dag_id, conf)
+        say(api.address(f"/dags/{quote(dag_id)}/runs/{quote(run_id)}"))
+        if not args.no_wait:
+            say(_wait(api, dag_id, run_id))
 
 
 def _wait(api: Api, dag_id: str, run_id: str) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from airflow_cd.cli.api import TOKEN_VARIABLE, Api, has_login, logged_in
+from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.login import TOKEN_VARIABLE, has_login
+from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.questions import stage_of, waiting_questions
+from airflow_cd.cli.tables import Column
 from airflow_cd.model.base import format_age
 from airflow_cd.model.loading import load_services
 from airflow_cd.model.window_request import opening
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from airflow_cd.targets.record import Record
 
 _UNKNOWN = "?"
+_COLUMNS = (
+    Column("SERVICE"),
+    Column("ENVIRONMENT"),
+    Column("RELEASE"),
+    Column("COMMIT", text=True),
+    Column("COMMIT AGE"),
+    Column("DEPLOYED"),
+    Column("WAITING"),
+    Column("NOTE", text=True),
+)
 
 
 def status(args: Namespace) -> None:
@@ -41,14 +51,11 @@ def status(args: Namespace) -> None:
     if has_login(args):
         with logged_in(args) as api:
             waiting = waiting_approvals(api)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(_table(services, waiting))
+    print_table(_COLUMNS, [row for service in services for row in _rows(service, waiting)])
     for problem in errors:
-        console.print(f"error  {problem}", markup=False)
+        say(f"error  {problem}")
     if waiting is None:
-        console.print(
-            f"Waiting approvals are shown with --user, or a token in {TOKEN_VARIABLE}.", markup=False
-        )
+        say(f"Waiting approvals are shown with --user, or a token in {TOKEN_VARIABLE}.")
 
 
 def chosen_services(args: Namespace) -> tuple[list[Service], tuple[DefinitionError, ...]]:
@@ -80,21 +87,14 @@ def waiting_approvals(api: Api) -> Counter[tuple[str, str]]:
     return Counter((dag_id, stage) for dag_id, stage in stages if stage is not None)
 
 
-def _table(services: list[Service], waiting: Counter[tuple[str, str]] | None) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("SERVICE", "ENVIRONMENT", "RELEASE", "COMMIT", "COMMIT AGE", "DEPLOYED", "WAITING", "NOTE"):
-        table.add_column(title, overflow="fold")
-    for service in services:
-        for environment in service.environments:
-            cells = _cells(service, environment)
-            asked = _UNKNOWN
-            if waiting is not None:
-                asked = str(waiting[f"{service.name}_{service.pipeline}", environment.name] or "-")
-            notes = "; ".join(filter(None, (_closed(service, environment), cells[-1])))
-            row = (service.name, environment.name, *cells[:-1], asked, notes)
-            # Text, as strings are taken for markup, and subjects and reasons are anybody's words.
-            table.add_row(*map(Text, row))
-    return table
+def _rows(service: Service, waiting: Counter[tuple[str, str]] | None) -> Iterator[tuple[str, ...]]:
+    for environment in service.environments:
+        cells = _cells(service, environment)
+        asked = _UNKNOWN
+        if waiting is not None:
+            asked = str(waiting[f"{service.name}_{service.pipeline}", environment.name] or "-")
+        notes = "; ".join(filter(None, (_closed(service, environment), cells[-1])))
+        yield service.name, environment.name, *cells[:-1], asked, notes
 
 
 def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
     now, revision = datetime.now(timezone.utc), record.current.release.revision
     return (
         record.current.release.version,
-        f"{revision.short} {revision.subject[:40]}",
+        f"{revision.short} {revision.subject}",
         format_age(now - revision.committed_at),
         format_age(now - record.current.deployed_at),
         _note(record),

@@ -8,14 +8,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from airflow_cd.cli.api import Api, RefusedError, has_login, logged_in
+from airflow_cd.cli.api import Api, RefusedError, logged_in
 from airflow_cd.cli.decide import answer_question
+from airflow_cd.cli.login import has_login
+from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.questions import waiting_questions
+from airflow_cd.cli.runs import start_run
 from airflow_cd.cli.status import services_file
+from airflow_cd.cli.tables import Column
 from airflow_cd.model.loading import load_services
 from airflow_cd.model.train import CANCELLED, TRAIN_PREFIX
 from airflow_cd.model.wall_clock import local
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 _UNDER_WAY = ("queued", "running")
 # Of a train: the task that lets it depart, with or without asking.
 _DEPARTURES = ("approve", "depart")
+_COLUMNS = (
+    Column("TRAIN"),
+    Column("NEXT DEPARTURE"),
+    Column("UNDER WAY", text=True),
+    Column("MEMBER"),
+    Column("READY"),
+    Column("PRODUCTION"),
+    Column("NOTE", text=True),
+)
 
 
 def trains(args: Namespace) -> None:
@@ -38,17 +47,14 @@ def trains(args: Namespace) -> None:
     :raises DefinitionError: the services file cannot be used
     """
     definitions = load_services(services_file(args))
-    table = Table(box=None, pad_edge=False)
-    for title in ("TRAIN", "NEXT DEPARTURE", "UNDER WAY", "MEMBER", "READY", "PRODUCTION"):
-        table.add_column(title, overflow="fold")
     under_way = _under_way(args, definitions.trains)
+    rows: list[tuple[str, ...]] = []
     for train in definitions.trains:
-        members = [service for service in definitions.services if service.train == train.name]
+        members = [_member(service) for service in definitions.services if service.train == train.name]
         first = (train.name, _next(train), under_way.get(train.name, "?"))
-        rows = [_member(service) for service in members] or [("-", "-", "-")]
-        for number, row in enumerate(rows):
-            table.add_row(*map(Text, (*(first if number == 0 else ("", "", "")), *row)))
-    Console(highlight=False, soft_wrap=True).print(table)
+        for number, member in enumerate(members or [("-", "-", "-", "")]):
+            rows.append((*(first if number == 0 else ("", "", "")), *member))
+    print_table(_COLUMNS, rows)
 
 
 def depart(args: Namespace) -> None:
@@ -56,14 +62,13 @@ def depart(args: Namespace) -> None:
     dag_id = f"{TRAIN_PREFIX}{args.train}"
     with logged_in(args) as api:
         _check(api, args.train)
-        body = {"logical_date": None, "conf": {"hold": args.hold or []}}
-        run = api.post(f"/dags/{quote(dag_id)}/dagRuns", body)
-        _print(api.address(f"/dags/{quote(dag_id)}/runs/{quote(run['dag_run_id'])}"))
+        run_id = start_run(api, dag_id, {"hold": args.hold or []})
+        say(api.address(f"/dags/{quote(dag_id)}/runs/{quote(run_id)}"))
 
 
 def cancel(args: Namespace) -> None:
     """
-    Cancel a departure: reject it where it waits for an approval, else keep back who is not deployed yet.
+    Cancel a departure: reject it where it waits for an approval, else keep back members not deployed yet.
 
     What is being deployed comes to its end, with its health check and, if need be, its rollback.
 
@@ -77,22 +82,26 @@ def cancel(args: Namespace) -> None:
         for question in waiting:
             answer_question(api, question, "Reject", args.reason)
         if any(one["task_instance"]["task_id"] in _DEPARTURES for one in waiting):
-            _print(f"{dag_id}, run {run_id} is rejected: nothing is deployed.")
+            say(f"{dag_id}, run {run_id} is rejected: nothing is deployed.")
             return
         _keep_back(api, dag_id, run_id, args.reason or "no reason given")
-    _print(f"{dag_id}, run {run_id} is cancelled: who is not deployed yet stays behind.")
+    say(f"{dag_id}, run {run_id} is cancelled: members that are not deployed yet stay behind.")
 
 
 def _keep_back(api: Api, dag_id: str, run_id: str, reason: str) -> None:
     run = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
     tasks = {task["task_id"] for task in api.rows(f"{run}/taskInstances", "task_instances")}
     departure = next(name for name in _DEPARTURES if name in tasks)
-    path = f"{run}/taskInstances/{departure}/xcomEntries"
-    try:
-        api.post(path, {"key": CANCELLED, "value": reason})
-    except RefusedError as error:
-        if error.status != 409:  # cancelled already
-            raise
+
+    def attempt(_: bool) -> None:
+        content = {"key": CANCELLED, "value": reason}
+        try:
+            api.once("POST", f"{run}/taskInstances/{departure}/xcomEntries", json=content)
+        except RefusedError as error:
+            if error.status != 409:  # cancelled already, maybe by the attempt before
+                raise
+
+    api.repeated(attempt, unknown="The departure may be cancelled; it does no harm to repeat the command.")
 
 
 def _meant(api: Api, dag_id: str, run_id: str | None) -> str:
@@ -133,25 +142,26 @@ def _under_way(args: Namespace, found: tuple[Train, ...]) -> dict[str, str]:
         return {}
     with logged_in(args) as api:
         waiting = {one["task_instance"]["dag_run_id"] for one in waiting_questions(api)}
-        return {train.name: _told(api, train, waiting) for train in found}
+        return {train.name: _departures(api, train, waiting) for train in found}
 
 
-def _told(api: Api, train: Train, waiting: set[str]) -> str:
+def _departures(api: Api, train: Train, waiting: set[str]) -> str:
     try:
         runs = [str(run["dag_run_id"]) for run in _runs(api, f"{TRAIN_PREFIX}{train.name}")]
     except RefusedError as error:
         if error.status != 404:
             raise
         return "Airflow does not know it yet"
-    told = [f"{run_id}{' (waits for an approval)' if run_id in waiting else ''}" for run_id in runs]
-    return ", ".join(told) or "-"
+    shown = [f"{run_id}{' (waits for an approval)' if run_id in waiting else ''}" for run_id in runs]
+    return ", ".join(shown) or "-"
 
 
 def _next(train: Train) -> str:
     return local(train.next_departure(datetime.now(timezone.utc)), train.timezone)
 
 
-def _member(service: Service) -> tuple[str, str, str]:
+def _member(service: Service) -> tuple[str, str, str, str]:
+    """Return the name, the release that is ready, what production runs, and why that is not known."""
     from airflow_cd.exceptions import CdError
     from airflow_cd.hooks.adapters import open_target
     from airflow_cd.hooks.readiness import ready_release
@@ -160,11 +170,7 @@ def _member(service: Service) -> tuple[str, str, str]:
         ref = ready_release(service)
         current = open_target(service, service.production).record().current
     except (CdError, OSError, ValueError) as error:
-        return service.name, "?", f"cannot be asked: {error}"
+        return service.name, "?", "?", f"cannot be asked: {error}"
     runs = current.release.version if current else "-"
     new = ref is not None and (current is None or current.release.digest != ref.digest)
-    return service.name, ref.version if ref is not None and new else "-", runs
-
-
-def _print(text: str) -> None:
-    Console(soft_wrap=True, highlight=False).print(text, markup=False)
+    return service.name, ref.version if ref is not None and new else "-", runs, ""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from rich.console import Console
-
+from airflow_cd.cli.printing import say
 from airflow_cd.model.loading import load_services
 
 
@@ -17,12 +16,11 @@ def validate(args: Namespace) -> None:
     :raises DefinitionError: it cannot be read at all
     :raises SystemExit: with code 1 when something is wrong in it
     """
-    console = Console(soft_wrap=True, highlight=False)
     definitions = load_services(Path(args.file))
     for service in definitions.services:
         stages = " -> ".join(environment.name for environment in service.environments)
-        console.print(f"ok     {service.name}: {service.pipeline}, {stages}", markup=False)
+        say(f"ok     {service.name}: {service.pipeline}, {stages}")
     for problem in definitions.errors:
-        console.print(f"error  {problem}", markup=False)
+        say(f"error  {problem}")
     if definitions.errors:
         raise SystemExit(1)

@@ -20,8 +20,7 @@ NAME = "hostile-status"
 
 
 @pytest.fixture
-def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLUMNS", "300")
+def services(tmp_path: Path) -> Path:
     environment = {"name": "production", "target": {"local": {"command": ["app"], "port": 8999}}}
     service = {
         "name": NAME,
@@ -50,7 +49,7 @@ def test_markup_in_a_subject_is_text(services: Path, capsys: pytest.CaptureFixtu
     record(subject=text, reason=text, age=timedelta(days=1))
     status(Namespace(file=str(services), service=None, user=None, api_url=None))
     printed = capsys.readouterr().out
-    assert f"aaaaaaaa {text}"[:49] in printed
+    assert f"aaaaaaaa {text}" in printed
     assert f"held by b: {text}" in printed
     assert "\x1b" not in printed
 
