@@ -23,10 +23,10 @@ class TargetSettings(Frozen):
 
     :cvar adapter: ``module:class`` of the :class:`airflow_cd.targets.base.Target`, called with the service's
         name, the environment and the access
-    :cvar takes: what releases have to be packaged as
+    :cvar takes: what releases must be packaged as
     :cvar has_strategies: whether the adapter is an :class:`airflow_cd.targets.base.DeclarativeTarget`, which
         can give a release a share of the requests and can preview a change
-    :cvar address_key: the key that has to be changed where two environments have the same ``address``
+    :cvar address_key: the key to change where two environments have the same ``address``
     """
 
     adapter: ClassVar[str] = ""

@@ -1,5 +1,5 @@
 """
-What authors of a target test it with; ``pytest`` has to be installed.
+What authors of a target test it with. It needs ``pytest``.
 
 ``docs/guides/write-a-target.md`` shows how it is used.
 """
