@@ -21,7 +21,8 @@ def billion(line: Callable[[str, str], str]) -> str:
         (billion(lambda a, b: f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n"), "aliases written out"),
         (billion(lambda a, b: f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n"), "aliases written out"),
         ("a: &a {b: *a}\n", "line 1 contains itself"),
-        ("[" * 200_000, "nested too deeply"),
+        # PyYAML 6.0.4 and newer refuse it before our own check does.
+        pytest.param("[" * 200_000, "(nested too deeply|nesting depth)", id="deep"),
         ("\n".join(" " * n + "a:" for n in range(500)), "line 101: this is nested too deeply"),
         ("a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
         ("a: 1\nb: 2\na: 3\n", "line 3: .*key 'a' is given twice"),
