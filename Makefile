@@ -2,13 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := provider tests harness demo benchmarks examples dags compose
+SOURCES := provider tests harness demo benchmarks examples dags compose lint
 
 # Behind a proxy that re-signs TLS, the system knows its certificate; uv asks the system only when this is set.
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench up down clean
+.PHONY: help demo test lint dist bench up down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,15 +25,25 @@ demo: $(READY) ## the main job on this machine: two services, an approval, a rol
 
 # Most tests wait for Airflow most of the time: more than two cores.
 JOBS ?= 4
+# CD_COVERAGE=1 reports which lines and branches the tests' own processes run; Airflow's are not measured.
+COVERAGE := $(if $(CD_COVERAGE),--cov --cov-report=term --cov-report=xml)
 
 test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(COVERAGE)
 
-lint: $(READY) ## style, types, and the floors of the house
+lint: $(READY) ## style, types, words, and the floors of the house
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell $(SOURCES) docs changelog.d *.md
+	$(BIN)/python lint/words.py
+
+dist: $(READY) ## wheel and source distribution in dist/, checked as a package index would
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/pytest -q tests/architecture/test_distribution.py
 
 bench: $(READY) ## benchmarks, as ratios within one run (JSON=file keeps the results)
 	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON))

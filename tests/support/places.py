@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,121 +14,26 @@ from tests.support.images import Registry, built
 from tests.support.releases import release_of
 
 from airflow_cd.artifacts.archive import pack, unpack
-from airflow_cd.artifacts.base import ArtifactStore
-from airflow_cd.artifacts.registry import open_store
-from airflow_cd.hooks.docker import docker_client
-from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
-from airflow_cd.model.environment import Environment
-from airflow_cd.model.release import Release
-from airflow_cd.targets.base import Access, Target
-from airflow_cd.targets.local.target import root_of, shutdown
-from airflow_cd.targets.registry import open_target
-
-APP = """
-import json, os
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        body = (json.dumps(dict(os.environ)) if self.path == "/env" else {text!r}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
-"""
-# Once it is told to end, it ends each connection with the next answer there, as a server should: who keeps
-# one learns of the end by nothing else, and would send a request into a closed connection now and then.
-ENDS_CONNECTIONS = APP.replace(
-    "        self.end_headers()",
-    """        if told.is_set():
-            self.send_header("Connection", "close")
-        self.end_headers()""",
-).replace(
-    "\n\nclass Handler",
-    """import signal, threading
-
-told = threading.Event()
-
-
-def end(*_):
-    told.set()
-    threading.Timer(0.5, os._exit, [0]).start()
-
-
-signal.signal(signal.SIGTERM, end)
-
-
-class Handler""",
-)
-BROKEN = "print('no database'); raise SystemExit(3)"
-
-DEPLOY = """
-import logging, sys
-from pathlib import Path
-from airflow_cd.artifacts.archive import unpack
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.model.release import Release
-from airflow_cd.model.environment import Environment
 from airflow_cd.targets.base import Access
-from airflow_cd.targets.registry import open_target
-logging.disable()
-service, environment, release, store, data, expected, actor = sys.argv[1:]
-access = Access(
-    Path(data),
-    unpack,
-    docker_client,
-    kubernetes_client=kubernetes_client,
-    kubernetes_watch_client=kubernetes_watch_client,
-)
-target = open_target(service, Environment.model_validate_json(environment), access)
-sys.stdin.readline()
-try:
-    record = target.deploy(
-        Release.model_validate_json(release), open_store(store), expected=int(expected), actor=actor
-    )
-    print("WON", record.generation)
-except Exception as error:
-    print("LOST", type(error).__name__, error)
-"""
+from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.testing.programs import APP, BROKEN, ENDS_CONNECTIONS
+from airflow_cd.testing.target_place import TargetPlace
 
 
-class Place:
-    """A target, a store, and releases to deploy."""
+class Place(TargetPlace):
+    """A target of this package, whose releases are Python programs, and a port for it."""
 
-    kind = ""
-    service = "hello"
-    strategy: Any = None
+    not_ready = "(?s)ended.*no database"
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.data, self.folder = folder / "data", folder
-        self.store: ArtifactStore = open_store((folder / "store").as_uri())
         self.port = any_free()[0]
-        self.made = 0
-        self.reopen(**settings)
-
-    def reopen(self, **settings: Any) -> None:
-        """Define the environment anew, with these settings besides the usual ones."""
-        target = {self.kind: {**self.settings(), **settings}}
-        definition = {"name": "production", "target": target, "strategy": self.strategy}
-        self.environment = Environment.model_validate(definition)
-        self.target: Target = open_target(self.service, self.environment, self.access())
+        super().__init__(folder, **settings)
 
     def access(self) -> Access:
         return Access(self.data, unpack, docker_client, lambda conn_id: f"password of {conn_id}")
-
-    def settings(self) -> dict[str, Any]:
-        raise NotImplementedError
 
     def release(self, text: str, code: str = APP) -> Release:
         """Return a new release that answers with this text."""
@@ -141,52 +42,13 @@ class Place:
         revision = release.revision.model_copy(update={"sha": f"{self.made:040x}"})
         return release.model_copy(update={"revision": revision})
 
+    def broken_release(self, text: str) -> Release:
+        return self.release(text, BROKEN)
+
+    def graceful_release(self, text: str) -> Release:
+        return self.release(text, ENDS_CONNECTIONS)
+
     def packaged(self, text: str, code: str) -> Release:
-        raise NotImplementedError
-
-    def deploy(self, release: Release, expected: int | None = None) -> int:
-        if expected is None:
-            expected = self.target.record().generation
-        return self.target.deploy(release, self.store, expected=expected, actor="test").generation
-
-    def deploying_process(
-        self, release: Release, expected: int, actor: str = "other", env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[str]:
-        """Return a process that deploys once it reads a line."""
-        argv = [
-            *(
-                sys.executable,
-                "-c",
-                DEPLOY,
-                self.service,
-                self.environment.model_dump_json(),
-            ),
-            *(release.model_dump_json(), self.store.url, str(self.data), str(expected), actor),
-        ]
-        return subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
-        )
-
-    def served(self, path: str = "/") -> str:
-        return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
-
-    def instances(self) -> list[str]:
-        """Return the names of what runs releases of this service, the front left out."""
-        raise NotImplementedError
-
-    def kept(self) -> set[str]:
-        """Return the digests of the releases that are still there to go back to, and of what runs."""
-        raise NotImplementedError
-
-    def lose_sources(self) -> None:
-        """Make sure that nothing can be fetched any more."""
-        raise NotImplementedError
-
-    def spoil(self, release: Release) -> None:
-        """Have another content where the release's is fetched from."""
-        raise NotImplementedError
-
-    def close(self) -> None:
         raise NotImplementedError
 
 

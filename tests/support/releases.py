@@ -1,39 +1,5 @@
-"""Releases of which only a few things matter."""
+"""Releases for tests, from where authors of targets have them too."""
 
-from __future__ import annotations
+from airflow_cd.testing.releases import NEW_YEAR, release_of
 
-from datetime import datetime, timezone
-
-from airflow_cd.model.release import Release, Revision
-
-NEW_YEAR = datetime(2026, 1, 1, tzinfo=timezone.utc)
-
-
-def release_of(
-    digest: str,
-    *,
-    service: str = "hello",
-    version: str = "1.0.0",
-    sha: str = "a" * 40,
-    subject: str = "fix",
-    at: datetime = NEW_YEAR,
-) -> Release:
-    """Return a release of one commit by Ada. :param at: when that was committed"""
-    revision = Revision(
-        sha=sha,
-        subject=subject,
-        author_name="Ada",
-        author_email="ada@example.org",
-        committed_at=at,
-        tree="f" * 40,
-        version=version,
-    )
-    return Release(
-        service=service,
-        digest=digest,
-        size=1,
-        revision=revision,
-        version=version,
-        build="b",
-        created_at=at,
-    )
+__all__ = ["NEW_YEAR", "release_of"]

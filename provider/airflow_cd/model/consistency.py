@@ -32,21 +32,22 @@ def check_names(found: Findings, what: str, entries: list[Any]) -> None:
 
 
 def check_addresses(found: Findings, services: Mapping[int, Service]) -> None:
-    """Report environments that would listen on another one's port."""
+    """Report environments that would use another one's address, such as a port."""
     owners: dict[tuple[str, ...], str] = {}
     for i, service in services.items():
         for n, environment in enumerate(service.environments):
-            target = environment.target
-            if target.kubernetes is not None:  # objects know whose they are; see its `take`
+            settings, key = environment.target.settings, environment.target.settings.address_key
+            # Objects of a cluster name their owner themselves: that target has no such address.
+            if settings.address is None:
                 continue
             here = f"{service.name} in {environment.name}"
-            owner = owners.setdefault(target.address, here)
+            owner = owners.setdefault(settings.address, here)
             if owner != here:
                 found.report(
-                    ("services", i, "environments", n, "target", target.kind, "port"),
-                    f"{here} and {owner} would listen on the same port",
-                    int(target.address[-1]),
-                    "Choose another port",
+                    ("services", i, "environments", n, "target", environment.target.kind, key),
+                    f"{here} and {owner} would {'listen on' if key == 'port' else 'use'} the same {key}",
+                    getattr(settings, key, None),
+                    f"Choose another {key}",
                     service=service.name,
                 )
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from airflow_cd import __version__
 from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.messages import closest
+from airflow_cd.model.target_settings import GROUP, installed_kinds, settings_class
 
 
 class Kind(NamedTuple):
@@ -50,13 +52,24 @@ def check_kind(family: str, name: str) -> None:
     Make sure that this kind can be used here.
 
     :param family: ``target``, ``runner`` or ``artifact store``
-    :raises DefinitionError: there is no such kind, this version has it not, or its extra is not installed
+    :raises DefinitionError: there is no such kind, this version has it not, its extra is not installed, or
+        what a package adds by this name cannot be used
     """
     kinds = KINDS[family]
-    usable = ", ".join(sorted(known for known, kind in kinds.items() if kind.available))
     kind = kinds.get(name)
+    own = [known for known, one in kinds.items() if one.available]
+    if family == "target" and name not in own:
+        added = installed_kinds()
+        if name in added:
+            settings_class(name)
+            return
+        own += added
+    usable = ", ".join(sorted(own))
     if kind is None:
-        raise DefinitionError(f"there is no {family} {name!r}", remedy=f"Use one of: {usable}")
+        remedy = f"{closest(name, own)}Use one of: {usable}"
+        if family == "target":
+            remedy += f"; or install the package that adds it (entry point group {GROUP})"
+        raise DefinitionError(f"there is no {family} {name!r}", remedy=remedy)
     missing = kind.extra is not None and kind.module is not None and find_spec(kind.module) is None
     remedies = []
     if missing:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Env, RelativePath
 from airflow_cd.model.strategy import ObjectName
+from airflow_cd.model.target_settings import TargetSettings
 
 # A label of DNS, as namespaces and Services are called.
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -93,7 +94,7 @@ class App(Frozen):
         return annotations
 
 
-class KubernetesTarget(Frozen):
+class KubernetesTarget(TargetSettings):
     """
     Objects of one namespace of a Kubernetes cluster.
 
@@ -114,6 +115,9 @@ class KubernetesTarget(Frozen):
     :param prune: whether objects that left the manifests are deleted
     :param keep: how many previous releases can be gone back to
     """
+
+    takes = "image"
+    has_strategies = True
 
     namespace: DnsLabel
     manifests: RelativePath | None = None

@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from airflow_cd.model.target import TargetChoice
+from airflow_cd.model.target_settings import settings_class
+
 _ARGV = "Write an argv list, for example [python, -m, pytest]; it is never given to a shell"
 _LONGEST = 200
 
@@ -95,11 +98,18 @@ def _holds_argv(place: Sequence[Any]) -> bool:
 def _known_keys(model: type[BaseModel], place: Sequence[Any]) -> str:
     holder: type[BaseModel] | None = model
     for step in place[:-1]:
-        if holder is not None and isinstance(step, str) and step in holder.model_fields:
-            holder = _model_in(holder.model_fields[step].annotation)
+        if holder is not None and isinstance(step, str):
+            holder = _model_at(holder, step)
     fields = holder.model_fields if holder else {}
     known = sorted(field.alias or name for name, field in fields.items())
     return f"{closest(place[-1], known)}Known keys here: {', '.join(known)}"
+
+
+def _model_at(holder: type[BaseModel], step: str) -> type[BaseModel] | None:
+    if step in holder.model_fields:
+        return _model_in(holder.model_fields[step].annotation)
+    # A kind of target that a package adds is no field; any other such step is a key of a mapping.
+    return settings_class(step) if issubclass(holder, TargetChoice) else holder
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

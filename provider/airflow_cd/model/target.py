@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
+from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Engine, Env, ImageName, Memory
 from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.target_settings import TargetSettings, settings_class
 
 
-class LocalTarget(Frozen):
+class LocalTarget(TargetSettings):
     """
     Processes on the machine Airflow's workers run on.
 
@@ -36,6 +38,16 @@ class LocalTarget(Frozen):
     drain: Duration = timedelta(seconds=10)
     keep: int = Field(5, ge=1)
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Return the address and port it listens on."""
+        return "", self.host, str(self.port)
+
+    @property
+    def described(self) -> str:
+        """Return where the service answers, for people."""
+        return f"http://{self.host}:{self.port}"
+
 
 class Volume(Frozen):
     """
@@ -50,7 +62,7 @@ class Volume(Frozen):
     read_only: bool = False
 
 
-class DockerTarget(Frozen):
+class DockerTarget(TargetSettings):
     """
     Containers on a Docker engine, behind a small proxy in a container of its own.
 
@@ -79,6 +91,8 @@ class DockerTarget(Frozen):
     :param keep: how many previous releases' images stay on the engine, ready to be rolled back to
     :param front: image of the proxy; any with ``caddy`` and BusyBox
     """
+
+    takes = "image"
 
     port: int = Field(ge=1, le=65535)
     container_port: int = Field(8080, ge=1, le=65535)
@@ -115,9 +129,27 @@ class DockerTarget(Frozen):
             )
         return self
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Return the engine, and the address and port it listens on there."""
+        return self.engine or "", self.host, str(self.port)
+
+    @property
+    def described(self) -> str:
+        """Return where the service answers, for people."""
+        if self.url is not None:
+            return self.url
+        return f"http://{self.host}:{self.port}" + (f" on {self.engine}" if self.engine else "")
+
 
 class TargetChoice(Frozen):
-    """Where releases of an environment run: exactly one kind of target."""
+    """
+    Where releases of an environment run: exactly one kind of target.
+
+    Any other key is a kind that an installed package adds (entry point group ``airflow_cd.targets``).
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": "object"}})
 
     local: LocalTarget | None = None
     docker: DockerTarget | None = None
@@ -125,43 +157,45 @@ class TargetChoice(Frozen):
 
     @model_validator(mode="after")
     def _one_kind(self) -> TargetChoice:
-        kinds = list(type(self).model_fields)
-        if sum(getattr(self, kind) is not None for kind in kinds) != 1:
-            raise ValueError(f"needs exactly one kind of target; write one of: {', '.join(kinds)}")
+        if sum(settings is not None for _, settings in self) != 1:
+            kinds = ", ".join(type(self).model_fields)
+            raise ValueError(f"needs exactly one kind of target; write one of: {kinds}")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_packages(self) -> TargetChoice:
+        added: dict[str, Any] = self.model_extra or {}
+        for kind, raw in added.items():
+            try:
+                settings = settings_class(kind)
+            except DefinitionError as error:
+                raise ValueError(str(error)) from error
+            # As the value of a mapping, so that errors have the kind in their place.
+            added.update(TypeAdapter(dict[str, settings]).validate_python({kind: raw}))  # type: ignore[valid-type]
         return self
 
     @property
     def kind(self) -> str:
         """Return the name of the kind, as written in services.yaml."""
-        return next(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
+        return next(kind for kind, settings in self if settings is not None)
+
+    @property
+    def settings(self) -> TargetSettings:
+        """Return the settings of this kind."""
+        settings: TargetSettings = next(settings for _, settings in self if settings is not None)
+        return settings
 
     @property
     def takes(self) -> str:
         """Return what kind of release runs there: ``archive`` or ``image``."""
-        return "archive" if self.local is not None else "image"
+        return self.settings.takes
 
     @property
     def has_strategies(self) -> bool:
         """Return whether a release can be given some of the requests there, and not all at once."""
-        return self.kubernetes is not None
-
-    @property
-    def address(self) -> tuple[str, ...]:
-        """Return what no two environments can share, as where the service answers."""
-        if self.kubernetes is not None:
-            settings = self.kubernetes
-            return (settings.conn_id or "", settings.context or "", settings.namespace)
-        if self.docker is not None:
-            return self.docker.engine or "", self.docker.host, str(self.docker.port)
-        assert self.local is not None
-        return "", self.local.host, str(self.local.port)
+        return self.settings.has_strategies
 
     @property
     def described(self) -> str:
         """Return where the service answers, for people."""
-        if self.kubernetes is not None:
-            return self.kubernetes.described
-        if self.docker is not None and self.docker.url is not None:
-            return self.docker.url
-        machine, host, port = self.address
-        return f"http://{host}:{port}" + (f" on {machine}" if machine else "")
+        return self.settings.described

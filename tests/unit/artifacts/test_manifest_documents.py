@@ -21,7 +21,8 @@ def billion(line: Callable[[str, str], str]) -> str:
         (billion(lambda a, b: f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n"), "aliases written out"),
         (billion(lambda a, b: f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n"), "aliases written out"),
         ("a: &a {b: *a}\n", "line 1 contains itself"),
-        ("[" * 200_000, "nested too deeply"),
+        # PyYAML 6.0.4 and newer refuse it before our own check does.
+        pytest.param("[" * 200_000, "(nested too deeply|nesting depth)", id="deep"),
         ("\n".join(" " * n + "a:" for n in range(500)), "line 101: this is nested too deeply"),
         ("a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
         ("a: 1\nb: 2\na: 3\n", "line 3: .*key 'a' is given twice"),
@@ -47,7 +48,7 @@ def test_hostile_yaml_is_refused_at_once(text: str, says: str) -> None:
     ("text", "says"),
     [
         ('{"a": 1,\n"a": 2}', "document 1: the key 'a' is given twice"),
-        ('{"a": 1,\n}', "line 2: this is not valid JSON"),
+        ('{"a": 1,\n"b" 2}', "line 2: this is not valid JSON"),
         ('{"a": NaN}', "NaN is not a number"),
         ('{"a": 1e999}', "inf is not a number"),
         ("[" * 200_000, "nested too deeply"),

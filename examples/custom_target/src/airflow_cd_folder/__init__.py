@@ -1,0 +1,1 @@
+"""A target for airflow-provider-cd: releases are folders that a static web server serves."""
