@@ -30,7 +30,7 @@ from tests.support.cluster import (  # noqa: E402, F401
     namespace,
 )
 from tests.support.engine import engine  # noqa: E402, F401
-from tests.support.httproutes import http_routes  # noqa: E402, F401
+from tests.support.httproutes import gateway, http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.older_cluster import older_cluster  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
