@@ -150,6 +150,46 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
     ]
 
 
+def test_what_a_controller_says_of_their_route_meanwhile_is_no_change_of_it(
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controllers write to the status of a route after each change of it, and then it is changed again."""
+    _create(cluster_client, place, gateway.route(place.service))
+    place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}, {"pause": "approval"}]}}
+    place.reopen()
+    place.deploy(place.release("one"))
+    begun(place, place.release("two"))
+    until(place, Phase.ASKING)
+    look, said = Scene.route_of, []
+
+    def late(*args: Any) -> Any:
+        """A controller says something right after each look."""
+        found = look(*args)
+        said.append(f"look {len(said)}")
+        _say(cluster_client, place, said[-1])
+        return found
+
+    monkeypatch.setattr(Scene, "route_of", staticmethod(late))
+    target_of(place).abort(actor="ada", reason="prices")
+    assert said and _weights(cluster_client, place).get(f"{place.service}-canary", 0) == 0
+    monkeypatch.undo()
+    until(place, Phase.ABORTED)
+    assert _weights(cluster_client, place).keys() == {place.service}
+
+
+def _say(client: Any, place: KubernetesPlace, what: str) -> None:
+    condition = {
+        "type": "Looked",
+        "status": "True",
+        "reason": "Looked",
+        "message": what,
+        "lastTransitionTime": "2026-11-27T03:00:00Z",
+    }
+    parent = {"parentRef": {"name": "g"}, "controllerName": "example.com/test", "conditions": [condition]}
+    patch = {"status": {"parents": [parent]}}
+    _routes(client).patch_namespaced_custom_object_status(*_which(place), "web", patch)
+
+
 def _set_weights(client: Any, place: KubernetesPlace, weights: dict[str, int]) -> None:
     refs = [{"name": name, "port": 80, "weight": weight} for name, weight in weights.items()]
     _patch(client, place, {"spec": {"rules": [{"backendRefs": refs}]}})
