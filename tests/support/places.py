@@ -96,6 +96,8 @@ access = Access(
     kubernetes_watch_client=kubernetes_watch_client,
 )
 target = open_target(service, Environment.model_validate_json(environment), access)
+target.record()  # all that is needed is imported, and connected
+print("READY", flush=True)
 sys.stdin.readline()
 try:
     record = target.deploy(
@@ -152,7 +154,7 @@ class Place:
     def deploying_process(
         self, release: Release, expected: int, actor: str = "other", env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Return a process that deploys once it reads a line."""
+        """Return a process that has got everything it needs, and deploys once it reads a line."""
         argv = [
             *(
                 sys.executable,
@@ -163,9 +165,12 @@ class Place:
             ),
             *(release.model_dump_json(), self.store.url, str(self.data), str(expected), actor),
         ]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
         )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "READY\n"
+        return process
 
     def served(self, path: str = "/") -> str:
         return httpx.get(f"{self.target.url()}{path}", trust_env=False).text
