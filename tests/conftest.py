@@ -30,8 +30,9 @@ from tests.support.cluster import (  # noqa: E402, F401
     namespace,
 )
 from tests.support.engine import engine  # noqa: E402, F401
-from tests.support.httproutes import http_routes  # noqa: E402, F401
+from tests.support.httproutes import gateway, http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
+from tests.support.older_cluster import older_cluster  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
 from tests.support.requirements import report_left_out, skip_early  # noqa: E402
 from tests.support.running_airflow import (  # noqa: E402, F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -21,11 +22,17 @@ WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)
 
 
 @pytest.fixture(scope="session")
-def cluster_is_up() -> None:
-    """The cluster that ``KUBECONFIG`` names can be used, or is not going to be."""
+def cluster_is_up() -> float:
+    """
+    The cluster that ``KUBECONFIG`` names can be used, or is not going to be.
+
+    Return until when what comes after its node is waited for, as ``time.monotonic`` counts.
+    """
     require(os.environ.get("KUBECONFIG"), NEEDS_CLUSTER)
+    deadline = time.monotonic() + WAIT_SECONDS
     if WAIT_SECONDS:
         wait_until(_has_a_ready_node, "a node of the cluster is ready", timeout=WAIT_SECONDS, every=2)
+    return deadline
 
 
 def _has_a_ready_node() -> bool:
@@ -44,7 +51,7 @@ def _has_a_ready_node() -> bool:
 
 
 @pytest.fixture(scope="session")
-def cluster_client(cluster_is_up: None) -> Any:
+def cluster_client(cluster_is_up: float) -> Any:
     """A client of the cluster that ``KUBECONFIG`` names, as its administrator."""
     from airflow_cd.hooks.kubernetes import kubernetes_client
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from airflow_cd.model.image_pull import pull_failure, pull_reason
 from airflow_cd.model.problem import (
     Event,
     Problem,
@@ -18,20 +19,15 @@ from airflow_cd.model.problem import (
     told,
 )
 
-_IMAGE = ("InvalidImageName", "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError")
+# Of the kubelet. The last two are said by container runtimes that tell them apart (CRI-O).
+_IMAGE = (
+    *("InvalidImageName", "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError"),
+    *("RegistryUnavailable", "SignatureValidationFailed"),
+)
 _NEVER_AN_IMAGE = ("InvalidImageName", "ErrImageNeverPull")
 _START = ("RunContainerError", "CreateContainerError")
 # How Docker and containerd call a program that could not be run.
 _NOT_STARTED = ("ContainerCannotRun", "StartError")
-# What registries, Docker and containerd say of an image that is not there, is not for us, is not what its
-# digest says or for this kind of machine, or comes from a registry that is not trusted. Too many requests, or
-# no answer, may pass.
-_NO_IMAGE = re.compile(
-    r"not found|manifest unknown|does not exist|unauthorized|access denied|no basic auth|forbidden"
-    r"|authentication required|authorization failed|no match(ing manifest)? for|x509:"
-    r"|gave HTTP response to HTTPS|invalid reference|verification failed",
-    re.IGNORECASE,
-)
 _NO_PROGRAM = re.compile(
     r"executable file not found|no such file or directory|permission denied|exec format error"
     r"|no command specified|not a directory",
@@ -115,21 +111,25 @@ def container_problem(one: Container) -> Problem | None:
 
 
 def _image(one: Container, reason: str) -> Problem:
-    pull = newest(one.own_events, ["Failed"], "Failed to pull image")
+    pulls = [
+        event
+        for event in one.own_events
+        if event.get("reason") == "Failed" and "Failed to pull image" in str(event.get("message"))
+    ]
     why = str(one.waiting.get("message") or "")
-    if pull is not None and why.startswith("Back-off"):
-        why = str(pull["message"])
+    if pulls and why.startswith("Back-off"):
+        why = str(pulls[0]["message"])
     image = str(one.status.get("image") or "")
-    again = pull is not None and times_seen(pull) >= _PULLS
-    # Its name is no reason.
-    certain = reason in _NEVER_AN_IMAGE or (again and bool(_NO_IMAGE.search(why.replace(image, ""))))
+    failure = pull_failure(why, image)
+    # A message with a port or a time in it makes an event of its own each time.
+    again = sum(times_seen(pull) for pull in pulls) >= _PULLS
+    because = f" because {failure.cause}" if failure.cause else f" ({reason})"
     return one.problem(
         "image",
-        f"has no image: {told(image)} cannot be pulled ({reason})",
-        "Check its name and digest, that the registry has it, and that the namespace may pull it"
-        " (imagePullSecrets)",
-        told(why),
-        certain,
+        f"has no image: {told(image)} cannot be pulled{because}",
+        failure.remedy,
+        told(pull_reason(why)),
+        reason in _NEVER_AN_IMAGE or (again and failure.lasting),
     )
 
 

@@ -1,8 +1,8 @@
 """
 A deployment in a process of its own, for tests of two at the same moment and of killed workers.
 
-``python -m airflow_cd.testing.rival SERVICE ENVIRONMENT RELEASE STORE DATA EXPECTED ACTOR`` waits for a line
-on its standard input, deploys, and prints ``WON <generation>`` or ``LOST <error> <message>``.
+``python -m airflow_cd.testing.rival SERVICE ENVIRONMENT RELEASE STORE DATA EXPECTED ACTOR`` loads
+what it needs, prints ``READY``, waits for a line on its standard input, deploys, and prints ``WON <generation>`` or ``LOST <error> <message>``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         kubernetes_watch_client=kubernetes_watch_client,
     )
     target = open_target(service, Environment.model_validate_json(environment), access)
+    target.record()  # all that is needed is imported, and connected
+    print("READY", flush=True)
     sys.stdin.readline()
     try:
         record = target.deploy(

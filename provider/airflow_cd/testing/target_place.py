@@ -81,15 +81,18 @@ class TargetPlace(ABC):
     def deploying_process(
         self, release: Release, expected: int, actor: str = "other", env: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Return a process that deploys once it reads a line; see :mod:`airflow_cd.testing.rival`."""
+        """Return a process that is ready to deploy, and does once it reads a line (``rival.py``)."""
         argv = [
             *(sys.executable, "-m", "airflow_cd.testing.rival"),
             *(self.service, self.environment.model_dump_json(), release.model_dump_json()),
             *(self.store.url, str(self.data), str(expected), actor),
         ]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
         )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "READY\n"
+        return process
 
     def served(self, path: str = "/") -> str:
         """Return what the service answers."""

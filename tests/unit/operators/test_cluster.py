@@ -173,7 +173,7 @@ def test_certificates_that_end_soon_are_warned_of(cluster_client: Any) -> None:
 
 
 def test_removed_api_versions_are_told_of_once_and_fail_nothing(
-    cluster: api.Cluster, capsys: pytest.CaptureFixture[str]
+    older_cluster: api.Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingress = {
         "apiVersion": "networking.k8s.io/v1beta1",
@@ -181,11 +181,11 @@ def test_removed_api_versions_are_told_of_once_and_fail_nothing(
         "metadata": {"name": "old"},
         "spec": {"backend": {"serviceName": "web", "servicePort": 80}},
     }
-    cluster.create(ingress)
+    older_cluster.create(ingress)
     operator, runs = ApiVersionsOperator(task_id="api_versions", cluster=declared(upgrade_to="1.22")), Runs()
     for _ in "12":
         found = operator.execute(runs.next())
-    what = f"Ingress {cluster.namespace}/old"
+    what = f"Ingress {older_cluster.namespace}/old"
     assert what in {one["what"] for one in found["uses"]} and found["until"] == "1.22"
     assert f"1.22 removes networking.k8s.io/v1beta1, which is used: {what}" in capsys.readouterr().out
     mine = [one for one in told if what in {use["what"] for use in one["uses"]}]

@@ -8,6 +8,7 @@ from copy import deepcopy
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.targets.kubernetes.objects import ADOPTED, Reference, is_adopted, is_borrowed, reference_of
 from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Inventory = tuple[Reference, ...]
+# How often a status may change just then.
+_TRIES = 10
 # What somebody stored outlives the release that asked for the room.
 _KEPT = "PersistentVolumeClaim"
 
@@ -47,7 +50,7 @@ class Applier:
                 applied += map(reference_of, self._cluster.apply(list(some), take=take))
                 continue
             for one in some:
-                self._cluster.merge(reference_of(one), one)
+                self._change_borrowed(one)
         return tuple(applied)
 
     def remove(self, plan: Wanted, inventory: Inventory) -> Inventory:
@@ -70,6 +73,28 @@ class Applier:
             elif self._cluster.delete(reference, self._labels):
                 log.info("Deleted %s, which is not part of what runs any more", reference.described)
 
+    def _change_borrowed(self, obj: Mapping[str, Any]) -> None:
+        """
+        Change somebody else's object as it was looked at.
+
+        Its controller may write to its status at any moment, above all just after a change. The object is
+        another version then, and what was looked at is the same.
+
+        :raises DeployConflictError: somebody changed what was looked at
+        """
+        reference, metadata = reference_of(obj), dict(obj["metadata"])
+        seen = _looked_at(metadata)
+        metadata.pop("generation", None)
+        for number in range(1, _TRIES + 1):
+            try:
+                self._cluster.merge(reference, {**obj, "metadata": metadata})
+                return
+            except DeployConflictError:
+                live = self._cluster.get(reference.api_version, reference.kind, reference.name)
+                if live is None or _looked_at(live["metadata"]) != seen or number == _TRIES:
+                    raise
+                metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
+
     def _is_adopted(self, reference: Reference) -> bool:
         return is_adopted(self._cluster.get(reference.api_version, reference.kind, reference.name) or {})
 
@@ -81,6 +106,11 @@ class Applier:
             live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
             if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
                 self._scaling.apply([kept], take=True)
+
+
+def _looked_at(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what is another one when anything but an object's metadata and status was changed."""
+    return metadata.get("uid"), metadata.get("generation") or metadata["resourceVersion"]
 
 
 def planned(plan: Wanted) -> Inventory:

@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiException
 
 _CONFLICT = re.compile(r'conflict with "(?P<manager>[^"]*)"(?P<how>.*)', re.DOTALL)
-# Said by servers before 1.22 of an object that is not valid, with the code of an error of their own.
+# Said by API servers (1.20 to 1.34) of an object that is not valid, with the code of an error of their own.
 _BLAMED = ("failed to create typed patch object", "unable to convert unstructured object")
+_SCHEMA = re.compile(
+    r"failed to create typed patch object \([^)]*; (?P<api_version>[^,)]*), Kind=(?P<kind>[^)]*)\): "
+    r"(?:errors:)?(?P<errors>.*)",
+    re.DOTALL,
+)
+_CONVERSION = re.compile(r"unable to convert unstructured object to [^:]*: (?P<why>.*)", re.DOTALL)
+_FIELD = re.compile(r"\.(?P<path>.+?): (?P<why>.*)", re.DOTALL)
+# How the server's language shows a value, of which people know nothing.
+_VALUES = (
+    (re.compile(r"&value\.valueUnstructured\{Value:(.*)\}"), r"\1"),
+    (re.compile(r"&\{(.*)\}"), r"\1"),
+    (re.compile(r"map\[string\]interface ?\{\}"), "a map"),
+    (re.compile(r"\[\]interface ?\{\}"), "a list"),
+)
 
 
 def problem_of(error: ApiException, where: str, namespace: str, what: str | None = None) -> TargetError:
@@ -130,14 +144,40 @@ def _manager(cause: Mapping[str, Any]) -> str:
 
 
 def _invalid(status: Mapping[str, Any], message: str, place: str, secret: bool) -> TargetError:
-    causes = (status.get("details") or {}).get("causes") or []
+    causes = _causes(status, message)
     if secret:
-        fields = ", ".join(str(one.get("field")) for one in causes) or "some field"
+        # What follows the first error may be a quoted value that looks like another one.
+        named = causes[:1] if _SCHEMA.search(message) else causes
+        fields = ", ".join(field for field, _ in named if field) or "some field"
         return ManifestError(
             f"{place} is refused: {fields} is not valid. Why is not shown: it may be secret."
         )
-    lines = [f"  {one.get('field')}: {one.get('message')}" for one in causes]
-    text = f"{place} is refused:\n" + "\n".join(lines or [f"  {message}"])
+    text = f"{place} is refused:\n" + "\n".join(f"  {': '.join(filter(None, one))}" for one in causes)
     if "field is immutable" in text:
         text += "\nGive the object another name, or delete it in the cluster first; it cannot be changed so."
+    elif schema := _SCHEMA.search(message):
+        command = (
+            f"kubectl explain {schema['kind'].lower()} --api-version={schema['api_version'].lstrip('/')}"
+        )
+        text += f"\nCorrect the manifest. `{command}` lists the fields that the cluster knows."
     return ManifestError(text)
+
+
+def _causes(status: Mapping[str, Any], message: str) -> list[tuple[str, str]]:
+    """Return the fields that are not valid, and why; the field is empty where the server does not name it."""
+    details = (status.get("details") or {}).get("causes") or []
+    if details:
+        return [(str(one.get("field")), str(one.get("message"))) for one in details]
+    if schema := _SCHEMA.search(message):
+        lines = re.split(r"\n\s+(?=\.)", schema["errors"].strip())
+        found = [(line, _FIELD.fullmatch(line)) for line in lines]
+        return [(match["path"], _shown(match["why"])) if match else ("", line) for line, match in found]
+    if conversion := _CONVERSION.search(message):
+        return [("", f"a value cannot be read: {conversion['why']}")]
+    return [("", message)]
+
+
+def _shown(why: str) -> str:
+    for pattern, instead in _VALUES:
+        why = pattern.sub(instead, why)
+    return why

@@ -13,7 +13,8 @@ from airflow_cd.targets.kubernetes.workload import Object, name_of
 
 GROUP = "gateway.networking.k8s.io"
 _VERSIONS = ("v1", "v1beta1")
-_WHICH = ("name", "namespace", "resourceVersion")
+# Which object it is, and what of it was looked at.
+_WHICH = ("name", "namespace", "uid", "resourceVersion", "generation")
 _Refs = list[dict[str, Any]]
 
 

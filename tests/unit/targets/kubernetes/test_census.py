@@ -12,17 +12,15 @@ from typing import Any
 import pytest
 
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.node_health import minor_of
 from airflow_cd.model.removed_apis import METRIC
 from airflow_cd.targets.kubernetes.census import Census, Use
 from airflow_cd.targets.kubernetes.cluster import Cluster
 
 
-@pytest.fixture(autouse=True)
-def _old_enough(cluster: Cluster) -> None:
-    minor = minor_of(cluster.request("GET", "/version")["gitVersion"])
-    if minor is None or minor >= 22:
-        pytest.skip("needs a cluster before 1.22, which still has extensions/v1beta1")
+@pytest.fixture
+def cluster(older_cluster: Cluster) -> Cluster:
+    """The test's namespace on a cluster of 1.20."""
+    return older_cluster
 
 
 def uses(cluster: Cluster, until: int = 25, server: int = 20) -> list[Use]:
@@ -151,7 +149,7 @@ class Counting:
         pass
 
 
-def test_looking_is_not_counted_as_use(cluster_client: Any, namespace: str) -> None:
+def test_looking_is_not_counted_as_use(cluster: Cluster) -> None:
     """There is no newer version of PodSecurityPolicies by which to list them."""
     lines = [
         f'{METRIC}{{group="{group}",removed_release="1.{minor}",resource="{name}",version="v1beta1"}} 1\n'
@@ -161,15 +159,15 @@ def test_looking_is_not_counted_as_use(cluster_client: Any, namespace: str) -> N
             ("example.com", 23, "things"),
         )
     ]
-    client = Counting(cluster_client, [line.encode() for line in lines])
-    found = Census(Cluster(lambda: client, namespace, "cluster eu"), 20, 25).uses()
+    client = Counting(cluster.client, [line.encode() for line in lines])
+    found = Census(Cluster(lambda: client, cluster.namespace, "cluster eu"), 20, 25).uses()
     told = {one.what: one for one in found if "clients since" in one.who}
     assert set(told) == {"ingresses", "things"}
     assert (told["things"].source, told["things"].minor) == (METRIC, 23)
 
 
 def test_without_the_right_to_read_metrics_all_else_is_told(
-    cluster: Cluster, cluster_client: Any, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     class NoMetrics:
         def __init__(self) -> None:
@@ -177,7 +175,7 @@ def test_without_the_right_to_read_metrics_all_else_is_told(
             self.other.set_default_header("Impersonate-User", "nobody")
 
         def call_api(self, path: str, *args: Any, **kwargs: Any) -> Any:
-            client = self.other if path == "/metrics" else cluster_client
+            client = self.other if path == "/metrics" else cluster.client
             return client.call_api(path, *args, **kwargs)
 
     create(cluster, "extensions/v1beta1", "ingresses", ingress("old"), "carols-tool")

@@ -56,17 +56,18 @@ def test_what_is_not_given_any_more_is_removed_and_what_others_set_stays(cluster
 def test_an_object_costs_one_request(cluster_client: Any, namespace: str) -> None:
     counted = Counted(cluster_client)
     cluster = Cluster(lambda: counted, namespace, "web")
-    budget = {
-        "apiVersion": "policy/v1beta1",
-        "kind": "PodDisruptionBudget",
+    most = {"type": "Container", "max": {"memory": "1Gi"}}
+    limits = {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
         "metadata": {"name": "web"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
+        "spec": {"limits": [most]},
     }
     assert len(counted.during(lambda: cluster.apply([config(), deployment()]))) == 2
     # What this kind is called has to be asked, once.
-    assert len(counted.during(lambda: cluster.apply([budget]))) == 2
-    assert len(counted.during(lambda: cluster.apply([budget, config()]))) == 2
-    assert len(counted.during(lambda: cluster.diff([budget, config()]))) == 4
+    assert len(counted.during(lambda: cluster.apply([limits]))) == 2
+    assert len(counted.during(lambda: cluster.apply([limits, config()]))) == 2
+    assert len(counted.during(lambda: cluster.diff([limits, config()]))) == 4
     assert len(counted.during(lambda: cluster.delete(reference_of(config()), LABELS))) == 2
 
 
@@ -102,7 +103,10 @@ def test_a_check_names_all_problems_and_changes_nothing(cluster: Cluster) -> Non
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        (deployment(replica=2), "Deployment/web.*replica.*not declared"),
+        (
+            deployment(replica=2),
+            r"Deployment/web is refused:\n  spec\.replica: field not declared.*kubectl explain deployment",
+        ),
         (deployment(replicas="two"), "Deployment/web.*spec.replicas"),
         (
             deployment(template={"metadata": {"labels": {"app": "web"}}, "spec": {}}),
@@ -110,7 +114,6 @@ def test_a_check_names_all_problems_and_changes_nothing(cluster: Cluster) -> Non
         ),
         (config() | {"apiVersion": "v9"}, "no kind ConfigMap of v9"),
         (config() | {"apiVersion": "shop.example/v1", "kind": "Shop"}, "no kind Shop of shop.example/v1"),
-        (config() | {"apiVersion": "batch/v1", "kind": "CronJob"}, "no kind CronJob of batch/v1"),
         (config() | {"kind": "Namespace"}, "Namespace/settings belongs to no namespace"),
         (config() | {"status": {"a": "b"}}, "ConfigMap/settings was read from a cluster: take status"),
         (config() | {"metadata": {"name": "a", "uid": "b"}}, "ConfigMap/a was read from a cluster: take uid"),
@@ -122,6 +125,12 @@ def test_a_check_names_all_problems_and_changes_nothing(cluster: Cluster) -> Non
 def test_what_cannot_be_deployed_is_named(cluster: Cluster, wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ManifestError, match=f"(?s)web in production.*{named}"):
         cluster.apply([wrong])
+
+
+def test_a_kind_that_only_newer_clusters_have_is_named(older_cluster: Cluster) -> None:
+    job = config() | {"apiVersion": "batch/v1", "kind": "CronJob"}
+    with pytest.raises(ManifestError, match="(?s)web in production.*no kind CronJob of batch/v1"):
+        older_cluster.apply([job])
 
 
 def test_nothing_is_changed_when_an_object_is_not_for_this_namespace(cluster: Cluster) -> None:

@@ -222,7 +222,7 @@ def test_a_paused_deployment_says_so(cluster: Cluster) -> None:
 def test_an_image_that_is_nowhere_is_certain(broken_ones: Cluster) -> None:
     problem, text = broken(broken_ones, "noimage")
     assert problem.category == "image"
-    assert "127.0.0.1:5000/no/such:1 cannot be pulled" in text and "manifest unknown" in text
+    assert "127.0.0.1:5000/no/such:1 cannot be pulled because the registry does not have it" in text
 
 
 def test_a_registry_that_does_not_answer_may_do_so_later(broken_ones: Cluster) -> None:

@@ -267,16 +267,28 @@ def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
     assert live(cluster_client, place, "service", f"{place.service}-preview") is None
 
 
-def test_a_killed_deployment_is_gone_on_with(place: KubernetesPlace) -> None:
+def test_a_killed_deployment_is_gone_on_with(place: KubernetesPlace, cluster_client: Any) -> None:
+    from kubernetes.client import CoreV1Api
+
+    core = CoreV1Api(cluster_client)
     place.deploy(place.release("one"))
     two = place.release("two")
+    # It must not be over before it is killed.
+    no_more = {"metadata": {"name": "no-more"}, "spec": {"hard": {"pods": "0"}}}
+    core.create_namespaced_resource_quota(place.namespace, no_more)
     process = place.deploying_process(two, 1)
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
-    wait_until(lambda: place.target.record().rollout, "it has begun", timeout=60)
+
+    def begun() -> bool:
+        assert process.poll() is None, process.communicate()[0]
+        return place.target.record().rollout is not None
+
+    wait_until(begun, "it has begun", timeout=60)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    core.delete_namespaced_resource_quota("no-more", place.namespace)
 
     def again() -> int | None:
         try:

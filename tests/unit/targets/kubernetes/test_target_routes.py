@@ -1,4 +1,4 @@
-"""Requests shared out by an HTTPRoute of the Gateway API, as a real API server takes it."""
+"""Requests shared out by an HTTPRoute of the Gateway API, by a real gateway."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.httproutes import GROUP, VERSION, Gateway
 from tests.support.places import KubernetesPlace
 from tests.support.rollouts_on_cluster import as_deployer, begun, live, packaged, target_of, until
 
@@ -15,48 +16,55 @@ from airflow_cd.model.progress import Answer, Phase
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.kubernetes.scene import Scene
 
+# What the API server writes for a weight that is left out; alone, it is everything.
+ALL = 1
 
-def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any, http_routes: None) -> None:
+
+def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any, gateway: Gateway) -> None:
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 7}, {"pause": "approval"}]}}
     place.reopen(manifests="k8s", app=None)
-    place.deploy(packaged(place, "one", _route(place.service)))
-    assert _weights(cluster_client, place) == {place.service: None}
-    begun(place, packaged(place, "two", _route(place.service)))
+    place.deploy(packaged(place, "one", gateway.route(place.service)))
+    assert _weights(cluster_client, place) == {place.service: ALL}
+    begun(place, packaged(place, "two", gateway.route(place.service)))
     until(place, Phase.ASKING)
     canary = f"{place.service}-canary"
     assert _weights(cluster_client, place) == {place.service: 93, canary: 7}
+    gateway.until_shared(one=93, two=7)
     tracks = [live(cluster_client, place, "service", name).spec.selector for name in (place.service, canary)]
     assert [one["airflow-cd/track"] for one in tracks] == ["stable", "canary"]
     until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
-    assert _weights(cluster_client, place) == {place.service: None}
+    assert _weights(cluster_client, place) == {place.service: ALL}
+    gateway.until_shared(two=100)
     assert place.served() == "two"
 
 
 def test_an_abort_gives_the_route_back_at_once_and_drift_sees_other_weights(
-    place: KubernetesPlace, cluster_client: Any, http_routes: None
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway
 ) -> None:
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 40}, {"pause": "approval"}]}}
     place.reopen(manifests="k8s", app=None)
-    place.deploy(packaged(place, "one", _route(place.service)))
-    begun(place, packaged(place, "two", _route(place.service)))
+    place.deploy(packaged(place, "one", gateway.route(place.service)))
+    begun(place, packaged(place, "two", gateway.route(place.service)))
     until(place, Phase.ASKING)
+    gateway.until_shared(one=60, two=40)
     target_of(place).abort(actor="ada", reason="prices")
     canary = f"{place.service}-canary"
     assert _weights(cluster_client, place).get(canary, 0) == 0, "whatever else takes its time"
     until(place, Phase.ABORTED)
-    assert _weights(cluster_client, place) == {place.service: None}
+    assert _weights(cluster_client, place) == {place.service: ALL}
+    gateway.until_shared(one=100)
     assert target_of(place).drift() == []
     _set_weights(cluster_client, place, {place.service: 1, "others": 99})
     (difference,) = target_of(place).drift()
     assert "HTTPRoute/web" in difference.name and "others" in difference.text
     target_of(place).heal()
-    assert _weights(cluster_client, place) == {place.service: None}
+    assert _weights(cluster_client, place) == {place.service: ALL}
 
 
 def test_a_route_that_is_somebody_elses_is_used_and_given_back(
-    place: KubernetesPlace, cluster_client: Any, http_routes: None, tmp_path: Path
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway, tmp_path: Path
 ) -> None:
-    _create(cluster_client, place, _route(place.service))
+    _create(cluster_client, place, gateway.route(place.service))
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}, {"pause": "approval"}]}}
     place.reopen()
     as_deployer(place, cluster_client, list(DEPLOYER_RULES), tmp_path)
@@ -65,26 +73,30 @@ def test_a_route_that_is_somebody_elses_is_used_and_given_back(
     begun(place, place.release("two"))
     until(place, Phase.ASKING)
     assert _weights(cluster_client, place) == {place.service: 90, f"{place.service}-canary": 10}
+    gateway.until_shared(one=90, two=10)
     until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
     assert _weights(cluster_client, place).keys() == {place.service}
+    gateway.until_shared(two=100)
     assert (place.served(), target_of(place).drift()) == ("two", [])
     place.target.remove()  # type: ignore[attr-defined]
     after = _read(cluster_client, place)
     for one in (before, after):
+        # Its controller says in the status how it is used.
+        one.pop("status", None)
         del one["spec"]["rules"], one["metadata"]["managedFields"]
         del one["metadata"]["resourceVersion"], one["metadata"]["generation"]
     assert after == before, "neither labels of ours, nor gone with what is ours"
 
 
 def test_a_route_that_does_not_lead_here_is_refused_before_anything_changes(
-    place: KubernetesPlace, cluster_client: Any, http_routes: None
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway
 ) -> None:
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}, {"pause": "approval"}]}}
     place.reopen()
     one = place.release("one")
     with pytest.raises(ManifestError, match="no HTTPRoute 'web'"):
         place.deploy(one)
-    _create(cluster_client, place, _route("another"))
+    _create(cluster_client, place, gateway.route("another"))
     with pytest.raises(ManifestError, match=f"refers to Service '{place.service}'"):
         place.deploy(one)
     assert place.target.record().generation == 0
@@ -92,12 +104,12 @@ def test_a_route_that_does_not_lead_here_is_refused_before_anything_changes(
 
 
 def test_a_route_that_leaves_the_manifests_is_refused_while_it_is_used(
-    place: KubernetesPlace, cluster_client: Any, http_routes: None
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway
 ) -> None:
     """It would be deleted when the rollout is over, and the Service be without one."""
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}]}}
     place.reopen(manifests="k8s", app=None)
-    place.deploy(packaged(place, "one", _route(place.service)))
+    place.deploy(packaged(place, "one", gateway.route(place.service)))
     two = packaged(place, "two")
     with pytest.raises(ManifestError, match="the manifests of this one have it no more"):
         place.deploy(two)
@@ -109,9 +121,9 @@ def test_a_route_that_leaves_the_manifests_is_refused_while_it_is_used(
 
 
 def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
-    place: KubernetesPlace, cluster_client: Any, http_routes: None, monkeypatch: pytest.MonkeyPatch
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _create(cluster_client, place, _route(place.service))
+    _create(cluster_client, place, gateway.route(place.service))
     place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}, {"pause": "approval"}]}}
     place.reopen()
     place.deploy(place.release("one"))
@@ -136,6 +148,46 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
         [place.service],
         ["another"],
     ]
+
+
+def test_what_a_controller_says_of_their_route_meanwhile_is_no_change_of_it(
+    place: KubernetesPlace, cluster_client: Any, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controllers write to the status of a route after each change of it, and then it is changed again."""
+    _create(cluster_client, place, gateway.route(place.service))
+    place.strategy = {"canary": {"route": "web", "steps": [{"weight": 10}, {"pause": "approval"}]}}
+    place.reopen()
+    place.deploy(place.release("one"))
+    begun(place, place.release("two"))
+    until(place, Phase.ASKING)
+    look, said = Scene.route_of, []
+
+    def late(*args: Any) -> Any:
+        """A controller says something right after each look."""
+        found = look(*args)
+        said.append(f"look {len(said)}")
+        _say(cluster_client, place, said[-1])
+        return found
+
+    monkeypatch.setattr(Scene, "route_of", staticmethod(late))
+    target_of(place).abort(actor="ada", reason="prices")
+    assert said and _weights(cluster_client, place).get(f"{place.service}-canary", 0) == 0
+    monkeypatch.undo()
+    until(place, Phase.ABORTED)
+    assert _weights(cluster_client, place).keys() == {place.service}
+
+
+def _say(client: Any, place: KubernetesPlace, what: str) -> None:
+    condition = {
+        "type": "Looked",
+        "status": "True",
+        "reason": "Looked",
+        "message": what,
+        "lastTransitionTime": "2026-11-27T03:00:00Z",
+    }
+    parent = {"parentRef": {"name": "g"}, "controllerName": "example.com/test", "conditions": [condition]}
+    patch = {"status": {"parents": [parent]}}
+    _routes(client).patch_namespaced_custom_object_status(*_which(place), "web", patch)
 
 
 def _set_weights(client: Any, place: KubernetesPlace, weights: dict[str, int]) -> None:
@@ -167,18 +219,9 @@ def _routes(client: Any) -> Any:
 
 
 def _which(place: KubernetesPlace) -> tuple[str, str, str, str]:
-    return "gateway.networking.k8s.io", "v1", place.namespace, "httproutes"
+    return GROUP, VERSION, place.namespace, "httproutes"
 
 
 def _weights(client: Any, place: KubernetesPlace) -> dict[str, int | None]:
     refs = _read(client, place)["spec"]["rules"][0]["backendRefs"]
     return {ref["name"]: ref.get("weight") for ref in refs}
-
-
-def _route(service: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": "web"},
-        "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": service, "port": 80}]}]},
-    }

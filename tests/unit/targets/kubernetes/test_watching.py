@@ -71,7 +71,7 @@ class Place:
 
 
 @pytest.fixture
-async def place(cluster_is_up: None) -> AsyncIterator[Place]:
+async def place(cluster_is_up: float) -> AsyncIterator[Place]:
     from kubernetes_asyncio.client import CoreV1Api
     from kubernetes_asyncio.config import new_client_from_config
 
