@@ -82,6 +82,8 @@ def first_release(service: KubernetesService) -> None:
 
 def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(service: MakeService) -> None:
     hello = service("delivery")
+    # For 4 s: the release before goes on answering for a second (`stop_after`) when this one is deployed.
+    hello.change_health(healthy_after=41)
     run = hello.run()
     run.wait_for_task("production.approve", "awaiting_input", timeout=240)
     body = run.question("production.approve")["body"]
