@@ -51,9 +51,10 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains and windows: to share
-# the time.)
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Approvals, trains and
+# windows: to share the time.)
 _ROUGH = (
+    "test_approvals",
     "test_conflicts",
     "test_crashes",
     "test_night",

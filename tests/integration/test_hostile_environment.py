@@ -25,6 +25,8 @@ from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target
 
+pytestmark = pytest.mark.exhaustive
+
 DAY, HOUR = 86_400, 3_600
 # Sets the clock of whoever reads the file, from now on.
 SET_CLOCK = ["python", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"]

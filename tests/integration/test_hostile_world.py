@@ -13,7 +13,7 @@ from tests.integration.test_delivery import APPROVE, answer, parked
 from tests.integration.test_rollback import roll_back
 from tests.support.small_disk import mounted
 
-pytestmark = pytest.mark.scheduler
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive]
 
 MakeService = Callable[..., TestService]
 

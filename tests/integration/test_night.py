@@ -10,7 +10,7 @@ from harness.runs import Run
 from tests.integration.deciding import answer, wait_until_noted
 from tests.integration.fleet import Fleet
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive, pytest.mark.timeout(1500)]
 
 
 def test_thirty_services_two_bad_ones_and_no_scheduler_at_departure(

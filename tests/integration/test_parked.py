@@ -12,7 +12,7 @@ from harness.waiting import wait_until
 from tests.integration.deciding import answer
 from tests.integration.services import TestService
 
-pytestmark = [pytest.mark.scheduler, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive, pytest.mark.timeout(1200)]
 
 MakeService = Callable[..., TestService]
 PARKED = 100  # the Airflow of the tests runs four tasks at a time

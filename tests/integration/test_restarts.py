@@ -13,6 +13,7 @@ from tests.integration.trapped import TrappedService
 
 pytestmark = [
     pytest.mark.scheduler,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(sys.platform != "linux", reason="finds processes by /proc"),
 ]
 

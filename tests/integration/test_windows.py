@@ -109,6 +109,7 @@ def test_an_override_is_for_one_run_and_ends_with_the_freeze(
     assert first.state == "success"
 
 
+@pytest.mark.exhaustive
 def test_nobody_has_to_answer(service: MakeService) -> None:
     """Where somebody may override, the opening still comes by itself."""
     hello = service("deployment", freezes=[freeze(timedelta(seconds=90))], window_approvers=["bob"])

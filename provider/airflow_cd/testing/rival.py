@@ -1,8 +1,9 @@
 """
 A deployment in a process of its own, for tests of two at the same moment and of killed workers.
 
-``python -m airflow_cd.testing.rival SERVICE ENVIRONMENT RELEASE STORE DATA EXPECTED ACTOR`` loads
-what it needs, prints ``READY``, waits for a line on its standard input, deploys, and prints ``WON <generation>`` or ``LOST <error> <message>``.
+``python -m airflow_cd.testing.rival SERVICE ENVIRONMENT RELEASE STORE DATA EXPECTED ACTOR`` loads what it
+needs, prints ``READY`` and waits for a line on its standard input. Then it deploys, and prints
+``WON <generation>`` or ``LOST <error> <message>``.
 """
 
 from __future__ import annotations

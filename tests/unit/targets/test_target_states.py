@@ -131,6 +131,7 @@ class Deployments(RuleBasedStateMachine):
         return bool(front._front._runs())
 
 
+@pytest.mark.exhaustive
 class TestDeployments(Deployments.TestCase):  # type: ignore[name-defined, misc]
     settings = settings(
         max_examples=6,
