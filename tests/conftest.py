@@ -34,7 +34,7 @@ from tests.support.httproutes import gateway, http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.older_cluster import older_cluster  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
-from tests.support.requirements import report_left_out, skip_early  # noqa: E402
+from tests.support.requirements import check_place, report_left_out, skip_early  # noqa: E402
 from tests.support.running_airflow import (  # noqa: E402, F401
     airflow,
     airflow_is_whole,
@@ -72,6 +72,7 @@ _FIRST = ("celery", "airflow", "rough")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that share a running Airflow in one process."""
     for item in items:
+        check_place(item)
         skip_early(item)
         if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(_group(item)))

@@ -30,6 +30,21 @@ def require(found: object, what: str) -> None:
     pytest.skip(what)
 
 
+_SERVICES = frozenset({"cluster_is_up", "engine", "prometheus", "registry"})
+
+
+def check_place(item: pytest.Item) -> None:
+    """
+    Keep unit tests free of services.
+
+    :raises pytest.UsageError: a test under tests/unit uses one
+    """
+    used = _SERVICES.intersection(getattr(item, "fixturenames", ()))
+    if used and item.nodeid.startswith("tests/unit/"):
+        names = ", ".join(sorted(used))
+        raise pytest.UsageError(f"{item.nodeid} is a unit test and uses {names}: move it to tests/component")
+
+
 def skip_early(item: pytest.Item) -> None:
     """
     Skip a test that cannot run here before its fixtures start anything, such as an Airflow.
