@@ -28,7 +28,7 @@ JOBS ?= 4
 # CD_COVERAGE=1 reports which lines and branches the tests' own processes run; Airflow's are not measured.
 COVERAGE := $(if $(CD_COVERAGE),--cov --cov-report=term --cov-report=xml)
 
-test: $(READY) lint ## all tests; suites whose engine or browser is missing are skipped with the reason
+test: $(READY) ## the tests; what is missing here, or left out (CD_TEST_ALL=1 runs it), is named at the end
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(COVERAGE)
 
 lint: $(READY) ## style, types, words, and the floors of the house

@@ -74,7 +74,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         check_place(item)
         skip_early(item)
-        if item.get_closest_marker("scheduler") and not item.get_closest_marker("xdist_group"):
+        # What is skipped stays out of the groups: Airflow would be stopped before it and started after it.
+        is_skipped = item.get_closest_marker("skip") is not None
+        if (
+            item.get_closest_marker("scheduler")
+            and not is_skipped
+            and not item.get_closest_marker("xdist_group")
+        ):
             item.add_marker(pytest.mark.xdist_group(_group(item)))
         if _needs_cluster(item) and WAIT_SECONDS and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(WAIT_SECONDS + float(item.config.getini("timeout"))))

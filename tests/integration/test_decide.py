@@ -13,7 +13,7 @@ from harness.ports import any_free
 from tests.integration.deciding import APPROVE, is_asking, parked
 from tests.integration.services import TestService
 
-pytestmark = pytest.mark.scheduler
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive]
 
 MakeService = Callable[..., TestService]
 

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from tests.integration.services import TestService
 from tests.integration.test_delivery import APPROVE, answer, parked
 
-pytestmark = pytest.mark.scheduler
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive]
 
 MakeService = Callable[..., TestService]
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

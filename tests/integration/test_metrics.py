@@ -14,7 +14,7 @@ from harness.waiting import wait_until
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from tests.integration.services import TestService
 
-pytestmark = pytest.mark.scheduler
+pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive]
 
 MakeService = Callable[..., TestService]
 

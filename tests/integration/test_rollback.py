@@ -164,6 +164,7 @@ def test_a_release_rolled_back_while_it_is_watched_fails_its_run(service: MakeSe
     assert hello.served() == "first"
 
 
+@pytest.mark.exhaustive
 def test_the_command_line_tells_what_runs_and_goes_back(
     service: MakeService, airflow: RunningAirflow
 ) -> None:

@@ -150,6 +150,7 @@ def test_each_member_is_asked_about_alone(
     assert mails.subjects() == ["train_departed 3", "train_arrived 3"]
 
 
+@pytest.mark.exhaustive
 def test_a_train_by_the_command_line(train: MakeTrain, airflow: RunningAirflow) -> None:
     long = {"healthy_after": 20, "interval": "1s"}
     nightly = train("a", "b", pipeline="delivery", order=B_AFTER_A, health=long)
