@@ -127,6 +127,7 @@ def test_the_answer_is_to_the_digest_that_was_shown(service: MakeService, airflo
     assert hello.record().current is None
 
 
+@pytest.mark.exhaustive
 def test_a_freeze_between_approval_and_deployment_holds_it(
     service: MakeService, airflow: RunningAirflow
 ) -> None:

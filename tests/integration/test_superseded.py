@@ -88,6 +88,7 @@ def test_a_superseded_run_that_is_marked_as_approved_deploys_nothing(
     assert hello.served() == "second"
 
 
+@pytest.mark.exhaustive
 def test_many_are_closed_at_once(candidates: Candidates, airflow: RunningAirflow) -> None:
     *older, newest = candidates.commits(WAITING + 1)
     waiting = candidates.park(WAITING, older)
