@@ -354,7 +354,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _explain(definition: dict[str, Any], model: type[BaseModel]) -> None:
     """Give every key its description, its default as people write it, and an example."""
-    documentation = inspect.cleandoc(model.__doc__ or "")
+    documentation = inspect.cleandoc(model.__doc__ or "").replace("``None``", "``null``")
     described = {name: " ".join(text.split()) for name, text in _PARAM.findall(documentation)}
     summary = documentation.partition(":param ")[0].strip()
     definition.pop("description", None)
