@@ -76,7 +76,7 @@ def main() -> None:
 def calm(folder: str) -> dict[str, str]:
     """Return what to set for an Airflow that is measured, so that nothing else takes time."""
     return {
-        # As in README, *A fast Airflow*: what is parsed again and again is no part of a run.
+        # As in docs/operations/performance.md: what is parsed again and again is no part of a run.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         # A shell whose input is a socket, as a task's is, reads ~/.bashrc: no business of Bash tasks.
         "HOME": folder,

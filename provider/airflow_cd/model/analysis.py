@@ -52,6 +52,8 @@ class Analysis(Frozen):
     The counting, and the defaults of ``failure_limit``, ``inconclusive_limit`` and ``error_limit``, are those
     of Argo Rollouts: a limit is what is tolerated.
 
+    :param http: a number in the JSON answer of an HTTP server
+    :param prometheus: the value of a PromQL query
     :param success: condition of a good value; without it, all values are good that are not bad
     :param failure: condition of a bad value; without it, all values are bad that are not good
     :param interval: time between the starts of two measurements

@@ -34,7 +34,7 @@ class Approval(Frozen):
 
     :param approvers: Airflow user ids who may decide; empty means everybody who may act on the DAG
     :param expires_after: a candidate nobody decided on is closed as expired after this time
-    :param self_approval: whether somebody may approve a release that brings work of their own
+    :param self_approval: whether authors may approve a release that has commits of their own
     :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``)
     :param identities: commit author's e-mail address -> Airflow user id, for ``self_approval: false``.
         An address that is not listed is matched by its local part and as a whole.

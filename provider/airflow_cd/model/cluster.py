@@ -26,10 +26,13 @@ class Cluster(Frozen):
     """
     One cluster, and what is to be there.
 
+    :param name: name of the cluster; its DAG is ``cluster_<name>``
     :param conn_id: Airflow connection of type ``kubernetes``; default: the cluster the worker is in, else
         its ``KUBECONFIG``
     :param context: context of the kubeconfig
-    :param schedule: cron expression of when it is put right and looked at, in ``timezone``
+    :param schedule: cron expression, in ``timezone``, of the runs that reconcile the namespaces and check the
+        cluster
+    :param timezone: zone of ``schedule``
     :param namespaces: those that are kept; all others are left alone
     :param on_removed: whether a namespace that left this list is reported with each run (``report``) or left
         alone silently (``keep``). No namespace is ever deleted.
@@ -37,7 +40,8 @@ class Cluster(Frozen):
         Kubernetes begins to move its pods elsewhere (``tolerationSeconds`` of ``not-ready``).
     :param certificates_warn: how long before its end a certificate is warned of
     :param upgrade_to: the minor version whose removals are warned of; default: the one after the cluster's
-    :param notify: whom it tells what it found
+    :param notify: notifications of what the runs find
+    :param owner: owner of the DAG's tasks in Airflow
     """
 
     name: DnsLabel

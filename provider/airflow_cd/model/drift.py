@@ -17,6 +17,7 @@ class Drift(Frozen):
     """
     :param action: ``report`` fails the check with the difference, ``heal`` puts back what the release set
     :param schedule: cron expression of the checks, in ``timezone``
+    :param timezone: zone of ``schedule``
     """
 
     action: Literal["report", "heal"] = "report"

@@ -22,12 +22,19 @@ class Environment(Frozen):
     """
     One stage on the way to production; the last one of a service is its production.
 
+    :param name: name of the environment, such as ``staging``
+    :param target: where its releases run
+    :param health: checks that a release must pass after it is deployed
     :param monitor: how its health checks go on after the pipeline ended; ``None`` means that they end
+    :param strategy: how it changes from one release to the next; ``None`` is what its target does by itself
+    :param approval: who decides about a release before it is deployed; ``None`` asks nobody
+    :param windows: when deployments are allowed or denied; without any, always allowed
     :param when_closed: whether a deployment that a window or a freeze denies waits for the opening, or fails
     :param window_approvers: Airflow user ids who may let a waiting release in before the opening; empty
         means nobody
-    :param strategy: how it changes from one release to the next; ``None`` is what its target does by itself
-    :param drift: whether it is looked for what somebody changed by hand; ``None`` means never
+    :param verify: the keys whose signature a release must have; ``None`` demands no signature
+    :param drift: whether manual changes of the deployed objects are reported or healed; ``None`` means that
+        no check runs
     """
 
     name: Name

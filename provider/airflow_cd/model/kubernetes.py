@@ -25,7 +25,14 @@ Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G
 
 
 class Resources(Frozen):
-    """What an instance is sure to get, and the most it may take."""
+    """
+    What an instance is sure to get, and the most it may take.
+
+    :param cpu: CPU that an instance is sure to get
+    :param memory: memory that an instance is sure to get
+    :param cpu_limit: the most CPU an instance may take
+    :param memory_limit: the most memory an instance may take
+    """
 
     cpu: Quantity | None = None
     memory: Quantity | None = None
@@ -37,24 +44,27 @@ class App(Frozen):
     """
     A Deployment and a Service for it, for those who have no manifests.
 
-    :param port: the container's port; it is told in its variable ``PORT`` as well
+    :param port: the container's port; the variable ``PORT`` holds it as well
+    :param replicas: how many instances run
     :param service_port: the Service's port
     :param service_type: how the Service is reached
     :param command: arguments instead of the image's own ``CMD``, as they are: nothing in them is replaced
+    :param env: environment variables of the container
+    :param secrets: variable -> Airflow connection whose password it holds
     :param ready: path that must answer below 400 before an instance gets requests; without, its port must
         accept connections
-    :param alive: path that must go on answering below 400, or the instance is started anew; without, only
-        one that ended is. An instance has ten minutes to answer there for the first time.
-    :param secrets: variable -> Airflow connection whose password it holds
+    :param alive: path that must go on answering below 400, or the instance is restarted; without, only an
+        instance that ended is. An instance has ten minutes to answer there for the first time.
     :param user: user and group in the container, as numbers, such as ``1000:1000``, without any privileges;
         default: the image's. Namespaces where Pod Security is ``restricted`` demand it.
     :param image_pull_secrets: names of Secrets of the namespace with logins of registries, beside those of
         the ServiceAccount
     :param annotations: of the pods, such as for what collects metrics
+    :param resources: CPU and memory of each instance: requests and limits
     :param service_account: name of the ServiceAccount its instances use
-    :param stop_after: how long an instance goes on serving when it is taken out, until nobody sends it
+    :param stop_after: how long an instance goes on serving when it is taken out, until no client sends it
         requests any more. Before Kubernetes 1.32 that takes a program ``sleep`` in the image.
-    :param grace: how long it may then take to end when it is told to
+    :param grace: how long it may then take to end after SIGTERM
     """
 
     port: int = Field(8080, ge=1, le=65535)
@@ -110,7 +120,7 @@ class KubernetesTarget(TargetSettings):
     :param service: name of the Service, where several select the workload
     :param url: where Airflow reaches the service; default: the Service's address
     :param progress_deadline: how long nothing may move during a rollout. The default is that of Deployments.
-    :param on_conflict: what happens when somebody else manages a field that a release sets: ``fail``, or
+    :param on_conflict: what happens when another actor manages a field that a release sets: ``fail``, or
         ``take`` it over
     :param prune: whether objects that left the manifests are deleted
     :param keep: how many previous releases can be gone back to

@@ -80,7 +80,7 @@ def _remedy(error: Mapping[str, Any]) -> str:
         return "Write a mapping of keys and values"
     if kind in ("tuple_type", "list_type"):
         return "Write a list: [first, second]"
-    return "Correct it; the README lists every key"
+    return "Correct it; the page services.yaml of the documentation lists every key"
 
 
 def _quote(value: Any) -> str:

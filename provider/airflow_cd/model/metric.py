@@ -73,7 +73,8 @@ class HttpQuery(Frozen):
     A number in what an HTTP server answers.
 
     :param url: address, which may hold placeholders; with ``conn_id`` also a path on the connection's host
-    :param json_path: which number, as JSONPath (RFC 9535); written as ``json``
+    :param json_path: the JSONPath (RFC 9535) of the number (in services files ``json``)
+    :param method: HTTP method of the request
     :param headers: to send along; no secrets
     :param conn_id: Airflow connection with host, login and password
     :param timeout: how long one measurement may take; the default is that of Argo Rollouts' web metric
@@ -103,6 +104,7 @@ class PrometheusQuery(Frozen):
 
     :param query: has to come to one value; may hold placeholders in quotes
     :param url: of the server, which may hold placeholders; not needed where the connection has a host
+    :param headers: to send along; no secrets
     :param conn_id: Airflow connection with host, login and password
     :param timeout: how long one measurement may take
     """

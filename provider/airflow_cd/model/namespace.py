@@ -47,7 +47,14 @@ _OURS = ("airflow-cd/", "kubernetes.io/metadata.name")
 
 
 class Rule(Frozen):
-    """A rule of a Role, as RBAC has it."""
+    """
+    A rule of a Role, as RBAC has it.
+
+    :param api_groups: API groups; the empty name is the core group
+    :param resources: resources of these groups, in the plural
+    :param verbs: what is allowed with them
+    :param resource_names: names of single objects; empty means all
+    """
 
     api_groups: tuple[str, ...] = ("",)
     resources: tuple[_Word, ...] = Field(min_length=1)
@@ -78,6 +85,8 @@ class Limits(Frozen):
 
     :param default: its limits
     :param default_request: its requests
+    :param max: the most that a container may ask for
+    :param min: the least that a container may ask for
     """
 
     default: dict[ResourceName, Amount] = Field(default_factory=dict)
@@ -155,9 +164,14 @@ class Namespace(Frozen):
     """
     A namespace and what is kept there. What is not named here is not touched.
 
+    :param name: name of the namespace
     :param labels: of the namespace, such as those of Pod Security admission
+    :param deployer: the ServiceAccount that may deploy here; ``None`` creates none
     :param service_accounts: which there are, beside the deployer's and ``default``
     :param quota: ``spec.hard`` of a ResourceQuota
+    :param limits: a LimitRange for containers
+    :param network: the NetworkPolicies of the namespace
+    :param pull_secrets: Secrets with logins of image registries
     """
 
     name: DnsLabel

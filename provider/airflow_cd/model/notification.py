@@ -38,7 +38,7 @@ class Notification(Frozen):
     """
     One notifier, and what it is told.
 
-    :param events: what it is told of. (Not ``on``, which YAML reads as true.)
+    :param events: the events that it reports. (Not ``on``, which YAML reads as true.)
     :param notifier: dotted path of a notifier's class, of any installed Airflow provider or of your own
     :param kwargs: what the class is made with; those it renders are templates that know ``cd`` beside
         Airflow's own names. Secrets belong into an Airflow connection, not here.

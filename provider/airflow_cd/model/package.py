@@ -16,7 +16,12 @@ _PATH = r"(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+"
 
 
 class Archive(Frozen):
-    """A reproducible archive of the files that match; ``**`` crosses folders."""
+    """
+    A reproducible archive of the files that match; ``**`` crosses folders.
+
+    :param include: patterns of the files in the archive
+    :param exclude: patterns of the files that stay out of it
+    """
 
     include: Annotated[tuple[RelativePath, ...], Field(min_length=1)] = ("**",)
     exclude: tuple[RelativePath, ...] = ("**/__pycache__/**", "**/*.pyc", "**/.pytest_cache/**")
@@ -56,7 +61,12 @@ class Image(Frozen):
 
 
 class Package(Frozen):
-    """How a release is made: as an archive of files, or as an image."""
+    """
+    How a release is made: as an archive of files, or as an image.
+
+    :param archive: an archive of files
+    :param image: an image that a Docker engine builds; replaces ``archive``
+    """
 
     archive: Archive = Archive.model_construct()
     image: Image | None = None

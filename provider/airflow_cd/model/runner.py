@@ -101,7 +101,12 @@ class KubernetesRunner(Frozen):
 
 
 class RunnerChoice(Frozen):
-    """A runner other than processes of the worker: exactly one kind."""
+    """
+    A runner other than processes of the worker: exactly one kind.
+
+    :param docker: containers on a Docker engine
+    :param kubernetes: Jobs in a Kubernetes cluster
+    """
 
     docker: DockerRunner | None = None
     kubernetes: KubernetesRunner | None = None

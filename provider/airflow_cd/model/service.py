@@ -25,6 +25,7 @@ class Source(Frozen):
     Where a service's commits come from.
 
     :param repository: URL or absolute path git can read
+    :param branch: the branch whose commits are released
     :param path: the service's folder in the repository; only commits that touch it start a pipeline
     :param poll_interval: how often the remote is asked for its branch heads
     :param conn_id: Airflow connection of type ``cd_git`` with the credentials, when the remote needs any
@@ -44,7 +45,13 @@ class Source(Frozen):
 
 
 class Build(Frozen):
-    """The commands that build a service, each an argv list, run one after the other in its tree."""
+    """
+    The commands that build a service, each an argv list, run one after the other in its tree.
+
+    :param commands: argv lists, run one after the other in the service's folder
+    :param env: environment variables of the commands
+    :param timeout: how long all commands together may take
+    """
 
     commands: tuple[Argv, ...] = ()
     env: Env = Field(default_factory=dict)
@@ -57,7 +64,14 @@ class Build(Frozen):
 
 
 class TestSuite(Frozen):
-    """One suite of tests. ``junit`` is the JUnit XML report it writes (a path or glob in the tree)."""
+    """
+    One suite of tests.
+
+    :param commands: argv lists, run one after the other in the built tree
+    :param junit: JUnit XML report that the commands write: a path or a glob in the tree
+    :param env: environment variables of the commands
+    :param timeout: how long all commands together may take
+    """
 
     __test__ = False
 
@@ -71,14 +85,22 @@ class Service(Frozen):
     """
     A service: how it is built, tested and packaged, and the environments its releases go through.
 
+    :param name: name of the service; its DAG is ``<name>_<pipeline>``
     :param pipeline: ``delivery`` stops for a person before production, ``deployment`` promotes by itself
+    :param source: where its commits come from
     :param runner: what runs the build and test commands: processes of the worker when it is ``None``
+    :param build: the commands that build it
+    :param test: its test suites by name; they run side by side
+    :param package: what a release is made of
     :param signing: who signs the releases; ``None`` leaves them unsigned
+    :param environments: the environments in the order a release goes through them; the last one is production
     :param analyses: how new releases are judged by metrics; strategies name them
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
     :param train: name of the release train by which alone production is reached
     :param freezes: dates on which nothing is deployed; those of the whole services file are among them
-    :param notify: whom it tells of approvals that are needed, deployments and rollbacks
+    :param notify: notifications of approvals that are needed, deployments and rollbacks
+    :param owner: owner of the DAG's tasks in Airflow
+    :param tags: tags of the DAG, beside those of this provider
     """
 
     name: Name

@@ -31,7 +31,7 @@ class Step(Frozen):
     One step of a canary: exactly one of these.
 
     :param weight: percent of the requests that go to the new release from here on
-    :param pause: how long to go on like this, or ``approval``: until somebody lets it go on
+    :param pause: how long to go on like this, or ``approval``: until a person promotes it
     :param analysis: names of the service's ``analyses``, which all have to succeed
     """
 
@@ -78,7 +78,7 @@ class BlueGreen(Frozen):
 
     :param analysis: names of the service's ``analyses``, which have to succeed before it gets any request but
         those to its preview
-    :param promotion: whether it gets the requests by itself, or when somebody approves
+    :param promotion: whether it gets the requests by itself, or when a person approves
     :param scale_down_delay: how long the old one goes on running, ready to be gone back to at once. The
         default is that of Argo Rollouts.
     """
@@ -89,7 +89,12 @@ class BlueGreen(Frozen):
 
 
 class StrategyChoice(Frozen):
-    """A strategy other than ``rolling``: exactly one of these."""
+    """
+    A strategy other than ``rolling``: exactly one of these.
+
+    :param canary: share the requests out step by step
+    :param blue_green: start the new release at full size, then switch
+    """
 
     canary: Canary | None = None
     blue_green: BlueGreen | None = None

@@ -22,6 +22,7 @@ class LocalTarget(TargetSettings):
     :param command: argv list; the process must listen on the port in its environment variable ``PORT``
     :param port: where the service answers, whatever release runs
     :param host: address the service answers on
+    :param env: environment variables of the process
     :param ready: path that must answer below 400 before the new release gets requests; without it the
         release is ready when its port accepts a connection
     :param start_timeout: how long a release may take to become ready
@@ -55,6 +56,7 @@ class Volume(Frozen):
 
     :param source: name of a volume of the engine, or an absolute path on its machine
     :param target: absolute path in the container
+    :param read_only: whether the container can only read it
     """
 
     source: Annotated[str, StringConstraints(pattern=r"^(/|[a-zA-Z0-9][a-zA-Z0-9_.-]*$)[^:\s]*$")]
@@ -67,7 +69,7 @@ class DockerTarget(TargetSettings):
     Containers on a Docker engine, behind a small proxy in a container of its own.
 
     :param port: where the service answers on the engine's machine, whatever release runs
-    :param container_port: the port the container listens on; it is told in its variable ``PORT`` as well
+    :param container_port: the port the container listens on; the variable ``PORT`` holds it as well
     :param host: address of the engine's machine on which the service answers
     :param url: where Airflow reaches the service; default: made of ``host`` and ``port``
     :param engine: address of the engine (``unix://``, ``tcp://``, ``ssh://``); default: ``DOCKER_HOST`` of
@@ -76,18 +78,20 @@ class DockerTarget(TargetSettings):
         certificates for an engine behind TLS
     :param command: arguments instead of the image's own ``CMD``
     :param user: user and group in the container; default: the image's
+    :param env: environment variables of the container
     :param secrets: name of a file under ``/run/secrets`` -> Airflow connection whose password it holds
+    :param volumes: folders that outlive releases
     :param networks: networks of the engine that the container joins, where databases are, say
     :param memory: most memory, such as ``512m``; default: no limit
     :param cpus: most processors, such as ``1.5``; default: no limit
     :param init: run the command below a tiny init, which hands on signals and collects orphans. Without, a
-        program that does not expect to be process 1 may ignore being told to end.
+        program that does not expect to be process 1 may ignore SIGTERM.
     :param restart: whether the engine starts a container again that ended
     :param ready: path that must answer below 400 before the new release gets requests; without it
         any answer to ``/`` will do. A ``HEALTHCHECK`` of the image must say ``healthy`` besides
     :param start_timeout: how long a release may take to become ready
     :param drain: how long requests to the old release may take to finish after the switch
-    :param stop_timeout: how long the old container may take to end when it is told to
+    :param stop_timeout: how long the old container may take to end after SIGTERM
     :param keep: how many previous releases' images stay on the engine, ready to be rolled back to
     :param front: image of the proxy; any with ``caddy`` and BusyBox
     """
@@ -147,6 +151,10 @@ class TargetChoice(Frozen):
     Where releases of an environment run: exactly one kind of target.
 
     Any other key is a kind that an installed package adds (entry point group ``airflow_cd.targets``).
+
+    :param local: processes on the workers' machine
+    :param docker: containers on a Docker engine
+    :param kubernetes: objects in a Kubernetes namespace
     """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": "object"}})

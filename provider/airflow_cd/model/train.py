@@ -28,7 +28,12 @@ CANCELLED = "cancelled"
 
 
 class Order(Frozen):
-    """``service`` is deployed after all of ``after``."""
+    """
+    ``service`` is deployed after all of ``after``.
+
+    :param after: the services that are deployed first
+    :param service: the service that waits for them
+    """
 
     after: tuple[Name, ...] = Field(min_length=1)
     service: Name
@@ -38,13 +43,15 @@ class Train(Frozen):
     """
     A scheduled departure of the services that name this train.
 
+    :param name: name of the train; its DAG is ``train_<name>``
     :param schedule: cron expression of the departures, in ``timezone``
-    :param order: which service is deployed after which
+    :param timezone: zone of ``schedule``
     :param approve: one question for the whole ``train``, or one per ``service`` that is on board
     :param approval: who is asked; ``None`` asks by the members' own policies
+    :param order: which service is deployed after which
     :param max_parallel: how many services are deployed side by side
-    :param notify: whom it tells of its departures and arrivals
     :param on_failure: what is rolled back when one fails: it alone, it and its dependents, or all
+    :param notify: notifications of its departures and arrivals
     """
 
     name: Name

@@ -39,12 +39,12 @@ def test_one_connection_signs_and_another_verifies(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("algorithm", [["ed25519"], ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]])
-def test_the_commands_in_the_readme_make_usable_keys(
+def test_the_commands_in_the_guide_make_usable_keys(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, algorithm: list[str]
 ) -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert "openssl genpkey -algorithm ed25519 -out release.pem" in readme
-    assert "openssl pkey -in release.pem -pubout -out release.pub" in readme
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "signing.md").read_text()
+    assert "openssl genpkey -algorithm ed25519 -out release.pem" in page
+    assert "openssl pkey -in release.pem -pubout -out release.pub" in page
     for argv in (
         ["openssl", "genpkey", "-algorithm", *algorithm, "-out", "release.pem"],
         ["openssl", "pkey", "-in", "release.pem", "-pubout", "-out", "release.pub"],

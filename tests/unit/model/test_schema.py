@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,45 @@ def test_defaults_may_hold_what_services_leave_out() -> None:
 def test_what_the_loader_refuses_is_marked(wrong: Any) -> None:
     with pytest.raises(jsonschema.ValidationError):
         check(wrong)
+
+
+def keys() -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Yield each key of a services file: its place, what the schema says, and whether it is required."""
+    schema = services_schema()
+    definitions = {
+        name: definition["anyOf"][0] if "anyOf" in definition else definition
+        for name, definition in schema["$defs"].items()
+    }
+    for name, definition in {"file": schema, **definitions}.items():
+        for key, written_key in definition["properties"].items():
+            yield f"{name}.{key}", written_key, key in definition.get("required", ())
+
+
+KEYS = list(keys())
+
+
+@pytest.mark.parametrize(("key", "explained", "required"), KEYS, ids=[key for key, _, _ in KEYS])
+def test_editors_show_what_each_key_means(key: str, explained: dict[str, Any], required: bool) -> None:
+    assert explained.get("description"), "add a `:param` line to the docstring of the model"
+    required = required or explained["description"].endswith("required, here or in `defaults`")
+    assert required or "default" in explained
+    assert explained.get("examples"), "add an example to the table in airflow_cd/model/schema.py"
+
+
+def test_examples_and_defaults_are_valid() -> None:
+    definitions = services_schema()["$defs"]
+    for key, explained, _ in KEYS:
+        one = jsonschema.Draft202012Validator({**explained, "$defs": definitions})
+        for value in explained["examples"]:
+            assert not list(one.iter_errors(value)), f"example of {key}"
+        if explained.get("default") is not None:
+            assert not list(one.iter_errors(explained["default"])), f"default of {key}"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"strategy": "rolling", "drift": "heal"}, {"strategy": {"blue_green": {"analysis": "error-rate"}}}],
+)
+def test_short_forms_are_valid(environment: dict[str, Any]) -> None:
+    place = {"name": "production", "target": {"local": {"command": ["a"], "port": 1}}, **environment}
+    check({"services": [{"name": "a", "environments": [place]}]})
