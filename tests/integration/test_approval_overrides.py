@@ -62,6 +62,7 @@ def test_a_mark_counts_as_an_override_where_it_is_allowed(
     assert (hello.served(), approval_of(hello)) == ("first", "override")
 
 
+@pytest.mark.exhaustive
 def test_marking_the_task_group_deploys_nothing(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service(approval=DENY)
     run = parked(hello.run())
@@ -70,6 +71,7 @@ def test_marking_the_task_group_deploys_nothing(service: MakeService, airflow: R
     assert hello.record().current is None
 
 
+@pytest.mark.exhaustive
 def test_marking_the_run_deploys_nothing(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service(approval=DENY)
     run = parked(hello.run())
@@ -94,6 +96,7 @@ def test_marking_the_deployment_is_noticed(
     assert hello.served() == "first"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("policy", ["allow", "deny"])
 def test_a_forged_decision_is_none(service: MakeService, airflow: RunningAirflow, policy: str) -> None:
     hello = service(approval={"approvers": ["bob"], "override": policy})
@@ -110,6 +113,7 @@ def test_a_forged_decision_is_none(service: MakeService, airflow: RunningAirflow
         assert approval_of(hello) == "override"
 
 
+@pytest.mark.exhaustive
 def test_a_rejection_cannot_be_forged_into_an_approval(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service(approval=DENY)
     run = parked(hello.run())
@@ -123,6 +127,7 @@ def test_a_rejection_cannot_be_forged_into_an_approval(service: MakeService, air
     assert hello.record().current is None
 
 
+@pytest.mark.exhaustive
 def test_overriding_a_rejection_is_told_as_that(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service(approval={"approvers": ["bob"]})
     run = parked(hello.run())
@@ -133,6 +138,7 @@ def test_overriding_a_rejection_is_told_as_that(service: MakeService, airflow: R
     assert approval_of(hello) == "override (rejected by bob)"
 
 
+@pytest.mark.exhaustive
 def test_a_rejection_after_the_mark_changes_nothing(service: MakeService, airflow: RunningAirflow) -> None:
     """Airflow takes the answer and shows it; the mark came first, and that is what the record tells."""
     hello = service(approval={"approvers": ["bob"]})
@@ -145,6 +151,7 @@ def test_a_rejection_after_the_mark_changes_nothing(service: MakeService, airflo
     assert run.xcom(APPROVE) is None and run.xcom(APPROVE, "decision") is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("state", ["failed", "skipped"])
 def test_an_approval_after_such_a_mark_deploys_nothing(
     service: MakeService, airflow: RunningAirflow, state: str

@@ -145,6 +145,7 @@ def test_a_freeze_between_approval_and_deployment_holds_it(
     assert current.deployed_at >= opens
 
 
+@pytest.mark.exhaustive
 def test_of_two_answers_at_once_one_counts(service: MakeService, airflow: RunningAirflow) -> None:
     """
     Airflow 3.3.2 may take both (200), on PostgreSQL too, and then shows the later one's.
@@ -181,6 +182,7 @@ def test_of_two_answers_at_once_one_counts(service: MakeService, airflow: Runnin
         assert current is None
 
 
+@pytest.mark.exhaustive
 def test_clearing_the_approval_of_what_runs_asks_nobody(
     service: MakeService, airflow: RunningAirflow
 ) -> None:
@@ -197,6 +199,7 @@ def test_clearing_the_approval_of_what_runs_asks_nobody(
     assert hello.record() == before
 
 
+@pytest.mark.exhaustive
 def test_clearing_the_approval_of_what_waits_withdraws_it(
     service: MakeService, airflow: RunningAirflow
 ) -> None:

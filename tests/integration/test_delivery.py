@@ -148,6 +148,7 @@ def test_a_candidate_older_than_what_runs_is_superseded_when_it_is_answered(
     assert hello.served() == "second"
 
 
+@pytest.mark.exhaustive
 def test_waiting_takes_no_slot(service: MakeService) -> None:
     """Three times as many approvals wait as this Airflow can run tasks; the next run passes them."""
     hello = service()

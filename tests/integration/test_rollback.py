@@ -107,6 +107,7 @@ def test_going_back_by_hand_holds_automatic_promotion(service: MakeService, airf
     assert hello.record().hold is None
 
 
+@pytest.mark.exhaustive
 def test_the_release_to_go_back_to_is_picked_from_a_list(
     service: MakeService, airflow: RunningAirflow
 ) -> None:
@@ -128,6 +129,7 @@ def test_the_release_to_go_back_to_is_picked_from_a_list(
     assert hold is not None and hold.by == "bob"
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_rolled_back_that_was_not_meant(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service("deployment")
     for text in ("first", "second"):

@@ -106,6 +106,7 @@ def test_an_unsigned_release_stays_out_until_it_is_signed(service: MakeService, 
     assert run.xcom(DEPLOY)["verified_by"] == key_id(key)
 
 
+@pytest.mark.exhaustive
 def test_only_the_listed_keys_count(service: MakeService, key: Any) -> None:
     shout = service("deployment", signing=SIGNING, verify={"conn_ids": ["other_signing"]})
     run = shout.run()
@@ -120,6 +121,7 @@ def test_only_the_listed_keys_count(service: MakeService, key: Any) -> None:
     assert shout.served() == "first"
 
 
+@pytest.mark.exhaustive
 def test_a_key_that_cannot_sign_stops_the_build(service: MakeService, key: Any) -> None:
     shout = service("deployment", signing={"conn_id": "release_public"}, verify=VERIFY)
     run = shout.run()

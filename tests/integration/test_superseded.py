@@ -56,6 +56,7 @@ def test_older_candidates_are_closed_by_themselves_and_newer_ones_wait(
     assert hello.served() == "third"
 
 
+@pytest.mark.exhaustive
 def test_an_unhealthy_release_supersedes_nobody(service: MakeService, airflow: RunningAirflow) -> None:
     hello = service()
     hello.bring_to_production(parked(hello.run()))
@@ -101,6 +102,7 @@ def test_many_are_closed_at_once(candidates: Candidates, airflow: RunningAirflow
         closed.wait_for("success", timeout=120)
 
 
+@pytest.mark.exhaustive
 def test_a_repository_that_is_gone_costs_the_release_nothing(
     candidates: Candidates, airflow: RunningAirflow
 ) -> None:

@@ -74,9 +74,9 @@ def test_what_is_ready_departs_when_somebody_lets_it(train: MakeTrain, airflow: 
 @pytest.mark.parametrize(
     ("on_failure", "serves"),
     [
-        ("service", {"a": "first", "b": "second", "c": "second"}),
+        pytest.param("service", {"a": "first", "b": "second", "c": "second"}, marks=pytest.mark.exhaustive),
         ("dependents", {"a": "first", "b": "first", "c": "second"}),
-        ("train", {"a": "first", "b": "first", "c": "first"}),
+        pytest.param("train", {"a": "first", "b": "first", "c": "first"}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_when_one_turns_out_unhealthy(train: MakeTrain, on_failure: str, serves: dict[str, str]) -> None:
