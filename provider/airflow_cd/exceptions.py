@@ -32,7 +32,7 @@ The errors this package raises. Each message says what failed, which value, and 
         ├── NotReadyError          the new release did not become ready; the old one still serves
         ├── NoPreviousReleaseError there is nothing to roll back to
         ├── ManifestError          Kubernetes objects are not what can be deployed
-        ├── FieldConflictError     somebody else manages a field that a release sets
+        ├── FieldConflictError     another actor manages a field that a release sets
         ├── AccessDeniedError      the cluster does not let us do something; names the missing verb
         └── ClusterError           a Kubernetes cluster's connection is missing, or cannot be used
 """

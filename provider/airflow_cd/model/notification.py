@@ -36,7 +36,7 @@ OF_CLUSTERS: tuple[Event, ...] = ("nodes_unhealthy", "apis_removed", "namespaces
 
 class Notification(Frozen):
     """
-    One notifier, and what it is told.
+    One notifier, and the events that it reports.
 
     :param events: the events that it reports. (Not ``on``, which YAML reads as true.)
     :param notifier: dotted path of a notifier's class, of any installed Airflow provider or of your own

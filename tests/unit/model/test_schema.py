@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,3 +94,9 @@ def test_examples_and_defaults_are_valid() -> None:
 def test_short_forms_are_valid(environment: dict[str, Any]) -> None:
     place = {"name": "production", "target": {"local": {"command": ["a"], "port": 1}}, **environment}
     check({"services": [{"name": "a", "environments": [place]}]})
+
+
+def test_parsing_a_dag_file_does_not_make_the_schema() -> None:
+    code = "import sys, airflow_cd.dag_factories; print('airflow_cd.model.schema' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "False"
