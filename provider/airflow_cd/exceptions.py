@@ -5,7 +5,6 @@ The errors this package raises. Each message says what failed, which value, and 
 
     CdError
     ├── DefinitionError            a services file or a Service is wrong (file, line, value, remedy)
-    ├── ExtraNotInstalledError     an adapter needs an extra of this package
     ├── SourceError                the git repository cannot be used
     │   ├── RevisionNotFoundError  the commit does not exist (any more)
     │   └── UnsafeTreeError        the commit holds what no folder may, and will not get better
@@ -27,7 +26,6 @@ The errors this package raises. Each message says what failed, which value, and 
     ├── ApprovalError              a person's decision does not allow the deployment
     └── TargetError                the place releases run refused or failed
         ├── DeployConflictError    someone else deploys, or deployed meanwhile
-        ├── SupersededError        a newer release runs already
         ├── WindowClosedError      the environment's windows or freezes do not allow a deployment now
         ├── NotReadyError          the new release did not become ready; the old one still serves
         ├── NoPreviousReleaseError there is nothing to roll back to
@@ -77,17 +75,6 @@ class DefinitionError(CdError):
         if self.value is not None:
             text += f" (got {self.value!r})"
         return f"{text}. {self.remedy}" if self.remedy else text
-
-
-class ExtraNotInstalledError(CdError):
-    """Raised when an adapter is used whose optional dependencies are not installed."""
-
-    def __init__(self, kind: str, name: str, extra: str) -> None:
-        self.extra = extra
-        super().__init__(
-            f"{kind} {name!r} needs the extra {extra!r}, which is not installed: "
-            f"pip install 'airflow-provider-cd[{extra}]'"
-        )
 
 
 class SourceError(CdError):
@@ -189,10 +176,6 @@ class TargetError(CdError):
 
 class DeployConflictError(TargetError):
     """Raised when someone else deploys to the same environment, or did so meanwhile."""
-
-
-class SupersededError(TargetError):
-    """Raised when the environment already runs a newer release."""
 
 
 class WindowClosedError(TargetError):

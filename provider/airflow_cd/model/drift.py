@@ -10,7 +10,7 @@ from airflow_cd.model.base import Frozen
 from airflow_cd.model.wall_clock import ZoneName
 from airflow_cd.model.window import Cron
 
-REPORT, HEAL = "report", "heal"
+HEAL = "heal"
 
 
 class Drift(Frozen):

@@ -122,6 +122,3 @@ class PrometheusQuery(Frozen):
         if self.url is not None and "?" in self.url:
             raise ValueError("has a `url` with a '?'; write the address of the server only")
         return self
-
-
-Query = HttpQuery | PrometheusQuery
