@@ -19,6 +19,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "generated"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+# References of annotations lead to classes that have no page; everything else must resolve.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(airflow|collections|pathlib)\..*|airflow_cd\.model\..*|Service")]
 html_theme = "furo"
 html_title = "airflow-provider-cd"
 # Sources are on GitHub; a copy of each page is not needed.

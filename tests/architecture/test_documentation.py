@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 import yaml
 from airflow.cli.cli_config import ActionCommand
+from benchmarks.__main__ import BENCHMARKS
 from markdown_it import MarkdownIt
 
 from airflow_cd.cli.commands import get_cd_commands
@@ -196,6 +197,8 @@ def test_every_command_is_valid(block: Block) -> None:
             parse(words[2:])
         if words[0] == "make":
             assert words[1] in TARGETS
+        if words[1:3] == ["-m", "benchmarks"]:
+            assert set(words[3:]) <= set(BENCHMARKS)
 
 
 @of("inline")
