@@ -34,7 +34,7 @@ from tests.support.httproutes import gateway, http_routes  # noqa: E402, F401
 from tests.support.images import registry  # noqa: E402, F401
 from tests.support.older_cluster import older_cluster  # noqa: E402, F401
 from tests.support.prometheus import prometheus  # noqa: E402, F401
-from tests.support.requirements import check_place, report_left_out, skip_early  # noqa: E402
+from tests.support.requirements import TEST_ALL, check_place, report_left_out, skip_early  # noqa: E402
 from tests.support.running_airflow import (  # noqa: E402, F401
     airflow,
     airflow_is_whole,
@@ -51,10 +51,10 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
-# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Approvals, trains and
-# windows: to share the time.)
+# These kill parts of Airflow, or fill it: they have an Airflow of their own. (Trains and windows: to share
+# the time. Most of the others are exhaustive; without those, the approvals fit in.)
 _ROUGH = (
-    "test_approvals",
+    *(() if TEST_ALL else ("test_approvals",)),
     "test_conflicts",
     "test_crashes",
     "test_night",
