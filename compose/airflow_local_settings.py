@@ -1,5 +1,5 @@
 """Tasks run in forks: what their parent has loaded they need not."""
 
-from airflow_cd.warm import warm
+from airflow_cd.warm import preload
 
-warm("docker")
+preload("docker")

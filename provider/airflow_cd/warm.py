@@ -41,7 +41,7 @@ _VENDORS = {
 }
 
 
-def warm(*extras: str) -> None:
+def preload(*extras: str) -> None:
     """
     Load what the tasks of pipelines import while they run.
 

@@ -24,7 +24,7 @@ from airflow_cd.artifacts.archive import pack
 from airflow_cd.artifacts.manifests import render
 from airflow_cd.model.junit import parse_junit
 from airflow_cd.model.loading import load_services
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("hello", "shout")
@@ -157,7 +157,7 @@ def test_who_keeps_a_connection_is_told_of_the_end(tmp_path: Path) -> None:
     assert "connection" not in before
 
 
-def test_a_cluster_takes_the_manifests(tmp_path: Path, cluster: Cluster) -> None:
+def test_a_cluster_takes_the_manifests(tmp_path: Path, cluster: NamespaceClient) -> None:
     files = tmp_path / "objects.json"
     files.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests_of_greet(tmp_path)}))
     require(shutil.which("kubectl"), "needs kubectl")

@@ -15,7 +15,7 @@ import pytest
 from harness.waiting import wait_until
 from tests.support.requirements import NEEDS_CLUSTER, require
 
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 # How long tests wait for a cluster that somebody sets up meanwhile.
 WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)
@@ -72,9 +72,9 @@ def namespace(cluster_client: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def cluster(cluster_client: Any, namespace: str) -> Cluster:
+def cluster(cluster_client: Any, namespace: str) -> NamespaceClient:
     """The test's namespace, as its administrator."""
-    return Cluster(lambda: cluster_client, namespace, "web in production")
+    return NamespaceClient(lambda: cluster_client, namespace, "web in production")
 
 
 class Counted:
@@ -116,7 +116,7 @@ def allow(client: Any, namespace: str, rules: list[dict[str, Any]], name: str = 
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
     }
     objects = [{**metadata, "kind": "Role", "rules": rules}, {**metadata, "kind": "RoleBinding", **binding}]
-    Cluster(lambda: client, namespace, "the test").apply(objects, take=True)
+    NamespaceClient(lambda: client, namespace, "the test").apply(objects, take=True)
     # The server hears of it a moment later.
     for rule in rules:
         wait_until(lambda rule=rule: _allowed(client, namespace, name, rule), f"{rule} to hold", timeout=30)

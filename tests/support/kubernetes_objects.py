@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_cd.targets.kubernetes.slots import Side
+from airflow_cd.targets.kubernetes.slots import ReleaseVariant
 
 IMAGE = "registry.example:5000/shop/web"
 
@@ -75,6 +75,6 @@ def objects(number: int, replicas: int | None = 4, *more: dict[str, Any]) -> lis
     return [config_map(number), deployment(number, replicas), service(), *more]
 
 
-def side(number: int, place: str = "stable", content: list[dict[str, Any]] | None = None) -> Side:
+def side(number: int, place: str = "stable", content: list[dict[str, Any]] | None = None) -> ReleaseVariant:
     content = objects(number) if content is None else content
-    return Side(content, place, digest_of(number), f"v{number}", number)
+    return ReleaseVariant(content, place, digest_of(number), f"v{number}", number)

@@ -23,7 +23,7 @@ import yaml
 from tests.support.cluster import kubeconfig_of
 
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 VERSION = "v1.20.4"
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
@@ -211,7 +211,7 @@ def _newer(obj: dict[str, Any], kind: _Kind) -> dict[str, Any]:
 @pytest.fixture
 def older_cluster(
     cluster_client: Any, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cluster]:
+) -> Iterator[NamespaceClient]:
     """The test's namespace on a cluster of 1.20, which ``KUBECONFIG`` names as well."""
     server = OlderApiServer(cluster_client)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -219,6 +219,6 @@ def older_cluster(
     config = tmp_path / "older-cluster"
     config.write_text(yaml.safe_dump(kubeconfig_of(cluster_client, {}, server=server.url, **plain)))
     monkeypatch.setenv("KUBECONFIG", str(config))
-    yield Cluster(lambda: kubernetes_client(None, None), namespace, "web in production")
+    yield NamespaceClient(lambda: kubernetes_client(None, None), namespace, "web in production")
     server.shutdown()
     server.server_close()

@@ -11,7 +11,7 @@ from harness.waiting import wait_until
 from tests.support.cluster import deployer, kubeconfig_of
 from tests.support.places import KubernetesPlace
 
-from airflow_cd.model.progress import Answer, Phase
+from airflow_cd.model.progress import Phase, RolloutAnswer
 from airflow_cd.model.release import Release
 from airflow_cd.targets.base import Access, DeclarativeTarget
 from airflow_cd.targets.kubernetes.app import objects_of_app
@@ -31,7 +31,7 @@ def begun(place: KubernetesPlace, release: Release) -> Record:
     return target.begin(release, place.store, expected=record.generation, over=over, actor="test")
 
 
-def until(place: KubernetesPlace, phase: Phase, answer: Answer | None = None) -> Record:
+def until(place: KubernetesPlace, phase: Phase, answer: RolloutAnswer | None = None) -> Record:
     """Advance a rollout until it is in this phase, or over."""
 
     def advanced() -> Record | None:
@@ -70,10 +70,10 @@ def live(client: Any, place: KubernetesPlace, kind: str, name: str) -> Any:
 
 def packaged(place: KubernetesPlace, text: str, *more: dict[str, Any], replicas: int = 1) -> Release:
     """Return a release with manifests: what ``app`` would be, and more objects."""
-    from airflow_cd.model.kubernetes import App
+    from airflow_cd.model.kubernetes import AppSettings
 
     release = place.release(text)
-    app = App.model_validate({"ready": "/", "stop_after": "1s", "grace": "1s", "replicas": replicas})
+    app = AppSettings.model_validate({"ready": "/", "stop_after": "1s", "grace": "1s", "replicas": replicas})
     objects = objects_of_app(app, service=place.service, environment="production", release=release)
     digest = place.store.put_bytes(json.dumps([*objects, *more], sort_keys=True).encode())
     return release.model_copy(update={"manifests": {"production": digest}})

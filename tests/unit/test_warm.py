@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_cd.warm import warm
+from airflow_cd.warm import preload
 
 # What the tasks of a pipeline import while they work, each with what makes it do so.
 WORK = """
@@ -97,4 +97,4 @@ def test_what_is_not_installed_keeps_nothing_from_starting(tmp_path: Path) -> No
 
 def test_a_misspelt_extra_is_told() -> None:
     with pytest.raises(ValueError, match="knows nothing of 'dokcer'; it knows docker, kubernetes"):
-        warm("dokcer")
+        preload("dokcer")

@@ -28,7 +28,7 @@ class RefusedError(SystemExit):
         self.status = status
 
 
-class Api:
+class AirflowApi:
     """
     The public REST API.
 
@@ -174,7 +174,7 @@ class Api:
 
 
 @contextmanager
-def logged_in(args: Namespace) -> Iterator[Api]:
+def logged_in(args: Namespace) -> Iterator[AirflowApi]:
     """
     Open the API as ``--user``, or as the owner of the token in ``AIRFLOW_CD_TOKEN``.
 
@@ -189,7 +189,7 @@ def logged_in(args: Namespace) -> Iterator[Api]:
     except httpx.InvalidURL as error:
         raise SystemExit(f"{_api_url(args)!r} is no address ({error}). {_OTHER_ADDRESS}") from error
     with client:
-        api = Api(client, patience)
+        api = AirflowApi(client, patience)
         api.log_in(args)
         yield api
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import Api, RefusedError, logged_in
+from airflow_cd.cli.api import AirflowApi, RefusedError, logged_in
 from airflow_cd.cli.printing import say
 from airflow_cd.cli.questions import Question, stage_of, waiting_questions
 from airflow_cd.model.approval_request import digest_in, revision_in
@@ -60,7 +60,7 @@ def tell(question: Question, option: str) -> None:
     say(f"{option}: {question['subject']} ({ti['dag_id']}, run {ti['dag_run_id']})")
 
 
-def _check_dag(api: Api, service: str, dag_id: str) -> None:
+def _check_dag(api: AirflowApi, service: str, dag_id: str) -> None:
     try:
         # A paused DAG would take the answer, and act on it once it is enabled, maybe days later.
         api.check_enabled(dag_id)
@@ -129,7 +129,7 @@ def _option(question: Question) -> str:
     return f"  {where}--run-id {ti['dag_run_id']}   {revision} {question['subject']}"
 
 
-def answer_question(api: Api, question: Question, option: str, reason: str) -> None:
+def answer_question(api: AirflowApi, question: Question, option: str, reason: str) -> None:
     """
     Answer as the user who is logged in, once.
 
@@ -148,7 +148,7 @@ def answer_question(api: Api, question: Question, option: str, reason: str) -> N
 class _Answer:
     """An answer to one question, which counts once, however often it is sent."""
 
-    def __init__(self, api: Api, question: Question, option: str, reason: str) -> None:
+    def __init__(self, api: AirflowApi, question: Question, option: str, reason: str) -> None:
         self._api, self._question, self._option = api, question, option
         self._body = {"chosen_options": [option], "params_input": {"reason": reason}}
         ti = question["task_instance"]

@@ -7,7 +7,7 @@ from argparse import Namespace
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.api import AirflowApi, logged_in
 from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.tables import Column
 from airflow_cd.model.base import format_age
@@ -44,7 +44,7 @@ def history(args: Namespace) -> None:
     print_table(_COLUMNS, [_row(change) for change in found])
 
 
-def changes(api: Api, service: str, environment: str | None, limit: int) -> list[Change]:
+def changes(api: AirflowApi, service: str, environment: str | None, limit: int) -> list[Change]:
     """Return the newest changes, newest first, without repeated events."""
     found: list[Change] = []
     for asset in _assets(api, service, environment):
@@ -53,7 +53,7 @@ def changes(api: Api, service: str, environment: str | None, limit: int) -> list
     return sorted(found, key=lambda change: change.at, reverse=True)[:limit]
 
 
-def _assets(api: Api, service: str, environment: str | None) -> list[dict[str, Any]]:
+def _assets(api: AirflowApi, service: str, environment: str | None) -> list[dict[str, Any]]:
     prefix = f"cd/{service}/"
     answer = api.get("/assets", name_pattern=prefix, only_active=False, limit=100)
     wanted = [

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.api import AirflowApi, logged_in
 from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.status import chosen_services
 from airflow_cd.cli.tables import Column
@@ -54,7 +54,7 @@ def metrics(args: Namespace) -> None:
     print_table(_COLUMNS, [_row(name, one) for name, one in {**measured, _ALL: overall}.items()])
 
 
-def changes_since(api: Api, environments: Mapping[str, str], since: datetime) -> list[Change]:
+def changes_since(api: AirflowApi, environments: Mapping[str, str], since: datetime) -> list[Change]:
     """Return the changes of these environments (service -> environment) since then."""
     extras: list[Any] = []
     # One question for many services, since each takes its time; for a few, their own events only.

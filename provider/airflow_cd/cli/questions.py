@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import Api
+from airflow_cd.cli.api import AirflowApi
 
 Question = dict[str, Any]
 
 
 def waiting_questions(
-    api: Api, dag_id: str = "~", state: Sequence[str] = ("awaiting_input",)
+    api: AirflowApi, dag_id: str = "~", state: Sequence[str] = ("awaiting_input",)
 ) -> Iterator[Question]:
     """
     Yield the questions that wait for an answer, newest first, as Airflow's API returns them.

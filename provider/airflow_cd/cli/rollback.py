@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.api import AirflowApi, logged_in
 from airflow_cd.cli.printing import say
 from airflow_cd.cli.runs import start_run
 
@@ -33,7 +33,7 @@ def rollback(args: Namespace) -> None:
             say(_wait(api, dag_id, run_id))
 
 
-def _wait(api: Api, dag_id: str, run_id: str) -> str:
+def _wait(api: AirflowApi, dag_id: str, run_id: str) -> str:
     path = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
     while (state := api.get(path)["state"]) not in _ENDED:
         time.sleep(_POLL_SECONDS)
@@ -52,7 +52,7 @@ def _wait(api: Api, dag_id: str, run_id: str) -> str:
     raise SystemExit(f"The rollback failed: {_reason(api, path, failed)}")
 
 
-def _reason(api: Api, path: str, task_id: str) -> str:
+def _reason(api: AirflowApi, path: str, task_id: str) -> str:
     """Return the error a failed task ended with, as far as its log tells."""
     task = api.get(f"{path}/taskInstances/{quote(task_id)}")
     content = api.get(f"{path}/taskInstances/{quote(task_id)}/logs/{max(1, task['try_number'])}")["content"]

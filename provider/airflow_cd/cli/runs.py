@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import Api, RefusedError
+from airflow_cd.cli.api import AirflowApi, RefusedError
 
 
-def start_run(api: Api, dag_id: str, conf: dict[str, Any]) -> str:
+def start_run(api: AirflowApi, dag_id: str, conf: dict[str, Any]) -> str:
     """
     Start a run and return its id.
 
@@ -35,7 +35,7 @@ def start_run(api: Api, dag_id: str, conf: dict[str, Any]) -> str:
     return run_id
 
 
-def _is_there(api: Api, path: str) -> bool:
+def _is_there(api: AirflowApi, path: str) -> bool:
     try:
         api.once("GET", path)
     except RefusedError as error:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_cd.cli.api import Api, logged_in
+from airflow_cd.cli.api import AirflowApi, logged_in
 from airflow_cd.cli.login import TOKEN_VARIABLE, has_login
 from airflow_cd.cli.printing import print_table, say
 from airflow_cd.cli.questions import stage_of, waiting_questions
@@ -78,7 +78,7 @@ def services_file(args: Namespace) -> Path:
     return Path(args.file or Path(conf.get("core", "dags_folder")) / "services.yaml")
 
 
-def waiting_approvals(api: Api) -> Counter[tuple[str, str]]:
+def waiting_approvals(api: AirflowApi) -> Counter[tuple[str, str]]:
     """Return how many releases wait, by DAG id and environment."""
     stages = (
         (question["task_instance"]["dag_id"], stage_of(question, "approve"))

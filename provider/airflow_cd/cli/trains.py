@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import Api, RefusedError, logged_in
+from airflow_cd.cli.api import AirflowApi, RefusedError, logged_in
 from airflow_cd.cli.decide import answer_question
 from airflow_cd.cli.login import has_login
 from airflow_cd.cli.printing import print_table, say
@@ -88,7 +88,7 @@ def cancel(args: Namespace) -> None:
     say(f"{dag_id}, run {run_id} is cancelled: members that are not deployed yet stay behind.")
 
 
-def _keep_back(api: Api, dag_id: str, run_id: str, reason: str) -> None:
+def _keep_back(api: AirflowApi, dag_id: str, run_id: str, reason: str) -> None:
     run = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}"
     tasks = {task["task_id"] for task in api.rows(f"{run}/taskInstances", "task_instances")}
     departure = next(name for name in _DEPARTURES if name in tasks)
@@ -104,7 +104,7 @@ def _keep_back(api: Api, dag_id: str, run_id: str, reason: str) -> None:
     api.repeated(attempt, unknown="The departure may be cancelled; it does no harm to repeat the command.")
 
 
-def _meant(api: Api, dag_id: str, run_id: str | None) -> str:
+def _meant(api: AirflowApi, dag_id: str, run_id: str | None) -> str:
     found = [str(run["dag_run_id"]) for run in _runs(api, dag_id)]
     meant = [one for one in found if run_id in (None, one)]
     if len(meant) == 1:
@@ -115,7 +115,7 @@ def _meant(api: Api, dag_id: str, run_id: str | None) -> str:
     raise SystemExit("\n".join(lines))
 
 
-def _runs(api: Api, dag_id: str) -> Iterator[dict[str, Any]]:
+def _runs(api: AirflowApi, dag_id: str) -> Iterator[dict[str, Any]]:
     yield from api.rows(f"/dags/{quote(dag_id)}/dagRuns", "dag_runs", state=_UNDER_WAY)
 
 
@@ -125,7 +125,7 @@ def _of(question: dict[str, Any], run_id: str) -> bool:
     return asks and question["task_instance"]["dag_run_id"] == run_id
 
 
-def _check(api: Api, train: str) -> None:
+def _check(api: AirflowApi, train: str) -> None:
     try:
         api.check_enabled(f"{TRAIN_PREFIX}{train}")
     except RefusedError as error:
@@ -145,7 +145,7 @@ def _under_way(args: Namespace, found: tuple[Train, ...]) -> dict[str, str]:
         return {train.name: _departures(api, train, waiting) for train in found}
 
 
-def _departures(api: Api, train: Train, waiting: set[str]) -> str:
+def _departures(api: AirflowApi, train: Train, waiting: set[str]) -> str:
     try:
         runs = [str(run["dag_run_id"]) for run in _runs(api, f"{TRAIN_PREFIX}{train.name}")]
     except RefusedError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, CronTriggerTimetable, TaskGroup
 
-from airflow_cd.dag_factories.configured import configured
+from airflow_cd.dag_factories.configured import dag_defaults
 from airflow_cd.model.cluster import Cluster
 from airflow_cd.model.markdown import cell, code, escape
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredOperator
-from airflow_cd.operators.cluster_health import ApiVersionsOperator, NodesOperator
+from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredNamespacesOperator
+from airflow_cd.operators.cluster_health import DeprecatedApisOperator, NodeHealthOperator
 
 
 def cluster_dag(cluster: Cluster) -> DAG:
@@ -27,7 +27,7 @@ def cluster_dag(cluster: Cluster) -> DAG:
         max_active_runs=1,
         doc_md=_doc(cluster),
         tags=["cd", "cluster"],
-        **configured(),
+        **dag_defaults(),
     )
     group = TaskGroup("namespaces", dag=dag) if cluster.namespaces else None
     for namespace in cluster.namespaces:
@@ -39,9 +39,9 @@ def cluster_dag(cluster: Cluster) -> DAG:
             cluster=cluster,
             owner=cluster.owner,
         )
-    others = {"nodes": NodesOperator, "api_versions": ApiVersionsOperator}
+    others = {"nodes": NodeHealthOperator, "api_versions": DeprecatedApisOperator}
     if cluster.on_removed == "report":
-        others["undeclared"] = UndeclaredOperator
+        others["undeclared"] = UndeclaredNamespacesOperator
     for task_id, kind in others.items():
         kind(task_id=task_id, dag=dag, cluster=cluster, owner=cluster.owner)
     return dag

@@ -11,7 +11,7 @@ _NAMES = ("max_active_tasks", "max_consecutive_failed_dag_runs", "disable_bundle
 
 
 @cache
-def configured() -> dict[str, Any]:
+def dag_defaults() -> dict[str, Any]:
     """
     Return the arguments of a DAG whose defaults stand in Airflow's configuration.
 

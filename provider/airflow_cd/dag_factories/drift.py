@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, CronTriggerTimetable, MultipleCronTriggerTimetable, TaskGroup
 
-from airflow_cd.dag_factories.configured import configured
+from airflow_cd.dag_factories.configured import dag_defaults
 from airflow_cd.model.service import Service
 from airflow_cd.operators.drift import DriftOperator
 
@@ -41,7 +41,7 @@ def drift_dag(service: Service) -> DAG:
         is_paused_upon_creation=False,
         doc_md=_DOC.format(service=service.name),
         tags=["cd", "drift", *service.tags],
-        **configured(),
+        **dag_defaults(),
     )
     for environment in checked:
         DriftOperator(

@@ -12,9 +12,9 @@ from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_D
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import BACK, BOARDING, RECALL, Train
-from airflow_cd.operators.arrival import ArrivalOperator
-from airflow_cd.operators.board import BoardOperator
-from airflow_cd.operators.recall import RecallOperator
+from airflow_cd.operators.arrival import TrainReportOperator
+from airflow_cd.operators.board import SelectReleaseOperator
+from airflow_cd.operators.recall import TrainRollbackOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.train_deploy import TrainDeployOperator
 from airflow_cd.sensors.approval import ApprovalSensor
@@ -59,7 +59,7 @@ class Journey:
             dag=self._dag,
             **RETRIES,
         )
-        arrival = ArrivalOperator(
+        arrival = TrainReportOperator(
             task_id=_LAST,
             train=self._train,
             members=self._names,
@@ -75,7 +75,7 @@ class Journey:
         rollbacks: dict[str, BaseOperator] = {}
         for number, member in enumerate(self._members):
             common = common_arguments(self._dag, member)
-            board = BoardOperator(task_id=member.name, task_group=boarding, **common)
+            board = SelectReleaseOperator(task_id=member.name, task_group=boarding, **common)
             boards.append(board)
             common["task_group"] = TaskGroup(member.name, dag=self._dag)
             approve = self._approved(member, common, board, departure)
@@ -169,7 +169,7 @@ class Journey:
         rollbacks: dict[str, BaseOperator],
     ) -> BaseOperator:
         """Whether the others are healthy is known when all are done."""
-        recall = RecallOperator(
+        recall = TrainRollbackOperator(
             task_id=member.name,
             health_task_id=healths[member.name].task_id,
             others=self._others(member),

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
-from airflow_cd.dag_factories.configured import configured
+from airflow_cd.dag_factories.configured import dag_defaults
 from airflow_cd.dag_factories.documentation import pipeline_doc
 from airflow_cd.dag_factories.params import set_member_params, set_revision_param
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
@@ -16,7 +16,7 @@ from airflow_cd.model.service import Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
-from airflow_cd.operators.ready import ReadyOperator
+from airflow_cd.operators.ready import MarkReadyOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.test import TestOperator
 from airflow_cd.sensors.approval import ApprovalSensor
@@ -106,7 +106,7 @@ def _pipeline(service: Service) -> DAG:
         max_active_runs=_MAX_ACTIVE_RUNS,
         doc_md=pipeline_doc(service, approved_environments(service)),
         tags=["cd", service.pipeline, *service.tags],
-        **configured(),
+        **dag_defaults(),
     )
     last: BaseOperator = _package(dag, service)
     asked = approved_environments(service)
@@ -122,7 +122,7 @@ def _pipeline(service: Service) -> DAG:
 def _ready(dag: DAG, service: Service, last: BaseOperator) -> BaseOperator:
     """Add the task that leaves the rest of the way to the service's train."""
     approve = f"{service.production.name}.approve"
-    ready = ReadyOperator(task_id="ready", production_task_id=approve, **common_arguments(dag, service))
+    ready = MarkReadyOperator(task_id="ready", production_task_id=approve, **common_arguments(dag, service))
     last >> ready
     dag.set_edge_info(ready.task_id, approve, {"label": "train: bypass"})
     return ready

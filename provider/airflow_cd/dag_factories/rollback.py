@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, TaskGroup
 
-from airflow_cd.dag_factories.configured import configured
+from airflow_cd.dag_factories.configured import dag_defaults
 from airflow_cd.dag_factories.documentation import rollback_doc
 from airflow_cd.dag_factories.params import set_rollback_params
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.service import Service
-from airflow_cd.operators.restore import RestoreOperator
+from airflow_cd.operators.restore import ManualRollbackOperator
 from airflow_cd.triggers.monitor import MonitorTrigger
 
 # A rollback that meets a deployment waits for its end: until then it is not known what is to be rolled back.
@@ -38,10 +38,10 @@ def rollback_dag(service: Service) -> DAG:
         max_active_runs=100,
         doc_md=rollback_doc(service),
         tags=["cd", "rollback", *service.tags],
-        **configured(),
+        **dag_defaults(),
     )
     for environment in service.environments:
-        RestoreOperator(
+        ManualRollbackOperator(
             task_id="rollback",
             task_group=TaskGroup(environment.name, dag=dag),
             dag=dag,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from airflow.sdk import DAG, CronTriggerTimetable
 
-from airflow_cd.dag_factories.configured import configured
+from airflow_cd.dag_factories.configured import dag_defaults
 from airflow_cd.dag_factories.documentation import train_doc
 from airflow_cd.dag_factories.journey import TAKEN, Journey
 from airflow_cd.dag_factories.params import set_train_params
@@ -41,7 +41,7 @@ def release_train_dag(train: Train, services: Iterable[Service]) -> DAG:
         max_active_runs=1,
         doc_md=train_doc(train, [[name for name in layer if name in members] for layer in layers]),
         tags=["cd", "train"],
-        **configured(),
+        **dag_defaults(),
     )
     each = train.approve == "service"
     policy = None if each else _policy(train, members.values())

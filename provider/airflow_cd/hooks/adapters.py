@@ -12,7 +12,7 @@ from airflow_cd.exceptions import ArtifactError
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.environment import Environment
-    from airflow_cd.model.runner import DockerRunner, KubernetesRunner
+    from airflow_cd.model.runner import DockerRunnerSettings, KubernetesRunnerSettings
     from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
     from airflow_cd.sources.git import GitSource
@@ -56,14 +56,14 @@ def open_runner(service: Service) -> Runner:
     return _kubernetes_runner(service.runner.kubernetes)
 
 
-def _docker_runner(settings: DockerRunner) -> Runner:
+def _docker_runner(settings: DockerRunnerSettings) -> Runner:
     from airflow_cd.hooks.docker import docker_client
     from airflow_cd.runners import registry
 
     return registry.open_runner("docker", settings, lambda: docker_client(settings.engine, settings.conn_id))
 
 
-def _kubernetes_runner(settings: KubernetesRunner) -> Runner:
+def _kubernetes_runner(settings: KubernetesRunnerSettings) -> Runner:
     from airflow_cd.hooks.kubernetes import kubernetes_client
     from airflow_cd.runners import registry
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, AssetAlias
 
 if TYPE_CHECKING:
-    from airflow_cd.model.manifest import Manifest
+    from airflow_cd.model.manifest import TrainManifest
     from airflow_cd.model.train import Train
 
 # What an event has under this key becomes the note of its run: see airflow_cd.plugin.run_notes.
@@ -23,7 +23,7 @@ def departures_alias(train: str) -> AssetAlias:
     return AssetAlias(name=f"cd/train/{train}/departures")
 
 
-def emit_departure(context: Any, train: Train, manifest: Manifest) -> None:
+def emit_departure(context: Any, train: Train, manifest: TrainManifest) -> None:
     """Add the departure to the history, with the manifest as the run's note; none with nobody on board."""
     if not manifest.passengers:
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
 
     from airflow_cd.artifacts.base import ArtifactStore
-    from airflow_cd.model.package import Image
+    from airflow_cd.model.package import ImageSettings
     from airflow_cd.model.release import Revision
     from airflow_cd.model.service import Service
 
@@ -70,7 +70,7 @@ def make_image(
     return made
 
 
-def attach_documents(image: Image, digest: str, documents: Mapping[str, bytes]) -> None:
+def attach_documents(image: ImageSettings, digest: str, documents: Mapping[str, bytes]) -> None:
     """
     Attach documents to an image in its registry, by media type. What is attached already stays as it is.
 
@@ -88,7 +88,7 @@ def attach_documents(image: Image, digest: str, documents: Mapping[str, bytes]) 
 
 
 def _made_before(
-    client: DockerClient, image: Image, key: str, store: ArtifactStore, signer: CryptoSigner | None
+    client: DockerClient, image: ImageSettings, key: str, store: ArtifactStore, signer: CryptoSigner | None
 ) -> PushedImage | None:
     from docker.errors import NotFound
 
@@ -129,7 +129,7 @@ def _make(
     return PushedImage(digest, int(built.attrs["Size"]))
 
 
-def _newest(client: DockerClient, service: Service, image: Image, store: ArtifactStore) -> str | None:
+def _newest(client: DockerClient, service: Service, image: ImageSettings, store: ArtifactStore) -> str | None:
     """Return the newest release's image, for its layers; it is pulled where another engine built it."""
     from docker.errors import DockerException, ImageNotFound
 
@@ -172,7 +172,7 @@ def _objects_of(service: Service) -> str | None:
     return _sha256(defined) if defined else None
 
 
-def _key(image: Image, build: str, sha: str, objects: str | None) -> str:
+def _key(image: ImageSettings, build: str, sha: str, objects: str | None) -> str:
     definition = image.model_dump(mode="json", exclude={"engine", "conn_id", "registry_url"})
     return _sha256([definition, build, sha, *([objects] if objects else [])])
 
@@ -182,7 +182,7 @@ def _sha256(content: Any) -> str:
 
 
 @contextmanager
-def _reported(image: Image) -> Iterator[None]:
+def _reported(image: ImageSettings) -> Iterator[None]:
     """Say of the errors of the engine and of the connections what they are about."""
     from docker.errors import DockerException
     from requests.exceptions import RequestException

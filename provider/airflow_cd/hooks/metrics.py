@@ -19,7 +19,7 @@ from airflow_cd.model.text import printable
 from airflow_cd.processes.deadline import within
 
 if TYPE_CHECKING:
-    from airflow_cd.metrics.base import Login, Metric, Reading
+    from airflow_cd.metrics.base import Metric, MetricLogin, Reading
     from airflow_cd.model.subject import Subject
 
 _LONGEST_DETAIL = 300
@@ -67,7 +67,7 @@ async def _measured(analysis: Analysis, subject: Subject) -> Reading:
         raise MetricError(f"it could not be measured within {format_duration(timeout)}") from error
 
 
-async def login_of(conn_id: str) -> Login:
+async def login_of(conn_id: str) -> MetricLogin:
     """
     Return what the connection says, its secrets masked in logs. Does not block the event loop.
 
@@ -77,7 +77,7 @@ async def login_of(conn_id: str) -> Login:
     from airflow.sdk.exceptions import AirflowNotFoundException
     from airflow.sdk.log import amask_secret
 
-    from airflow_cd.metrics.base import Login
+    from airflow_cd.metrics.base import MetricLogin
 
     try:
         connection: Any = await Connection.async_get(conn_id)
@@ -86,7 +86,7 @@ async def login_of(conn_id: str) -> Login:
     headers = _headers(connection)
     for secret in filter(None, (connection.password, *headers.values())):
         await amask_secret(secret)
-    return Login(
+    return MetricLogin(
         conn_id=conn_id,
         base_url=_base_url(connection),
         user=connection.login or None,

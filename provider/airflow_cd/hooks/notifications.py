@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow_cd.model.change import Change
     from airflow_cd.model.cluster import Cluster
-    from airflow_cd.model.notification import Event, Notification
+    from airflow_cd.model.notification import Event, NotificationSettings
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
 
@@ -63,7 +63,9 @@ def notify_of_change(context: Any, service: Service, change: Change | None, url:
     notify(context, service, change.environment, event, str(change.generation), facts)
 
 
-def _notify(context: Any, whom: Sequence[Notification | None], what: str, facts: Mapping[str, Any]) -> None:
+def _notify(
+    context: Any, whom: Sequence[NotificationSettings | None], what: str, facts: Mapping[str, Any]
+) -> None:
     for number, notification in enumerate(whom):
         if notification is None:
             continue
@@ -80,7 +82,7 @@ def _notify(context: Any, whom: Sequence[Notification | None], what: str, facts:
             )
 
 
-def _tell(notification: Notification, context: dict[str, Any]) -> None:
+def _tell(notification: NotificationSettings, context: dict[str, Any]) -> None:
     """Let it work in a thread: one that hangs is left behind, and ends with the task."""
     failures: list[Exception] = []
 
@@ -99,7 +101,7 @@ def _tell(notification: Notification, context: dict[str, Any]) -> None:
         raise failures[0]
 
 
-def _notifier(notification: Notification) -> Any:
+def _notifier(notification: NotificationSettings) -> Any:
     from pkgutil import resolve_name
 
     from airflow.sdk import BaseNotifier

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from airflow_cd.exceptions import EngineError
-from airflow_cd.targets.kubernetes.tenancy import Login, auth_of, pull_secret
+from airflow_cd.targets.kubernetes.tenancy import RegistryLogin, auth_of, pull_secret
 
 # As Docker and kubelets call the registry of images that name none.
 _DOCKER_HUB = "https://index.docker.io/v1/"
 _CALLED_DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io", "hub.docker.com")
 
 
-def login_of(conn_id: str) -> Login:
+def login_of(conn_id: str) -> RegistryLogin:
     """
     Return registry and login of a connection of type ``docker``, masked in logs however they are written.
 
@@ -29,7 +29,7 @@ def login_of(conn_id: str) -> Login:
         raise EngineError(
             f"connection {conn_id!r} has no {' and no '.join(missing)}; a pull secret needs all three"
         )
-    login = Login(
+    login = RegistryLogin(
         _registry(str(connection.host), connection.port), str(connection.login), str(connection.password)
     )
     data = pull_secret("any", "any", login)["data"]

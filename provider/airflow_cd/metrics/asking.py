@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.base import Login, Logins
+from airflow_cd.metrics.base import Logins, MetricLogin
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.subject import Subject, fill_url
 from airflow_cd.model.text import printable
@@ -25,13 +25,13 @@ _SHOWN = 200
 _PORTS = {"http": 80, "https": 443}
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What a server said. ``place`` is its address for messages: without what follows a question mark."""
 
     status: int
     content: bytes
     place: str
-    login: Login | None
+    login: MetricLogin | None
 
     @property
     def words(self) -> str:
@@ -48,17 +48,17 @@ class Answer(NamedTuple):
             raise MetricError(f"{told} (HTTP {self.status}): {self.words}") from error
 
 
-def quoted(text: str, login: Login | None) -> str:
+def quoted(text: str, login: MetricLogin | None) -> str:
     """Return a server's words as they may stand in a message: short, on one line, and without secrets."""
     return printable(login.hidden_in(text) if login is not None else text, _SHOWN)
 
 
-async def login_of(conn_id: str | None, logins: Logins) -> Login | None:
+async def login_of(conn_id: str | None, logins: Logins) -> MetricLogin | None:
     """Return what the connection says, if there is to be one. :raises MetricError: it cannot be used"""
     return await logins(conn_id) if conn_id is not None else None
 
 
-def address(url: str, subject: Subject, login: Login | None) -> str:
+def address(url: str, subject: Subject, login: MetricLogin | None) -> str:
     """
     Return the whole address.
 
@@ -84,13 +84,13 @@ def address(url: str, subject: Subject, login: Login | None) -> str:
 
 async def ask(
     url: str,
-    login: Login | None,
+    login: MetricLogin | None,
     *,
     timeout: timedelta,
     method: str = "GET",
     headers: Mapping[str, str],
     params: Mapping[str, str] | None = None,
-) -> Answer:
+) -> HttpAnswer:
     """
     Ask once, and return what came back, whatever its status is.
 
@@ -112,7 +112,7 @@ async def ask(
         ) as client:
             sent = _headers(headers, login)
             async with client.stream(method, url, params=params, headers=sent) as response:
-                return Answer(response.status_code, await _content(response, place), place, login)
+                return HttpAnswer(response.status_code, await _content(response, place), place, login)
     except httpx.TimeoutException as error:
         raise MetricError(f"{place} did not answer within {format_duration(timeout)}") from error
     except (httpx.LocalProtocolError, UnicodeError) as error:
@@ -125,7 +125,7 @@ async def ask(
         raise MetricError(f"{place} cannot be asked: {told}") from error
 
 
-def _headers(headers: Mapping[str, str], login: Login | None) -> dict[str, str]:
+def _headers(headers: Mapping[str, str], login: MetricLogin | None) -> dict[str, str]:
     # Uncompressed: few bytes could become many.
     sent = {"Accept": "application/json", "Cache-Control": "no-cache", **headers}
     if login is not None:

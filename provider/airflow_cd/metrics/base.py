@@ -25,7 +25,7 @@ class Reading(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Login:
+class MetricLogin:
     """
     What a server is asked with.
 
@@ -52,7 +52,7 @@ class Login:
 
 # Returns what the connection of an id says. Called for each measurement, so that a changed password counts
 # at once. Raises MetricError when there is no such connection, or it cannot be used.
-Logins = Callable[[str], Awaitable[Login]]
+Logins = Callable[[str], Awaitable[MetricLogin]]
 
 
 class Metric(Protocol):

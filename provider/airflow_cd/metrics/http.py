@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.asking import Answer, address, ask, login_of
+from airflow_cd.metrics.asking import HttpAnswer, address, ask, login_of
 from airflow_cd.metrics.base import Logins, Reading
 from airflow_cd.metrics.values import number_of
 from airflow_cd.model.metric import HttpQuery
@@ -40,7 +40,7 @@ class HttpMetric:
         return await asyncio.to_thread(_found, answer, query.json_path)
 
 
-def _found(answer: Answer, path: str) -> Reading:
+def _found(answer: HttpAnswer, path: str) -> Reading:
     from jsonpath_rfc9535 import JSONPathError, find
 
     try:

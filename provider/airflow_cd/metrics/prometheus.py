@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.asking import Answer, address, ask, login_of, quoted
+from airflow_cd.metrics.asking import HttpAnswer, address, ask, login_of, quoted
 from airflow_cd.metrics.base import Logins, Reading
 from airflow_cd.metrics.values import number_of
 from airflow_cd.model.metric import PrometheusQuery
@@ -48,7 +48,7 @@ class PrometheusMetric:
         return _reading(answer)
 
 
-def _reading(answer: Answer) -> Reading:
+def _reading(answer: HttpAnswer) -> Reading:
     try:
         said = answer.parsed()
         if said["status"] != "success":

@@ -14,7 +14,7 @@ from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.release import Digest
 
 
-class Outcome(str, Enum):
+class ApprovalOutcome(str, Enum):
     """How an approval ended."""
 
     APPROVED = "approved"
@@ -82,7 +82,11 @@ class Approval(Frozen):
         """
         if decision is None:
             return self._override("without an answer")
-        if decision.outcome in (Outcome.REJECTED, Outcome.EXPIRED, Outcome.SUPERSEDED):
+        if decision.outcome in (
+            ApprovalOutcome.REJECTED,
+            ApprovalOutcome.EXPIRED,
+            ApprovalOutcome.SUPERSEDED,
+        ):
             by = f" by {decision.by}" if decision.by else ""
             return self._override(f"{decision.outcome.value}{by}")
         if decision.digest != digest:
@@ -90,7 +94,7 @@ class Approval(Frozen):
                 f"the approval was given for {decision.digest}, but {digest} would be deployed; "
                 "clear the approval task to ask for this one"
             )
-        if decision.outcome is not Outcome.APPROVED:
+        if decision.outcome is not ApprovalOutcome.APPROVED:
             raise ApprovalError(
                 f"the recorded decision is {decision.outcome.value!r}, not an approval; "
                 "clear the approval task to ask"
@@ -145,7 +149,7 @@ class Decision(Frozen):
     :param until: when it ends to count: that of a closed window's override, at the opening it was given for
     """
 
-    outcome: Outcome
+    outcome: ApprovalOutcome
     digest: Digest
     by: str | None = None
     at: datetime | None = None

@@ -12,12 +12,12 @@ _REVISION = re.compile(r"^Commit: \[?`([0-9a-f]{40})`", re.MULTILINE)
 _MOST_COMMITS = 30
 
 
-def subject(release: Release, environment: str) -> str:
+def approval_subject(release: Release, environment: str) -> str:
     """Return the one-line question."""
     return f"Deploy {release.service} {release.version} to {environment}?"
 
 
-def body(
+def approval_body(
     release: Release,
     environment: str,
     running: Release | None,

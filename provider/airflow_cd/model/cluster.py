@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, field_validator
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.kubernetes import DnsLabel
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.model.notification import OF_CLUSTERS, Notification
+from airflow_cd.model.notification import OF_CLUSTERS, NotificationSettings
 from airflow_cd.model.wall_clock import ZoneName
 from airflow_cd.model.window import Cron
 
@@ -54,7 +54,7 @@ class Cluster(Frozen):
     unready_after: Duration = timedelta(minutes=5)
     certificates_warn: Duration = timedelta(days=30)
     upgrade_to: KubernetesVersion | None = None
-    notify: tuple[Notification, ...] = ()
+    notify: tuple[NotificationSettings, ...] = ()
     owner: Annotated[str, Field(min_length=1)] = "airflow"
 
     @property
@@ -77,7 +77,7 @@ class Cluster(Frozen):
 
     @field_validator("notify")
     @classmethod
-    def _told_of_clusters(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
+    def _told_of_clusters(cls, notify: tuple[NotificationSettings, ...]) -> tuple[NotificationSettings, ...]:
         for notification in notify:
             notification.check(OF_CLUSTERS, "a cluster")
         return notify

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.findings import Findings
+from airflow_cd.model.findings import ErrorCollector
 from airflow_cd.model.messages import closest
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train, departure_order
 
 
-def check_names(found: Findings, what: str, entries: list[Any]) -> None:
+def check_names(found: ErrorCollector, what: str, entries: list[Any]) -> None:
     """Report names that occur twice. :param what: ``service``, say, for entries under ``services``"""
     first: dict[str, int] = {}
     for i, raw in enumerate(entries):
@@ -31,7 +31,7 @@ def check_names(found: Findings, what: str, entries: list[Any]) -> None:
             first[name] = i
 
 
-def check_addresses(found: Findings, services: Mapping[int, Service]) -> None:
+def check_addresses(found: ErrorCollector, services: Mapping[int, Service]) -> None:
     """Report environments that would use another one's address, such as a port."""
     owners: dict[tuple[str, ...], str] = {}
     for i, service in services.items():
@@ -53,7 +53,7 @@ def check_addresses(found: Findings, services: Mapping[int, Service]) -> None:
 
 
 def check_trains(
-    found: Findings,
+    found: ErrorCollector,
     services: Mapping[int, Service],
     trains: dict[int, Train],
     *,
@@ -87,7 +87,7 @@ def check_trains(
             del trains[i]
 
 
-def _check_order(found: Findings, i: int, train: Train, members: set[str]) -> None:
+def _check_order(found: ErrorCollector, i: int, train: Train, members: set[str]) -> None:
     for n, rule in enumerate(train.order):
         for name in (rule.service, *rule.after):
             if name not in members:

@@ -13,7 +13,7 @@ from airflow_cd.model.window import Cron
 HEAL = "heal"
 
 
-class Drift(Frozen):
+class DriftSettings(Frozen):
     """
     :param action: ``report`` fails the check with the difference, ``heal`` puts back what the release set
     :param schedule: cron expression of the checks, in ``timezone``
@@ -29,4 +29,4 @@ def _short_form(value: Any) -> Any:
     return {"action": value} if isinstance(value, str) else value
 
 
-DriftPolicy = Annotated[Drift, BeforeValidator(_short_form)]
+DriftPolicy = Annotated[DriftSettings, BeforeValidator(_short_form)]

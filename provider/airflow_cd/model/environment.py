@@ -11,8 +11,8 @@ from airflow_cd.model.base import Frozen
 from airflow_cd.model.drift import DriftPolicy
 from airflow_cd.model.fields import Name
 from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Monitor
-from airflow_cd.model.signing import Verification
+from airflow_cd.model.monitor import MonitorSettings
+from airflow_cd.model.signing import VerificationSettings
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.target import TargetChoice
 from airflow_cd.model.window import Window
@@ -40,13 +40,13 @@ class Environment(Frozen):
     name: Name
     target: TargetChoice
     health: tuple[HealthCheck, ...] = ()
-    monitor: Monitor | None = None
+    monitor: MonitorSettings | None = None
     strategy: Strategy | None = None
     approval: Approval | None = None
     windows: tuple[Window, ...] = ()
     when_closed: Literal["wait", "fail"] = "wait"
     window_approvers: tuple[UserId, ...] = ()
-    verify: Verification | None = None
+    verify: VerificationSettings | None = None
     drift: DriftPolicy | None = None
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from airflow_cd.model.document import Document, Place
 from airflow_cd.model.messages import shorten
 
 
-class Findings:
+class ErrorCollector:
     """
     The errors of a document, in the order they were found.
 

@@ -40,7 +40,7 @@ class Resources(Frozen):
     memory_limit: Quantity | None = None
 
 
-class App(Frozen):
+class AppSettings(Frozen):
     """
     A Deployment and a Service for it, for those who have no manifests.
 
@@ -87,7 +87,7 @@ class App(Frozen):
     grace: Duration = timedelta(seconds=30)
 
     @model_validator(mode="after")
-    def _each_variable_once(self) -> App:
+    def _each_variable_once(self) -> AppSettings:
         for name in self.secrets:
             if name in self.env:
                 raise ValueError(f"has {name} under `env` and under `secrets`; remove one of them")
@@ -104,7 +104,7 @@ class App(Frozen):
         return annotations
 
 
-class KubernetesTarget(TargetSettings):
+class KubernetesTargetSettings(TargetSettings):
     """
     Objects of one namespace of a Kubernetes cluster.
 
@@ -131,7 +131,7 @@ class KubernetesTarget(TargetSettings):
 
     namespace: DnsLabel
     manifests: RelativePath | None = None
-    app: App | None = None
+    app: AppSettings | None = None
     conn_id: str | None = None
     context: str | None = None
     workload: ObjectName | None = None
@@ -143,7 +143,7 @@ class KubernetesTarget(TargetSettings):
     keep: int = Field(5, ge=1)
 
     @model_validator(mode="after")
-    def _one_source(self) -> KubernetesTarget:
+    def _one_source(self) -> KubernetesTargetSettings:
         if (self.manifests is None) == (self.app is None):
             raise ValueError("needs either `manifests` (a path in the source) or `app` (a few keys)")
         return self

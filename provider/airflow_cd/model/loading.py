@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.consistency import check_addresses, check_names, check_trains
 from airflow_cd.model.document import Document, Place, merged
-from airflow_cd.model.findings import Findings
+from airflow_cd.model.findings import ErrorCollector
 from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.kinds import check_kind, kinds_named
 from airflow_cd.model.messages import closest, explain, telling
@@ -73,7 +73,7 @@ def _read(path: Path) -> str:
 
 class _Reader:
     def __init__(self, document: Document) -> None:
-        self._found = Findings(document)
+        self._found = ErrorCollector(document)
         content = document.content
         if not isinstance(content, dict):
             empty = content is None

@@ -16,7 +16,7 @@ _MOST_COMMITS = 5
 _LONGEST_NOTE = 1000  # characters
 
 
-class Passenger(Frozen):
+class TrainRelease(Frozen):
     """
     A release on board, and what it replaces (``None``: the first release of its service).
 
@@ -33,7 +33,7 @@ class Passenger(Frozen):
         return self.release.service
 
 
-class Manifest(Frozen):
+class TrainManifest(Frozen):
     """
     The passengers of one departure, by service.
 
@@ -41,7 +41,7 @@ class Manifest(Frozen):
     """
 
     train: str
-    passengers: tuple[Passenger, ...] = ()
+    passengers: tuple[TrainRelease, ...] = ()
     absent: dict[str, str] = {}
 
     @property
@@ -100,11 +100,11 @@ def digest_in(body: str) -> str | None:
     return found[1] if found else None
 
 
-def _from(passenger: Passenger) -> str:
+def _from(passenger: TrainRelease) -> str:
     return passenger.running.version if passenger.running else "nothing"
 
 
-def _row(passenger: Passenger) -> str:
+def _row(passenger: TrainRelease) -> str:
     release = passenger.release
     cells = [
         escape(release.service),
@@ -116,7 +116,7 @@ def _row(passenger: Passenger) -> str:
     return f"| {' | '.join(cell(text) for text in cells)} |"
 
 
-def _risk(passenger: Passenger) -> str:
+def _risk(passenger: TrainRelease) -> str:
     """Say how large the change is, how long it has grown, and what went wrong before."""
     release = passenger.release
     if release.since is None:

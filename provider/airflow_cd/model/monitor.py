@@ -16,7 +16,7 @@ from airflow_cd.model.verdict import Sample, Tally, Verdict
 _LONGEST_REASON = 1000
 
 
-class Monitor(Frozen):
+class MonitorSettings(Frozen):
     """
     How an environment is watched after a release was deployed to it.
 

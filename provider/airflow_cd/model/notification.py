@@ -34,7 +34,7 @@ OF_TRAINS: tuple[Event, ...] = ("approval_needed", "train_departed", "train_arri
 OF_CLUSTERS: tuple[Event, ...] = ("nodes_unhealthy", "apis_removed", "namespaces_undeclared")
 
 
-class Notification(Frozen):
+class NotificationSettings(Frozen):
     """
     One notifier, and the events that it reports.
 

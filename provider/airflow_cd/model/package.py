@@ -15,7 +15,7 @@ _REGISTRY = r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:[0-9]+)?"
 _PATH = r"(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)+"
 
 
-class Archive(Frozen):
+class ArchiveSettings(Frozen):
     """
     A reproducible archive of the files that match; ``**`` crosses folders.
 
@@ -36,7 +36,7 @@ def _with_registry(repository: str) -> str:
     return repository
 
 
-class Image(Frozen):
+class ImageSettings(Frozen):
     """
     A container image, built by a Docker engine from the service's Dockerfile and pushed to a registry.
 
@@ -60,7 +60,7 @@ class Image(Frozen):
     registry_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] | None = None
 
 
-class Package(Frozen):
+class PackageSettings(Frozen):
     """
     How a release is made: as an archive of files, or as an image.
 
@@ -68,11 +68,11 @@ class Package(Frozen):
     :param image: an image that a Docker engine builds; replaces ``archive``
     """
 
-    archive: Archive = Archive.model_construct()
-    image: Image | None = None
+    archive: ArchiveSettings = ArchiveSettings.model_construct()
+    image: ImageSettings | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Package:
+    def _one_kind(self) -> PackageSettings:
         if self.image is not None and "archive" in self.model_fields_set:
             raise ValueError("has both `archive` and `image`; a release is one of them, remove the other")
         return self

@@ -12,9 +12,9 @@ from airflow_cd.model.base import Frozen
 class Phase(str, Enum):
     """What a rollout is doing."""
 
-    SETTING = "setting"  # the release is being given its share
+    SHIFTING_TRAFFIC = "setting"  # the release is being given its share
     PAUSED = "paused"  # for a time
-    ASKING = "asking"  # until somebody says how to go on
+    AWAITING_DECISION = "asking"  # until somebody says how to go on
     ANALYSING = "analysing"
     PROMOTING = "promoting"  # it is being given everything
     PROMOTED = "promoted"
@@ -23,7 +23,7 @@ class Phase(str, Enum):
 
 
 OVER = (Phase.PROMOTED, Phase.ABORTED)
-HOLDING = (Phase.PAUSED, Phase.ASKING, Phase.ANALYSING)
+HOLDING = (Phase.PAUSED, Phase.AWAITING_DECISION, Phase.ANALYSING)
 
 
 class Observation(Frozen):
@@ -51,7 +51,7 @@ class Observation(Frozen):
         return "; ".join(filter(None, (self.count, self.trouble)))
 
 
-class Answer(Frozen):
+class RolloutAnswer(Frozen):
     """
     What somebody said to a rollout that asked.
 
@@ -117,9 +117,9 @@ class Progress(Frozen):
             return self
         return self.entered(Phase.ABORTING, now, weight=0, reason=reason)
 
-    def is_answered_by(self, answer: Answer | None) -> bool:
+    def is_answered_by(self, answer: RolloutAnswer | None) -> bool:
         """Return whether it asks just what the answer is to."""
-        asks = self.phase is Phase.ASKING
+        asks = self.phase is Phase.AWAITING_DECISION
         return asks and answer is not None and answer.step in (None, self.step)
 
     def not_ahead(self, now: datetime) -> Progress:
@@ -130,7 +130,7 @@ class Progress(Frozen):
         """
         changes: dict[str, object] = {}
         # The moment it began to ask is the name of its question.
-        if self.since > now and self.phase is not Phase.ASKING:
+        if self.since > now and self.phase is not Phase.AWAITING_DECISION:
             changes["since"] = now
         if self.moved_at > now:
             changes["moved_at"] = now

@@ -12,7 +12,7 @@ PREVIOUS, CHOOSE = "previous", "choose"
 _HEX = re.compile(r"^[0-9a-f]{7,64}$")
 
 
-def find(wanted: str, releases: Sequence[Release]) -> str | None:
+def find_release(wanted: str, releases: Sequence[Release]) -> str | None:
     """
     Return the digest of the release that ``wanted`` names; ``None`` for ``previous``, whichever that is.
 
@@ -26,7 +26,7 @@ def find(wanted: str, releases: Sequence[Release]) -> str | None:
     found = [release for release in releases if _is_meant(wanted, release)]
     if len(found) == 1:
         return found[0].digest
-    known = "; ".join(f"{name(release)}, {release.digest}" for release in releases) or "none"
+    known = "; ".join(f"{release_name(release)}, {release.digest}" for release in releases) or "none"
     problem = "no release" if not found else f"{len(found)} releases"
     raise ValueError(
         f"{wanted[:80]!r} names {problem} that can be gone back to. Those are: {known}. "
@@ -44,26 +44,26 @@ def _is_meant(wanted: str, release: Release) -> bool:
     return is_digest or (wanted == digits and release.revision.sha.startswith(digits))
 
 
-def name(release: Release) -> str:
+def release_name(release: Release) -> str:
     """Return how a list shows a release."""
     return f"{release.version} ({release.revision.short})"
 
 
-def choices(releases: Sequence[Release]) -> dict[str, str]:
+def release_choices(releases: Sequence[Release]) -> dict[str, str]:
     """Return button -> digest, newest first. Two releases of one commit are told apart by their digests."""
-    names = [name(release) for release in releases]
+    names = [release_name(release) for release in releases]
     return {
         title if names.count(title) == 1 else f"{title} {release.short}": release.digest
         for title, release in zip(names, releases, strict=True)
     }
 
 
-def body(environment: str, running: Release, releases: Sequence[Release]) -> str:
+def rollback_body(environment: str, running: Release, releases: Sequence[Release]) -> str:
     """Return what a person reads before choosing, as Markdown."""
     lines = [
-        f"**{escape(environment)}** runs {escape(name(running))}: {_subject(running)}",
+        f"**{escape(environment)}** runs {escape(release_name(running))}: {_subject(running)}",
         "It can go back to (newest first):",
-        "\n".join(f"- **{escape(name(release))}** {_subject(release)}" for release in releases),
+        "\n".join(f"- **{escape(release_name(release))}** {_subject(release)}" for release in releases),
         "Afterwards nothing is promoted there automatically until somebody triggers a deployment by hand, "
         "or approves one.",
     ]

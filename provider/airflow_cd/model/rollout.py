@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.base import format_duration
-from airflow_cd.model.progress import HOLDING, Answer, Observation, Phase, Progress
-from airflow_cd.model.strategy import APPROVAL, Step
+from airflow_cd.model.progress import HOLDING, Observation, Phase, Progress, RolloutAnswer
+from airflow_cd.model.strategy import APPROVAL, CanaryStep
 
 # Instances that are being replaced, or a check that was late once, are no loss of readiness.
 LOST_AFTER = timedelta(seconds=10)
@@ -32,13 +32,13 @@ class Plan:
     :param deadline: how long nothing may move while something should
     """
 
-    steps: Sequence[Step] = ()
+    steps: Sequence[CanaryStep] = ()
     analyses: Mapping[str, Analysis] = field(default_factory=dict)
     deadline: timedelta = timedelta(minutes=10)
 
     def begin(self, now: datetime) -> Progress:
         """Return the beginning."""
-        first = Progress(phase=Phase.SETTING, step=0, weight=0, since=now, moved_at=now)
+        first = Progress(phase=Phase.SHIFTING_TRAFFIC, step=0, weight=0, since=now, moved_at=now)
         return self._enter(first, 0, now)
 
     def advance(
@@ -47,7 +47,7 @@ class Plan:
         seen: Observation,
         now: datetime,
         measurements: Sequence[Measurement] = (),
-        answer: Answer | None = None,
+        answer: RolloutAnswer | None = None,
     ) -> Progress:
         """
         Return how it goes on; the same progress when there is nothing new.
@@ -82,7 +82,7 @@ class Plan:
         pause = self._pause(progress)
         if pause is not None:
             times.append(progress.since + pause)
-        if progress.phase in (Phase.SETTING, Phase.PROMOTING, Phase.ABORTING):
+        if progress.phase in (Phase.SHIFTING_TRAFFIC, Phase.PROMOTING, Phase.ABORTING):
             times.append(progress.moved_at + self.deadline)
         if progress.unready_since is not None:
             times.append(progress.unready_since + LOST_AFTER)
@@ -126,7 +126,7 @@ class Plan:
         return progress
 
     def _holding(
-        self, progress: Progress, seen: Observation, now: datetime, answer: Answer | None
+        self, progress: Progress, seen: Observation, now: datetime, answer: RolloutAnswer | None
     ) -> Progress:
         progress = progress.model_copy(update={"count": seen.count})
         if not seen.ready:
@@ -154,7 +154,7 @@ class Plan:
             return progress
         unclear = [told[name] for name, outcome in outcomes.items() if outcome == "inconclusive"]
         if unclear:
-            return progress.entered(Phase.ASKING, now, reason="; ".join(unclear))
+            return progress.entered(Phase.AWAITING_DECISION, now, reason="; ".join(unclear))
         return self._enter(progress, progress.step + 1, now)
 
     def _aborting(self, progress: Progress, seen: Observation, now: datetime) -> Progress:
@@ -172,12 +172,14 @@ class Plan:
             return progress.entered(Phase.PROMOTING, now, step=len(self.steps), weight=100)
         step = self.steps[number]
         if step.weight is not None:
-            return progress.entered(Phase.SETTING, now, step=number, weight=step.weight)
+            return progress.entered(Phase.SHIFTING_TRAFFIC, now, step=number, weight=step.weight)
         # What was told of the share stays true.
         if step.analysis is not None:
             return progress.entered(Phase.ANALYSING, now, step=number)
         if step.pause == APPROVAL:
-            return progress.entered(Phase.ASKING, now, step=number, reason="the strategy asks to go on")
+            return progress.entered(
+                Phase.AWAITING_DECISION, now, step=number, reason="the strategy asks to go on"
+            )
         return progress.entered(Phase.PAUSED, now, step=number)
 
     def _analysed(self, progress: Progress) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ GO_ON, ABORT = "Go on", "Abort"
 _SHOWN = 20
 
 
-def subject(release: Release, environment: str) -> str:
+def rollout_subject(release: Release, environment: str) -> str:
     """Return the one-line question. Airflow shows a task's first question for every later one."""
     return f"Rollout of {release.service} {release.version} in {environment}: go on?"
 
 
-def body(release: Release, environment: str, described: str, progress: Progress) -> str:
+def rollout_body(release: Release, environment: str, described: str, progress: Progress) -> str:
     """
     Return where it stands, what was measured, and what an answer does.
 

@@ -33,7 +33,7 @@ def _ids(value: str) -> str:
 User = Annotated[str, AfterValidator(_ids)]
 
 
-class DockerRunner(Frozen):
+class DockerRunnerSettings(Frozen):
     """
     Containers on a Docker engine, one per command; the commands of one task share workspace and home.
 
@@ -61,7 +61,7 @@ class DockerRunner(Frozen):
     network: Literal["bridge", "none"] = "bridge"
 
 
-class KubernetesRunner(Frozen):
+class KubernetesRunnerSettings(Frozen):
     """
     Jobs on a Kubernetes cluster, one per command; the commands of one task share workspace and home.
 
@@ -108,8 +108,8 @@ class RunnerChoice(Frozen):
     :param kubernetes: Jobs in a Kubernetes cluster
     """
 
-    docker: DockerRunner | None = None
-    kubernetes: KubernetesRunner | None = None
+    docker: DockerRunnerSettings | None = None
+    kubernetes: KubernetesRunnerSettings | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> RunnerChoice:

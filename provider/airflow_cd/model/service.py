@@ -13,14 +13,14 @@ from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.fields import Argv, Env, Name, RelativePath
 from airflow_cd.model.freeze import Freeze
-from airflow_cd.model.notification import OF_SERVICES, Notification
-from airflow_cd.model.package import Package
+from airflow_cd.model.notification import OF_SERVICES, NotificationSettings
+from airflow_cd.model.package import PackageSettings
 from airflow_cd.model.runner import Runner
-from airflow_cd.model.signing import Signing
+from airflow_cd.model.signing import SigningSettings
 from airflow_cd.model.window import Closed, closed_because
 
 
-class Source(Frozen):
+class SourceSettings(Frozen):
     """
     Where a service's commits come from.
 
@@ -44,7 +44,7 @@ class Source(Frozen):
         return f"{scheme}://{rest.rpartition('@')[2]}" if found else self.repository
 
 
-class Build(Frozen):
+class BuildSettings(Frozen):
     """
     The commands that build a service, each an argv list, run one after the other in its tree.
 
@@ -105,18 +105,18 @@ class Service(Frozen):
 
     name: Name
     pipeline: Literal["delivery", "deployment"]
-    source: Source
+    source: SourceSettings
     runner: Runner = None
-    build: Build = Build.model_construct()
+    build: BuildSettings = BuildSettings.model_construct()
     test: dict[Name, TestSuite] = Field(default_factory=dict)
-    package: Package = Package.model_construct()
-    signing: Signing | None = None
+    package: PackageSettings = PackageSettings.model_construct()
+    signing: SigningSettings | None = None
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     analyses: dict[Name, Analysis] = Field(default_factory=dict)
     artifacts: str | None = None
     train: Name | None = None
     freezes: tuple[Freeze, ...] = ()
-    notify: tuple[Notification, ...] = ()
+    notify: tuple[NotificationSettings, ...] = ()
     owner: str = "airflow"
     tags: tuple[str, ...] = ()
 
@@ -133,7 +133,7 @@ class Service(Frozen):
 
     @field_validator("notify")
     @classmethod
-    def _told_of_services(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
+    def _told_of_services(cls, notify: tuple[NotificationSettings, ...]) -> tuple[NotificationSettings, ...]:
         for notification in notify:
             notification.check(OF_SERVICES, "a service")
         return notify

@@ -11,7 +11,7 @@ from airflow_cd.model.base import Frozen
 ConnId = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Signing(Frozen):
+class SigningSettings(Frozen):
     """
     Releases are signed when they are packaged.
 
@@ -21,7 +21,7 @@ class Signing(Frozen):
     conn_id: ConnId
 
 
-class Verification(Frozen):
+class VerificationSettings(Frozen):
     """
     Nothing is deployed here unless its manifest and its provenance are signed.
 

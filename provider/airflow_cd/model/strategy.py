@@ -26,7 +26,7 @@ def _names(value: Any) -> Any:
 Analyses = Annotated[tuple[Name, ...], BeforeValidator(_names)]
 
 
-class Step(Frozen):
+class CanaryStep(Frozen):
     """
     One step of a canary: exactly one of these.
 
@@ -40,7 +40,7 @@ class Step(Frozen):
     analysis: Annotated[Analyses, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Step:
+    def _one_kind(self) -> CanaryStep:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("a step is one of `weight`, `pause` and `analysis`; write one after another")
@@ -59,7 +59,7 @@ class Step(Frozen):
         return f"pause {format_duration(self.pause)}"
 
 
-class Canary(Frozen):
+class CanarySettings(Frozen):
     """
     Some requests go to the new release, more and more of them, and back at once when it turns out bad.
 
@@ -68,11 +68,11 @@ class Canary(Frozen):
         shared out by the number of instances
     """
 
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
+    steps: Annotated[tuple[CanaryStep, ...], Field(min_length=1)]
     route: ObjectName | None = None
 
 
-class BlueGreen(Frozen):
+class BlueGreenSettings(Frozen):
     """
     The new release starts beside the old one, at full size, and gets all requests at once.
 
@@ -96,8 +96,8 @@ class StrategyChoice(Frozen):
     :param blue_green: start the new release at full size, then switch
     """
 
-    canary: Canary | None = None
-    blue_green: BlueGreen | None = None
+    canary: CanarySettings | None = None
+    blue_green: BlueGreenSettings | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> StrategyChoice:
@@ -111,17 +111,17 @@ class StrategyChoice(Frozen):
         return self.canary.route if self.canary is not None else None
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[CanaryStep, ...]:
         """Return what is done before the new release gets all requests."""
         if self.canary is not None:
             return self.canary.steps
         assert self.blue_green is not None
         # The preview: all of it runs, and no request goes there.
-        steps = [Step(weight=0)]
+        steps = [CanaryStep(weight=0)]
         if self.blue_green.analysis:
-            steps.append(Step(analysis=self.blue_green.analysis))
+            steps.append(CanaryStep(analysis=self.blue_green.analysis))
         if self.blue_green.promotion == APPROVAL:
-            steps.append(Step(pause=APPROVAL))
+            steps.append(CanaryStep(pause=APPROVAL))
         return tuple(steps)
 
     @property

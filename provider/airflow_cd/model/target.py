@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, model_va
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.base import Duration, Frozen
 from airflow_cd.model.fields import Argv, Engine, Env, ImageName, Memory
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.target_settings import TargetSettings, settings_class
 
 
-class LocalTarget(TargetSettings):
+class LocalTargetSettings(TargetSettings):
     """
     Processes on the machine Airflow's workers run on.
 
@@ -50,7 +50,7 @@ class LocalTarget(TargetSettings):
         return f"http://{self.host}:{self.port}"
 
 
-class Volume(Frozen):
+class VolumeSettings(Frozen):
     """
     A folder that outlives releases.
 
@@ -64,7 +64,7 @@ class Volume(Frozen):
     read_only: bool = False
 
 
-class DockerTarget(TargetSettings):
+class DockerTargetSettings(TargetSettings):
     """
     Containers on a Docker engine, behind a small proxy in a container of its own.
 
@@ -110,7 +110,7 @@ class DockerTarget(TargetSettings):
     secrets: dict[Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_][a-zA-Z0-9_.-]*$")], str] = Field(
         default_factory=dict
     )
-    volumes: tuple[Volume, ...] = ()
+    volumes: tuple[VolumeSettings, ...] = ()
     networks: tuple[Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")], ...] = ()
     memory: Memory | None = None
     cpus: float | None = Field(None, gt=0)
@@ -124,7 +124,7 @@ class DockerTarget(TargetSettings):
     front: ImageName = "caddy:2"
 
     @model_validator(mode="after")
-    def _reachable(self) -> DockerTarget:
+    def _reachable(self) -> DockerTargetSettings:
         machine = urlsplit(self.engine or "").hostname
         if machine and self.url is None and self.host in ("127.0.0.1", "::1"):
             raise ValueError(
@@ -159,9 +159,9 @@ class TargetChoice(Frozen):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": "object"}})
 
-    local: LocalTarget | None = None
-    docker: DockerTarget | None = None
-    kubernetes: KubernetesTarget | None = None
+    local: LocalTargetSettings | None = None
+    docker: DockerTargetSettings | None = None
+    kubernetes: KubernetesTargetSettings | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> TargetChoice:

@@ -14,7 +14,7 @@ from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.fields import Name
-from airflow_cd.model.notification import OF_TRAINS, Notification
+from airflow_cd.model.notification import OF_TRAINS, NotificationSettings
 from airflow_cd.model.wall_clock import ZoneName, instant
 from airflow_cd.model.window import Cron
 
@@ -62,7 +62,7 @@ class Train(Frozen):
     order: tuple[Order, ...] = ()
     max_parallel: int = Field(4, ge=1)
     on_failure: Literal["service", "dependents", "train"] = "dependents"
-    notify: tuple[Notification, ...] = ()
+    notify: tuple[NotificationSettings, ...] = ()
 
     def next_departure(self, after: datetime) -> datetime:
         """Return when it departs by its schedule. :param after: an aware time"""
@@ -73,7 +73,7 @@ class Train(Frozen):
 
     @field_validator("notify")
     @classmethod
-    def _told_of_trains(cls, notify: tuple[Notification, ...]) -> tuple[Notification, ...]:
+    def _told_of_trains(cls, notify: tuple[NotificationSettings, ...]) -> tuple[NotificationSettings, ...]:
         for notification in notify:
             notification.check(OF_TRAINS, "a train")
         return notify

@@ -16,12 +16,12 @@ def opening(closed: Closed) -> str:
     return f"it opens at {closed.opens_at.isoformat()}"
 
 
-def subject(release: Release, environment: str) -> str:
+def window_subject(release: Release, environment: str) -> str:
     """Return the one-line question."""
     return f"Deploy {release.service} {release.version} to {environment}, which is closed?"
 
 
-def body(release: Release, environment: str, closed: Closed) -> str:
+def window_body(release: Release, environment: str, closed: Closed) -> str:
     """Return why it waits, until when, and what an answer does."""
     return "\n\n".join(
         [

@@ -24,7 +24,7 @@ _ABSENT = "not on board"
 _BAD = ("rolled back", "failed", "stayed behind")
 
 
-class ArrivalOperator(BaseOperator):
+class TrainReportOperator(BaseOperator):
     """
     Sums the journey up, and fails when something went wrong, so that the run does.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
 
 
-class BoardOperator(BaseOperator):
+class SelectReleaseOperator(BaseOperator):
     """
     Finds the newest release of a member that was healthy in the environment before production.
 

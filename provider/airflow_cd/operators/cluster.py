@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.cluster import Cluster
     from airflow_cd.model.namespace import Namespace
     from airflow_cd.model.notification import Event
-    from airflow_cd.targets.kubernetes.cluster import Cluster as ClusterApi
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient as ClusterApi
 
 # XCom key of what people were told of by then.
 TOLD = "told"
@@ -38,11 +38,11 @@ class ClusterOperator(BaseOperator):
     def open(self, namespace: str | None = None) -> ClusterApi:
         """Return the API of one of the cluster's namespaces, for errors that name it."""
         from airflow_cd.hooks.kubernetes import kubernetes_client
-        from airflow_cd.targets.kubernetes.cluster import Cluster
+        from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
         where = f"cluster {self.cluster.described}" + (f", namespace {namespace}" if namespace else "")
         conn_id, context = self.cluster.conn_id, self.cluster.context
-        return Cluster(lambda: kubernetes_client(conn_id, context), namespace or "default", where)
+        return NamespaceClient(lambda: kubernetes_client(conn_id, context), namespace or "default", where)
 
     def tell(self, context: Context, event: Event, found: Collection[str], facts: Mapping[str, Any]) -> None:
         """
@@ -80,12 +80,12 @@ class NamespaceOperator(ClusterOperator):
         :raises EngineError: the connection of a pull secret cannot be used
         """
         from airflow_cd.hooks.pull_secrets import login_of
-        from airflow_cd.targets.kubernetes.keeping import keep
+        from airflow_cd.targets.kubernetes.keeping import reconcile_namespace
 
         (namespace,) = (one for one in self.cluster.namespaces if one.name == self.namespace)
         logins = {one.conn_id: login_of(one.conn_id) for one in namespace.pull_secrets}
         api = self.open(namespace.name)
-        kept = keep(api, namespace, self.cluster.name, logins)
+        kept = reconcile_namespace(api, namespace, self.cluster.name, logins)
         if not any(kept):
             self.log.info("Everything in namespace %s is as declared", namespace.name)
         self._warn(api, namespace)
@@ -104,7 +104,7 @@ class NamespaceOperator(ClusterOperator):
             )
 
 
-class UndeclaredOperator(ClusterOperator):
+class UndeclaredNamespacesOperator(ClusterOperator):
     """
     Reports namespaces that were kept and are not declared any more. They, and what is in them, stay.
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.node_health import NodeProblem
-    from airflow_cd.targets.kubernetes.cluster import Cluster as ClusterApi
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient as ClusterApi
 
 # An XCom is no place for more; all of them are in the log.
 _MOST = 200
 
 
-class NodesOperator(ClusterOperator):
+class NodeHealthOperator(ClusterOperator):
     """
     Reports nodes that are not ready, under pressure, or too old or too new for the API server, and
     certificates that end soon.
@@ -73,7 +73,7 @@ class NodesOperator(ClusterOperator):
             self.log.info("Nothing is wrong with them")
 
 
-class ApiVersionsOperator(ClusterOperator):
+class DeprecatedApisOperator(ClusterOperator):
     """
     Warns of API versions in use that the next minor version of Kubernetes (or ``upgrade_to``) removes.
 
@@ -85,13 +85,13 @@ class ApiVersionsOperator(ClusterOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Look. :raises TargetError: the cluster refuses, or does not answer"""
         from airflow_cd.model.node_health import minor_of
-        from airflow_cd.targets.kubernetes.census import Census
+        from airflow_cd.targets.kubernetes.census import DeprecatedApiScanner
 
         api = self.open()
         version, server = _version(api)
         wanted = self.cluster.upgrade_to
         until = (minor_of(wanted) if wanted else None) or server + 1
-        uses = Census(api, server, until).uses()
+        uses = DeprecatedApiScanner(api, server, until).uses()
         for use in uses:
             instead = f"use {use.instead}" if use.instead else "there is nothing instead"
             self.log.warning(

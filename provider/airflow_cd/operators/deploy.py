@@ -24,7 +24,7 @@ from airflow_cd.hooks.releases import actor_of, load_ref, read_release
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 from airflow_cd.operators.gates import GatesMixin
 from airflow_cd.operators.rollouts import RolloutsMixin
-from airflow_cd.operators.turns import TurnsMixin
+from airflow_cd.operators.turns import RetryOnConflictMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget, Target
-    from airflow_cd.targets.record import Outcome, Record
+    from airflow_cd.targets.record import DeployOutcome, Record
 
 
-class DeployOperator(RolloutsMixin, TurnsMixin, GatesMixin, BaseOperator):
+class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperator):
     """
     Deploys the run's release, if it may be deployed.
 
@@ -145,7 +145,7 @@ class DeployOperator(RolloutsMixin, TurnsMixin, GatesMixin, BaseOperator):
         }
 
     def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
     ) -> dict[str, Any]:
         """End with the rollout: fail when it was aborted, skip when another release took its place."""
         if outcome.state == "promoted":

@@ -11,18 +11,18 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_cd.hooks.notifications import notify
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.model.drift import HEAL
-from airflow_cd.operators.turns import TurnsMixin
+from airflow_cd.operators.turns import RetryOnConflictMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cd.model.drift import Drift
+    from airflow_cd.model.drift import DriftSettings
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import Difference
     from airflow_cd.targets.record import Record
 
 
-class DriftOperator(TurnsMixin, BaseOperator):
+class DriftOperator(RetryOnConflictMixin, BaseOperator):
     """
     Compares what runs with what the release that runs set there.
 
@@ -78,7 +78,12 @@ class DriftOperator(TurnsMixin, BaseOperator):
             raise AirflowSkipException(f"nothing was deployed to {self.environment} yet")
 
     def _found(
-        self, context: Context, target: Any, record: Record, found: Sequence[Difference], policy: Drift
+        self,
+        context: Context,
+        target: Any,
+        record: Record,
+        found: Sequence[Difference],
+        policy: DriftSettings,
     ) -> dict[str, Any]:
         differences = {one.name: one.text for one in found}
         for name, text in differences.items():

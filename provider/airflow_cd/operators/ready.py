@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BYPASS, BOARD = "bypass", "board"
 
 
-class ReadyOperator(BaseOperator):
+class MarkReadyOperator(BaseOperator):
     """
     Lets the service's train take this run's release, and skips what would bring it to production here.
 

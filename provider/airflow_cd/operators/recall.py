@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class RecallOperator(RollbackOperator):
+class TrainRollbackOperator(RollbackOperator):
     """
     Rolls back what this run deployed, as :class:`RollbackOperator` does, when another member's health failed.
 

@@ -17,7 +17,7 @@ from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import rollback_request
 from airflow_cd.model.monitor import AlarmPayload
 from airflow_cd.model.text import printable
-from airflow_cd.operators.restoring import RestoringMixin
+from airflow_cd.operators.restoring import RollbackMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,7 +30,7 @@ CANCEL = "Cancel"
 _STATE_KEY = "bad"
 
 
-class RestoreOperator(RestoringMixin, HITLOperator):
+class ManualRollbackOperator(RollbackMixin, HITLOperator):
     """
     Rolls one environment of a service back, by the target's own record.
 
@@ -79,7 +79,7 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         if wanted == rollback_request.CHOOSE:
             self._ask(context, record, bad)
         try:
-            to = rollback_request.find(wanted, [deployed.release for deployed in record.previous])
+            to = rollback_request.find_release(wanted, [deployed.release for deployed in record.previous])
         except ValueError as error:
             raise AirflowFailException(str(error)) from error
         return self._restore_by_hand(context, target, bad=bad, to=to, by=_user(context))
@@ -171,13 +171,13 @@ class RestoreOperator(RestoringMixin, HITLOperator):
         """Park until somebody has chosen one of the releases that are still there."""
         ti = context["ti"]
         releases = [deployed.release for deployed in record.previous]
-        choices = rollback_request.choices(releases)
+        choices = rollback_request.release_choices(releases)
         if record.current is None or not choices:
             raise AirflowFailException(f"{self.environment} has no release to go back to")
         put_question(
             ti.id,
             subject=self.subject,
-            body=rollback_request.body(self.environment, record.current.release, releases),
+            body=rollback_request.rollback_body(self.environment, record.current.release, releases),
             options=[*choices, CANCEL],
             params={},
         )

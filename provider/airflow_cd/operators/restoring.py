@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget, Target
-    from airflow_cd.targets.record import Hold, Outcome, Record
+    from airflow_cd.targets.record import DeployOutcome, Hold, Record
 
 
-class RestoringMixin(RolloutsMixin):
+class RollbackMixin(RolloutsMixin):
     """
     Brings a release that ran before back, and lets the environment's health checks verify it.
 
@@ -66,7 +66,7 @@ class RestoringMixin(RolloutsMixin):
         return self._over(context, target, record, outcome_of(record, token), kind=kind)
 
     def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
     ) -> dict[str, Any]:
         """End with the rollout. :raises AirflowFailException: what ran before did not become ready"""
         if outcome.state == "promoted":

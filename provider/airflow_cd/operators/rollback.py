@@ -12,22 +12,22 @@ from airflow_cd.hooks.history import changes_alias
 from airflow_cd.hooks.releases import actor_of, load_ref
 from airflow_cd.hooks.task_states import task_states
 from airflow_cd.links.release import ServiceLink
-from airflow_cd.operators.restoring import RestoringMixin
-from airflow_cd.operators.turns import TurnsMixin
+from airflow_cd.operators.restoring import RollbackMixin
+from airflow_cd.operators.turns import RetryOnConflictMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget
-    from airflow_cd.targets.record import Outcome, Record
+    from airflow_cd.targets.record import DeployOutcome, Record
 
 
 # Why a rollout is aborted whose deployment is not there any more; it tells such an abort from others.
 _ABANDONED = "its deployment failed, or was marked as failed"
 
 
-class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
+class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
     """
     The teardown of ``deploy``: rolls back and verifies.
 
@@ -98,7 +98,7 @@ class RollbackOperator(TurnsMixin, RestoringMixin, BaseOperator):
         return self._over(context, target, record, outcome_of(record, token), kind="deploy")
 
     def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
     ) -> dict[str, Any]:
         """
         End with the rollout.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget
-    from airflow_cd.targets.record import Outcome, Record, Rollout
+    from airflow_cd.targets.record import DeployOutcome, Record, Rollout
 
 # As long as giving the worker slot back and getting one again takes, see HealthTrigger.
 _ON_WORKER_SECONDS = 3.0
@@ -75,7 +75,7 @@ class RolloutsMixin:
         return self._over(context, target, record, outcome, **more)
 
     def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: Outcome, **more: Any
+        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
     ) -> Any:
         """End the task: the rollout is over."""
         raise NotImplementedError
@@ -101,14 +101,14 @@ class RolloutsMixin:
         return open_target(self.service, self.service.environment(self.environment))
 
     def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
-        from airflow_cd.targets.driven import driven
+        from airflow_cd.targets.driven import drive_to_completion
         from airflow_cd.targets.rollouts import rollout_of
 
         goes_back = rollout.progress.phase is Phase.ABORTING
         if not goes_back and any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
         end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
-        for now in driven(target, record, rollout.token):
+        for now in drive_to_completion(target, record, rollout.token):
             record, under_way = now, rollout_of(now, rollout.token)
             stands = rollout.plan.described(under_way.progress) if under_way else shown
             if stands != shown:
@@ -142,8 +142,8 @@ class RolloutsMixin:
         release, plan = rollout.candidate.release, rollout.plan
         put_question(
             ti.id,
-            subject=rollout_request.subject(release, self.environment),
-            body=rollout_request.body(
+            subject=rollout_request.rollout_subject(release, self.environment),
+            body=rollout_request.rollout_body(
                 release, self.environment, plan.described(rollout.progress), rollout.progress
             ),
             options=[*self._other_options(), rollout_request.GO_ON, rollout_request.ABORT],
@@ -169,7 +169,7 @@ class RolloutsMixin:
 
         from airflow_cd.hooks.questions import reason_in
         from airflow_cd.model import rollout_request
-        from airflow_cd.model.progress import Answer
+        from airflow_cd.model.progress import RolloutAnswer
         from airflow_cd.targets.driven import POLL_SECONDS
 
         by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
@@ -183,7 +183,7 @@ class RolloutsMixin:
         promote = chosen == [rollout_request.GO_ON]
         self.log.info("%s by %s: %s", chosen[0], by, reason_in(event) or "no reason given")
         step = int(asked.partition("/")[0]) if asked else None
-        answer = Answer(promote=promote, by=by, reason=reason_in(event), step=step)
+        answer = RolloutAnswer(promote=promote, by=by, reason=reason_in(event), step=step)
         # The triggerer drives the same rollout, and may hold its lease just now.
         again = retry_if_exception_type(DeployConflictError)
         retrying = Retrying(

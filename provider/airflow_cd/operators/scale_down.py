@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.hooks.releases import actor_of
-from airflow_cd.operators.turns import TurnsMixin
+from airflow_cd.operators.turns import RetryOnConflictMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
 
 
-class ScaleDownOperator(TurnsMixin, BaseOperator):
+class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
     """
     Waits, in the triggerer, until ``scale_down_delay`` is over, and lets the old release be scaled down.
 
@@ -66,8 +66,8 @@ class ScaleDownOperator(TurnsMixin, BaseOperator):
     def _wait_for(self, left: timedelta) -> None:
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        from airflow_cd.triggers.settling import settling_seconds
+        from airflow_cd.triggers.settling import defer_delay_seconds
 
         self.log.info("The release before stays ready for %.0f s more", left.total_seconds())
-        delay = max(left, timedelta(seconds=settling_seconds()))
+        delay = max(left, timedelta(seconds=defer_delay_seconds()))
         self.defer(trigger=TimeDeltaTrigger(delay), method_name="next_turn")

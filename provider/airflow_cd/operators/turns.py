@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class TurnsMixin:
+class RetryOnConflictMixin:
     """
     Lets an operator whose environment somebody else is changing wait in the triggerer, and decide anew then.
 
@@ -41,8 +41,8 @@ class TurnsMixin:
     def _wait(self, conflict: DeployConflictError) -> None:
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        from airflow_cd.triggers.settling import settling_seconds
+        from airflow_cd.triggers.settling import defer_delay_seconds
 
-        delay = timedelta(seconds=settling_seconds())
+        delay = timedelta(seconds=defer_delay_seconds())
         self.log.info("%s. Deciding anew in %g s.", conflict, delay.total_seconds())
         self.defer(trigger=TimeDeltaTrigger(delay), method_name="next_turn")

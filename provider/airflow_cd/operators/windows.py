@@ -83,14 +83,14 @@ class WindowsMixin:
         """
         from airflow_cd.hooks.decisions import keep_decision
         from airflow_cd.hooks.questions import reason_in
-        from airflow_cd.model.approval import Decision, Outcome
+        from airflow_cd.model.approval import ApprovalOutcome, Decision
         from airflow_cd.model.window_request import DEPLOY_NOW
 
         by = (event.get("responded_by_user") or {}).get("id")
         meant = event.get("chosen_options") == [DEPLOY_NOW]
         if meant and by in self.service.environment(self.environment).window_approvers:
             decision = Decision(
-                outcome=Outcome.APPROVED,
+                outcome=ApprovalOutcome.APPROVED,
                 digest=digest,
                 by=by,
                 at=event.get("responded_at"),
@@ -135,8 +135,8 @@ class WindowsMixin:
         later = environment.approval.approvers if environment.strategy and environment.approval else ()
         shown = put_question(
             ti.id,
-            subject=window_request.subject(release, self.environment),
-            body=window_request.body(release, self.environment, closed),
+            subject=window_request.window_subject(release, self.environment),
+            body=window_request.window_body(release, self.environment, closed),
             options=[window_request.DEPLOY_NOW, *_later_options(environment)],
             params={"reason": reason_form().get_param("reason").serialize()},
             assigned=sorted({*users, *later}),
@@ -177,6 +177,6 @@ def _later_options(environment: Environment) -> list[str]:
 
 
 def _settling() -> timedelta:
-    from airflow_cd.triggers.settling import settling_seconds
+    from airflow_cd.triggers.settling import defer_delay_seconds
 
-    return timedelta(seconds=settling_seconds())
+    return timedelta(seconds=defer_delay_seconds())

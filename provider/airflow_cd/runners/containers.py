@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-    from airflow_cd.model.runner import DockerRunner as Settings
+    from airflow_cd.model.runner import DockerRunnerSettings as Settings
 
 log = logging.getLogger(__name__)
 

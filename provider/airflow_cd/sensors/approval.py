@@ -15,9 +15,9 @@ from airflow_cd.hooks.notifications import notify
 from airflow_cd.hooks.questions import put_question, reason_form
 from airflow_cd.hooks.releases import load_ref, load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
-from airflow_cd.model.approval import Approval, Decision, Outcome
+from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
 from airflow_cd.model.release import ReleaseName
-from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, AskingMixin, told
+from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, ApproversMixin, told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DECISION = "decision"
 
 
-class ApprovalSensor(AskingMixin, HITLOperator):
+class ApprovalSensor(ApproversMixin, HITLOperator):
     """
     Parks in Airflow's ``awaiting_input`` state until somebody decides about this run's release.
 
@@ -83,7 +83,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         release, running = self._candidate(context)
         if running is not None and running.digest == release.digest:
             self.log.info("%s runs %s already: nothing to approve", self.environment, release.version)
-            return self._keep(context, Decision(outcome=Outcome.NOT_NEEDED, digest=release.digest))
+            return self._keep(context, Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=release.digest))
         self._ask(context, release, running, asked_at=datetime.now(timezone.utc))
         return {}
 
@@ -107,7 +107,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
             self._ask(context, release, running, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
         self.log.info("%s", told(decision))
-        if decision.outcome is not Outcome.APPROVED:
+        if decision.outcome is not ApprovalOutcome.APPROVED:
             raise AirflowFailException(told(decision))
         return kept
 
@@ -127,7 +127,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
             reason = (
                 f"superseded: {self.environment} runs {newer.version}, which is newer than {release.version}"
             )
-            decision = Decision(outcome=Outcome.SUPERSEDED, digest=release.digest, reason=reason)
+            decision = Decision(outcome=ApprovalOutcome.SUPERSEDED, digest=release.digest, reason=reason)
             self._keep(context, decision)
             raise AirflowSkipException(reason)
         return release, record.current.release if record.current else None
@@ -154,8 +154,8 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         keep_decision(context, self.service, self.environment, self.task_id, None)
         shown = put_question(
             ti.id,
-            subject=approval_request.subject(release, self.environment),
-            body=approval_request.body(release, self.environment, running, diff, preview),
+            subject=approval_request.approval_subject(release, self.environment),
+            body=approval_request.approval_body(release, self.environment, running, diff, preview),
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
@@ -211,7 +211,7 @@ class ApprovalSensor(AskingMixin, HITLOperator):
         """Keep the decision for ``deploy``, and return it as an XCom; what ends the run is pushed."""
         keep_decision(context, self.service, self.environment, self.task_id, decision)
         kept = decision.model_dump(mode="json")
-        if decision.outcome not in (Outcome.APPROVED, Outcome.NOT_NEEDED):
+        if decision.outcome not in (ApprovalOutcome.APPROVED, ApprovalOutcome.NOT_NEEDED):
             context["ti"].xcom_push(key=DECISION, value=kept)
         return kept
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from airflow.sdk.exceptions import TaskAwaitingInput
 
 from airflow_cd.hooks.questions import reason_in
-from airflow_cd.model.approval import Approval, Decision, Outcome
+from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
 from airflow_cd.model.base import format_duration
 
 APPROVE, REJECT = "Approve", "Reject"
@@ -16,7 +16,7 @@ APPROVE, REJECT = "Approve", "Reject"
 EXPIRED = "Expired"
 
 
-class AskingMixin:
+class ApproversMixin:
     """Parks a task until somebody answered, and reads the answer; for operators that extend Airflow's."""
 
     process_trigger_event_error: Any
@@ -43,9 +43,11 @@ class AskingMixin:
         if "error" in event or event["chosen_options"] == [EXPIRED]:
             waited = format_duration(policy.expires_after or timedelta())
             why = f"nobody decided within {waited}"
-            return Decision(outcome=Outcome.EXPIRED, digest=digest, reason=why)
+            return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, reason=why)
         return Decision(
-            outcome=Outcome.APPROVED if event["chosen_options"] == [APPROVE] else Outcome.REJECTED,
+            outcome=ApprovalOutcome.APPROVED
+            if event["chosen_options"] == [APPROVE]
+            else ApprovalOutcome.REJECTED,
             digest=digest,
             by=(event.get("responded_by_user") or {}).get("id"),
             at=event.get("responded_at"),
@@ -54,10 +56,12 @@ class AskingMixin:
 
     def _refusal(self, decision: Decision, policy: Approval, authors: tuple[str, ...]) -> str | None:
         """Return why this answer does not count, or ``None``. :param authors: of what would be let in"""
-        if decision.outcome is Outcome.EXPIRED:
+        if decision.outcome is ApprovalOutcome.EXPIRED:
             return None
         # Authors may not let their own work in, but they may take it back.
-        return policy.may_decide(decision.by or "", authors if decision.outcome is Outcome.APPROVED else ())
+        return policy.may_decide(
+            decision.by or "", authors if decision.outcome is ApprovalOutcome.APPROVED else ()
+        )
 
 
 def told(decision: Decision) -> str:

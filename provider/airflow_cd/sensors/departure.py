@@ -16,20 +16,20 @@ from airflow_cd.hooks.questions import put_question, reason_form
 from airflow_cd.hooks.readiness import ABSENT
 from airflow_cd.hooks.releases import read_release
 from airflow_cd.links.release import ApprovalLink, approval_url
-from airflow_cd.model.approval import Approval, Outcome
+from airflow_cd.model.approval import Approval, ApprovalOutcome
 from airflow_cd.model.train import BOARDING
-from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, AskingMixin, told
+from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, ApproversMixin, told
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cd.model.manifest import Manifest
+    from airflow_cd.model.manifest import TrainManifest
     from airflow_cd.model.service import Service
     from airflow_cd.model.train import Train
     from airflow_cd.targets.record import Record
 
 
-class DepartureSensor(AskingMixin, HITLOperator):
+class DepartureSensor(ApproversMixin, HITLOperator):
     """
     Writes the manifest, also as the run's note, and waits for one approval of the whole train, on no slot
     of any kind.
@@ -101,18 +101,20 @@ class DepartureSensor(AskingMixin, HITLOperator):
             its_own = decision.model_copy(update={"digest": digest})
             keep_decision(context, member, member.production.name, self.task_id, its_own)
         self.log.info("%s", told(decision))
-        if decision.outcome is not Outcome.APPROVED:
+        if decision.outcome is not ApprovalOutcome.APPROVED:
             raise AirflowFailException(told(decision))
         return self._depart(context, manifest)
 
-    def _depart(self, context: Context, manifest: Manifest) -> dict[str, Any]:
+    def _depart(self, context: Context, manifest: TrainManifest) -> dict[str, Any]:
         summary = manifest.summary()
         emit_departure(context, self.train, manifest)
         if manifest.passengers:
             notify_of_train(context, self.train, "train_departed", manifest.digest, summary)
         return summary
 
-    def _ask(self, context: Context, manifest: Manifest, policy: Approval, *, asked_at: datetime) -> NoReturn:
+    def _ask(
+        self, context: Context, manifest: TrainManifest, policy: Approval, *, asked_at: datetime
+    ) -> NoReturn:
         from airflow_cd.model.manifest import digest_in
 
         ti = context["ti"]
@@ -135,7 +137,7 @@ class DepartureSensor(AskingMixin, HITLOperator):
         notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
         self._park(asked_at, policy, manifest.digest)
 
-    def _assigned(self, manifest: Manifest, policy: Approval) -> list[str]:
+    def _assigned(self, manifest: TrainManifest, policy: Approval) -> list[str]:
         users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]
         if policy.approvers and not users:
             raise AirflowFailException(
@@ -144,15 +146,15 @@ class DepartureSensor(AskingMixin, HITLOperator):
             )
         return users
 
-    def _refuse_to_ask(self, manifest: Manifest, about: str | None) -> NoReturn:
+    def _refuse_to_ask(self, manifest: TrainManifest, about: str | None) -> NoReturn:
         raise AirflowFailException(
             f"the manifest is {manifest.digest} by now, but the question is about {about or 'another one'}, "
             "and Airflow keeps it for the whole run. Trigger the DAG: a new run asks about what is ready now."
         )
 
-    def _manifest(self, context: Context) -> Manifest:
+    def _manifest(self, context: Context) -> TrainManifest:
         from airflow_cd.hooks.adapters import open_target
-        from airflow_cd.model.manifest import Manifest, Passenger
+        from airflow_cd.model.manifest import TrainManifest, TrainRelease
         from airflow_cd.model.release import ReleaseName, ReleaseRef
 
         passengers, absent = [], {}
@@ -166,8 +168,8 @@ class DepartureSensor(AskingMixin, HITLOperator):
             running = ReleaseName.of(record.current.release) if record.current else None
             release = read_release(ReleaseRef.model_validate(pulled))
             went_wrong = _went_wrong(record, member.production.name)
-            passengers.append(Passenger(release=release, running=running, went_wrong=went_wrong))
-        return Manifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
+            passengers.append(TrainRelease(release=release, running=running, went_wrong=went_wrong))
+        return TrainManifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
 
 
 def _went_wrong(record: Record, environment: str) -> tuple[str, ...]:

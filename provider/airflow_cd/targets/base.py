@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import Answer
+from airflow_cd.model.progress import RolloutAnswer
 from airflow_cd.model.release import Release
 from airflow_cd.model.subject import Subject
 from airflow_cd.targets.record import Hold, Record, Rollout
@@ -173,7 +173,7 @@ class ProgressiveTarget(Target, Protocol):
         """
 
     def advance(
-        self, token: str, *, measurements: Sequence[Measurement] = (), answer: Answer | None = None
+        self, token: str, *, measurements: Sequence[Measurement] = (), answer: RolloutAnswer | None = None
     ) -> Record:
         """
         Look, decide, act, and return the record. To be called until the rollout of this token is over.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class BlueGreenTarget(ABC):
+class SideBySideTarget(ABC):
     """
     One service in one environment; see :class:`airflow_cd.targets.base.Target` for what the methods promise.
 

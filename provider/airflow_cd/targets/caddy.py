@@ -12,7 +12,7 @@ SETTINGS: dict[str, Any] = {
 GRACE_PERIOD = "10s"
 
 
-def proxy(listen: str, upstream: str) -> dict[str, Any]:
+def proxy_config(listen: str, upstream: str) -> dict[str, Any]:
     """
     Return a server that hands each request on to the address in a file, which is read anew for each.
 

@@ -9,12 +9,12 @@ from typing import Any
 from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.targets.record import Deployed, Record, Rollout
 from airflow_cd.targets.rollouts import aborted, begun, promoted, rollout_of, with_progress
-from airflow_cd.targets.stepping import S, Stepping
+from airflow_cd.targets.stepping import RolloutBackend, S
 
 log = logging.getLogger(__name__)
 
 
-class CarryingOut(Stepping[S]):
+class RolloutWriter(RolloutBackend[S]):
     """
     What follows from a decision.
 

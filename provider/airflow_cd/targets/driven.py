@@ -25,7 +25,7 @@ class Advancing(Protocol):
         """Look, decide and act once."""
 
 
-def driven(target: Advancing, record: Record, token: str) -> Iterator[Record]:
+def drive_to_completion(target: Advancing, record: Record, token: str) -> Iterator[Record]:
     """
     Yield the record before, and after each look, until the rollout is over; then it is the last one.
 

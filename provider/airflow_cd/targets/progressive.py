@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetError
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import Answer
+from airflow_cd.model.progress import RolloutAnswer
 from airflow_cd.model.subject import Subject
-from airflow_cd.targets.carrying_out import CarryingOut
-from airflow_cd.targets.driven import driven
+from airflow_cd.targets.carrying_out import RolloutWriter
+from airflow_cd.targets.driven import drive_to_completion
 from airflow_cd.targets.history import before_deploying, check_generation, gone_back, newly_deployed
 from airflow_cd.targets.record import Hold, Record, Rollout, outcome_of
 from airflow_cd.targets.rollouts import check_over, refuse_during_rollback, rollout_of
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Release
 
 
-class SteppedTarget(CarryingOut[S]):
+class RolloutController(RolloutWriter[S]):
     """
     One service in one environment; see :class:`airflow_cd.targets.base.ProgressiveTarget` for the promises.
 
     Decides what is done; a subclass does it, by the methods of
-    :class:`~airflow_cd.targets.stepping.Stepping`.
+    :class:`~airflow_cd.targets.stepping.RolloutBackend`.
     """
 
     def record(self) -> Record:
@@ -118,7 +118,7 @@ class SteppedTarget(CarryingOut[S]):
             return self._start(stored, restored, before, kind="rollback", hold=hold)
 
     def advance(
-        self, token: str, *, measurements: Sequence[Measurement] = (), answer: Answer | None = None
+        self, token: str, *, measurements: Sequence[Measurement] = (), answer: RolloutAnswer | None = None
     ) -> Record:
         """Look, decide and act once."""
         stored = self._load()
@@ -174,7 +174,7 @@ class SteppedTarget(CarryingOut[S]):
             raise TargetError(
                 f"the strategy of {self._where} pauses or measures, which a DAG's deploy task goes through"
             )
-        for latest in driven(self, record, rollout.token):
+        for latest in drive_to_completion(self, record, rollout.token):
             record = latest
         outcome = outcome_of(record, rollout.token)
         if outcome.state == "promoted":

@@ -115,21 +115,21 @@ class Record(Frozen):
     aborted: Aborted | None = None
 
 
-class Outcome(NamedTuple):
+class DeployOutcome(NamedTuple):
     """What became of a rollout, and why."""
 
     state: Literal["under way", "promoted", "aborted", "replaced"]
     reason: str = ""
 
 
-def outcome_of(record: Record, token: str) -> Outcome:
+def outcome_of(record: Record, token: str) -> DeployOutcome:
     """Return what became of the rollout of this token. :param record: as it is now"""
     if record.rollout is not None and record.rollout.token == token:
-        return Outcome("under way")
+        return DeployOutcome("under way")
     if record.current is not None and record.current.token == token:
-        return Outcome("promoted")
+        return DeployOutcome("promoted")
     if record.aborted is not None and record.aborted.token == token:
-        return Outcome("aborted", record.aborted.reason)
+        return DeployOutcome("aborted", record.aborted.reason)
     other = record.rollout.candidate if record.rollout is not None else record.current
     by = f"{other.release.version}, brought by {other.actor}, took its place" if other else "it was removed"
-    return Outcome("replaced", by)
+    return DeployOutcome("replaced", by)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.strategy import StrategyChoice
 
 
-class Stored(Protocol):
+class VersionedRecord(Protocol):
     """A record as it was read, with what a compare-and-set needs to replace it."""
 
     @property
@@ -24,10 +24,10 @@ class Stored(Protocol):
         """Return the record."""
 
 
-S = TypeVar("S", bound=Stored)
+S = TypeVar("S", bound=VersionedRecord)
 
 
-class Stepping(ABC, Generic[S]):
+class RolloutBackend(ABC, Generic[S]):
     """
     The hands of a target.
 

@@ -15,7 +15,7 @@ from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.verdict import Judge, Verdict
 from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.probe import take_sample, url_of
-from airflow_cd.triggers.settling import settling_seconds
+from airflow_cd.triggers.settling import defer_delay_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -57,10 +57,10 @@ class HealthTrigger(BaseTrigger):
         Return a watch of these checks that begins now.
 
         Its event waits until Airflow has noticed that the task deferred: else a healthy release would fail
-        for want of retries (see :func:`~airflow_cd.triggers.settling.settling_seconds`).
+        for want of retries (see :func:`~airflow_cd.triggers.settling.defer_delay_seconds`).
         """
         made = [check.model_dump(mode="json") for check in checks]
-        return cls(made, base_url, time.time(), settling_seconds())
+        return cls(made, base_url, time.time(), defer_delay_seconds())
 
     def judge_now(self) -> dict[str, Any] | None:
         """

@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Alarm, Monitor
+from airflow_cd.model.monitor import Alarm, MonitorSettings
 from airflow_cd.model.verdict import Verdict
 from airflow_cd.triggers.git_polling import backoff
 from airflow_cd.triggers.health import http_client
@@ -116,7 +116,7 @@ class _Watch:
     def __init__(self, service: str, environment: Environment, poll_interval: float, log: Any) -> None:
         from airflow_cd.hooks.adapters import open_environment
 
-        monitor = environment.monitor or Monitor()
+        monitor = environment.monitor or MonitorSettings()
         self._target = open_environment(service, environment)
         self._checks = [monitor.check(check) for check in environment.health]
         self._bake_time = monitor.bake_time.total_seconds()

@@ -21,7 +21,7 @@ from airflow_cd.model.environment import Environment
 from airflow_cd.model.progress import Phase
 from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.git_polling import backoff
-from airflow_cd.triggers.settling import settling_seconds
+from airflow_cd.triggers.settling import defer_delay_seconds
 
 if TYPE_CHECKING:
     from airflow_cd.model.analysis import Measurement
@@ -51,7 +51,7 @@ class RolloutTrigger(BaseTrigger):
     :param token: of the rollout
     :param started_at: when the task deferred, in seconds since the epoch
     :param settle: seconds from then until the event is fired at the earliest, see
-        :func:`~airflow_cd.triggers.settling.settling_seconds`
+        :func:`~airflow_cd.triggers.settling.defer_delay_seconds`
     :param asked: which question (see :func:`question_of`) was put already
     """
 
@@ -79,7 +79,7 @@ class RolloutTrigger(BaseTrigger):
             environment=environment.model_dump(mode="json"),
             token=token,
             started_at=time.time(),
-            settle=settling_seconds(),
+            settle=defer_delay_seconds(),
             asked=asked,
         )
 
@@ -163,7 +163,7 @@ class _Drive:
                 return {"state": outcome.state, "reason": outcome.reason}
             self._show(rollout)
             progress = rollout.progress
-            if progress.phase is Phase.ASKING and question_of(progress) != self._asked:
+            if progress.phase is Phase.AWAITING_DECISION and question_of(progress) != self._asked:
                 return {"state": "asking", "reason": progress.reason, "question": question_of(progress)}
             measured = await self._measured(rollout)
             if not measured and progress.applied:

@@ -5,7 +5,7 @@ from __future__ import annotations
 _MORE_THAN_A_HEARTBEAT = 1.0
 
 
-def settling_seconds() -> float:
+def defer_delay_seconds() -> float:
     """
     Return after how many seconds Airflow has noticed that a task deferred.
 

@@ -20,7 +20,7 @@ from tests.support.cluster import allow, deployer, kubeconfig_of
 from airflow_cd.exceptions import AccessDeniedError, ClusterError, TargetError
 from airflow_cd.hooks import kubernetes as hook
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
-from airflow_cd.targets.kubernetes.cluster import Cluster, reference_of
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, reference_of
 
 READS = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 SETTINGS = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}
@@ -58,7 +58,7 @@ def written(path: Path, content: dict[str, Any]) -> str:
 
 def reads(client: Any, namespace: str) -> bool:
     """Return whether a client gets through to the cluster."""
-    return Cluster(lambda: client, namespace, "web").get("v1", "ConfigMap", "none") is None
+    return NamespaceClient(lambda: client, namespace, "web").get("v1", "ConfigMap", "none") is None
 
 
 @pytest.mark.parametrize("prefix", ["", "extra__kubernetes__"])
@@ -132,7 +132,7 @@ def test_without_a_connection_the_kubeconfig_of_this_moment_is_used(
     client = kubernetes_client(None, None)
     assert reads(client, namespace)
     with pytest.raises(AccessDeniedError, match="deployer may not get deployments"):
-        Cluster(lambda: client, namespace, "web").get("apps/v1", "Deployment", "none")
+        NamespaceClient(lambda: client, namespace, "web").get("apps/v1", "Deployment", "none")
 
 
 @pytest.mark.parametrize("extra", [{"in_cluster": True}, {"in_cluster": "true"}, {}, None])
@@ -245,7 +245,7 @@ def test_who_does_as_a_denial_says_is_let_in(
 ) -> None:
     token = deployer(cluster_client, namespace, rules := [READS])
     client = kubernetes_client(connect(kube_config=kubeconfig_of(cluster_client, {"token": token})), None)
-    cluster = Cluster(lambda: client, namespace, "web in production")
+    cluster = NamespaceClient(lambda: client, namespace, "web in production")
     denied: list[str] = []
 
     def applied() -> bool:
@@ -317,7 +317,7 @@ def client_of(connect: Connect, url: str) -> Any:
 @pytest.mark.parametrize("codes", [[429], [503, 500], [0, 0]])
 def test_what_may_be_repeated_is(connect: Connect, codes: list[int]) -> None:
     with serving(codes) as (url, asked):
-        cluster = Cluster(lambda: client_of(connect, url), "shop", "web")
+        cluster = NamespaceClient(lambda: client_of(connect, url), "shop", "web")
         cluster.apply([SETTINGS])
     assert asked == ["PATCH"] * (len(codes) + 1)
 
@@ -327,7 +327,7 @@ def test_what_would_make_an_object_twice_is_not_repeated(
     connect: Connect, codes: list[int], times: int
 ) -> None:
     with serving(codes) as (url, asked):
-        cluster = Cluster(lambda: client_of(connect, url), "shop", "web")
+        cluster = NamespaceClient(lambda: client_of(connect, url), "shop", "web")
         try:
             cluster.create(SETTINGS)
         except TargetError:
@@ -346,7 +346,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_never_answers_is_given_up(connect: Connect, impatient: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        cluster = Cluster(lambda: client_of(connect, url), "shop", "web in production")
+        cluster = NamespaceClient(lambda: client_of(connect, url), "shop", "web in production")
         with pytest.raises(TargetError, match="web in production: the cluster does not answer.*timed out"):
             cluster.apply([SETTINGS])
 
@@ -354,7 +354,7 @@ def test_a_server_that_never_answers_is_given_up(connect: Connect, impatient: No
 def test_a_server_that_is_not_there_is_given_up(connect: Connect, impatient: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
-    cluster = Cluster(lambda: client_of(connect, url), "shop", "web in production")
+    cluster = NamespaceClient(lambda: client_of(connect, url), "shop", "web in production")
     with pytest.raises(TargetError, match="web in production: the cluster does not answer"):
         cluster.apply([SETTINGS])
 
@@ -362,7 +362,7 @@ def test_a_server_that_is_not_there_is_given_up(connect: Connect, impatient: Non
 def test_a_server_that_comes_back_is_waited_for(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
-    cluster = Cluster(lambda: client_of(connect, f"http://127.0.0.1:{port}"), "shop", "web")
+    cluster = NamespaceClient(lambda: client_of(connect, f"http://127.0.0.1:{port}"), "shop", "web")
     handler = type("Handler", (Answers,), {"codes": [], "asked": []})
     server: list[ThreadingHTTPServer] = []
 

@@ -10,14 +10,14 @@ from tests.support.answering import AnsweringServer
 from tests.support.prometheus import Prometheus
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.base import Login, Reading
+from airflow_cd.metrics.base import MetricLogin, Reading
 from airflow_cd.metrics.prometheus import PrometheusMetric
 from airflow_cd.model.metric import PrometheusQuery
 from airflow_cd.model.subject import Subject
 
 
 async def measure(url: str, subject: Subject, query: str, **settings: Any) -> Reading:
-    async def no_logins(conn_id: str) -> Login:
+    async def no_logins(conn_id: str) -> MetricLogin:
         raise AssertionError(f"{conn_id} is not needed")
 
     made = PrometheusQuery.model_validate({"url": url, "query": query, "timeout": "20s", **settings})

@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import EngineError, TargetError
 from airflow_cd.model.cluster import Cluster
-from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredOperator
-from airflow_cd.operators.cluster_health import ApiVersionsOperator, NodesOperator
+from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredNamespacesOperator
+from airflow_cd.operators.cluster_health import DeprecatedApisOperator, NodeHealthOperator
 from airflow_cd.targets.kubernetes import cluster as api
 
 told: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def namespaces(cluster: Cluster, name: str) -> Any:
 
 
 def test_a_namespace_is_kept_and_its_password_is_nowhere(
-    cluster: api.Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: api.NamespaceClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     login = {"conn_type": "docker", "host": "r.example", "login": "bot", "password": "pass-of-bot"}
     monkeypatch.setenv("AIRFLOW_CONN_REGISTRY", json.dumps(login))
@@ -87,7 +87,7 @@ def test_a_namespace_is_kept_and_its_password_is_nowhere(
         assert word not in log and word not in json.dumps(first)
 
 
-def test_a_missing_connection_changes_nothing(cluster: api.Cluster) -> None:
+def test_a_missing_connection_changes_nothing(cluster: api.NamespaceClient) -> None:
     shop = {
         "name": cluster.namespace,
         "quota": {"pods": 5},
@@ -99,7 +99,7 @@ def test_a_missing_connection_changes_nothing(cluster: api.Cluster) -> None:
 
 
 def test_a_policy_that_lets_nobody_through_is_warned_of(
-    cluster: api.Cluster, capsys: pytest.CaptureFixture[str]
+    cluster: api.NamespaceClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop = {"name": cluster.namespace, "network": {"from_namespaces": ["no-such-namespace"]}}
     namespaces(declared(shop), cluster.namespace)
@@ -107,11 +107,11 @@ def test_a_policy_that_lets_nobody_through_is_warned_of(
 
 
 def test_an_undeclared_namespace_is_told_of_once(
-    cluster: api.Cluster, capsys: pytest.CaptureFixture[str]
+    cluster: api.NamespaceClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"eu-{uuid.uuid4().hex[:8]}"
     namespaces(declared({"name": cluster.namespace}, name=name), cluster.namespace)
-    operator = UndeclaredOperator(task_id="undeclared", cluster=declared(name=name))
+    operator = UndeclaredNamespacesOperator(task_id="undeclared", cluster=declared(name=name))
     runs = Runs()
     for _ in "12":
         assert operator.execute(runs.next()) == [cluster.namespace]
@@ -119,7 +119,9 @@ def test_an_undeclared_namespace_is_told_of_once(
     assert told[0]["cluster"] == name and told[0]["event"] == "namespaces_undeclared"
     assert f"kubectl delete namespace {cluster.namespace}" in capsys.readouterr().out
     # Declared again, and then not again: that is news.
-    whole = UndeclaredOperator(task_id="undeclared", cluster=declared({"name": cluster.namespace}, name=name))
+    whole = UndeclaredNamespacesOperator(
+        task_id="undeclared", cluster=declared({"name": cluster.namespace}, name=name)
+    )
     assert whole.execute(runs.next()) == []
     operator.execute(runs.next())
     assert len(told) == 2
@@ -144,7 +146,7 @@ def sick_node(cluster_client: Any) -> Iterator[str]:
 
 
 def test_healthy_nodes_are_listed(cluster_client: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    found = NodesOperator(task_id="nodes", cluster=declared()).execute(Runs().next())
+    found = NodeHealthOperator(task_id="nodes", cluster=declared()).execute(Runs().next())
     assert found["server"].startswith("v1.")
     log = capsys.readouterr().out
     assert any(one["ready"] == "ready" and one["name"] in log for one in found["nodes"])
@@ -154,7 +156,7 @@ def test_healthy_nodes_are_listed(cluster_client: Any, capsys: pytest.CaptureFix
 def test_a_sick_node_fails_the_task_and_is_told_of_once(
     sick_node: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    operator, runs = NodesOperator(task_id="nodes", cluster=declared(unready_after="0s")), Runs()
+    operator, runs = NodeHealthOperator(task_id="nodes", cluster=declared(unready_after="0s")), Runs()
     for _ in "12":
         with pytest.raises(AirflowFailException, match=f"{sick_node}: not ready.*{sick_node}: its kubelet"):
             operator.execute(runs.next())
@@ -167,13 +169,15 @@ def test_a_sick_node_fails_the_task_and_is_told_of_once(
 
 
 def test_certificates_that_end_soon_are_warned_of(cluster_client: Any) -> None:
-    found = NodesOperator(task_id="nodes", cluster=declared(certificates_warn="5000w")).execute(Runs().next())
+    found = NodeHealthOperator(task_id="nodes", cluster=declared(certificates_warn="5000w")).execute(
+        Runs().next()
+    )
     kinds = {one["kind"] for one in found["problems"]}
     assert "certificate the API server's" in kinds
 
 
 def test_removed_api_versions_are_told_of_once_and_fail_nothing(
-    older_cluster: api.Cluster, capsys: pytest.CaptureFixture[str]
+    older_cluster: api.NamespaceClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingress = {
         "apiVersion": "networking.k8s.io/v1beta1",
@@ -182,7 +186,10 @@ def test_removed_api_versions_are_told_of_once_and_fail_nothing(
         "spec": {"backend": {"serviceName": "web", "servicePort": 80}},
     }
     older_cluster.create(ingress)
-    operator, runs = ApiVersionsOperator(task_id="api_versions", cluster=declared(upgrade_to="1.22")), Runs()
+    operator, runs = (
+        DeprecatedApisOperator(task_id="api_versions", cluster=declared(upgrade_to="1.22")),
+        Runs(),
+    )
     for _ in "12":
         found = operator.execute(runs.next())
     what = f"Ingress {older_cluster.namespace}/old"

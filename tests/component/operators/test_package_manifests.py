@@ -18,7 +18,7 @@ from tests.support.requirements import require
 from airflow_cd.exceptions import ArtifactCorruptError
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Service
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 DEPLOYMENT = """apiVersion: apps/v1
 kind: Deployment
@@ -101,7 +101,7 @@ def test_other_targets_have_none(run: ImageRun) -> None:
 
 
 def test_a_changed_byte_in_the_store_stops_the_deployment(
-    run: ImageRun, namespace: str, cluster: Cluster
+    run: ImageRun, namespace: str, cluster: NamespaceClient
 ) -> None:
     ours = service(run, namespace, production="k8s/base")
     digest = released(run, run.package(ours, commit(run))).manifests["production"]
@@ -115,7 +115,7 @@ def test_a_changed_byte_in_the_store_stops_the_deployment(
 
 
 def test_manifests_of_before_do_not_become_those_of_another_environment(
-    run: ImageRun, namespace: str, cluster: Cluster
+    run: ImageRun, namespace: str, cluster: NamespaceClient
 ) -> None:
     run.package(service(run, namespace, staging="k8s/base"), commit(run))
     with pytest.raises(AirflowFailException, match="packaged without manifests for production.*`package`"):

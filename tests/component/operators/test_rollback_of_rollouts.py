@@ -124,5 +124,5 @@ def test_one_that_comes_in_between_is_left_alone(
     with pytest.raises(AirflowSkipException, match="took its place"):
         rollback(place, "run-1")
     rollout = place.target.record().rollout
-    assert rollout is not None and rollout.progress.phase is Phase.SETTING
+    assert rollout is not None and rollout.progress.phase is Phase.SHIFTING_TRAFFIC
     assert (rollout.token, told) == (theirs[0], [])

@@ -13,7 +13,7 @@ from tests.support.engine import PYTHON
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.runner import DockerRunner, KubernetesRunner
+from airflow_cd.model.runner import DockerRunnerSettings, KubernetesRunnerSettings
 from airflow_cd.runners.base import Runner
 from airflow_cd.runners.registry import RUNNERS, open_runner
 
@@ -26,10 +26,10 @@ def runner(request: pytest.FixtureRequest) -> Runner:
         return open_runner("subprocess")
     if request.param == "kubernetes":
         need_nodes_that_answer(request.getfixturevalue("cluster_client"))
-        settings = KubernetesRunner(image=PYTHON, namespace=request.getfixturevalue("namespace"))
+        settings = KubernetesRunnerSettings(image=PYTHON, namespace=request.getfixturevalue("namespace"))
         return open_runner("kubernetes", settings, lambda: kubernetes_client(None, None))
     request.getfixturevalue("engine")
-    return open_runner("docker", DockerRunner(image=PYTHON), lambda: docker_client(None, None))
+    return open_runner("docker", DockerRunnerSettings(image=PYTHON), lambda: docker_client(None, None))
 
 
 @pytest.fixture

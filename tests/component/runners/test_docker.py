@@ -16,7 +16,7 @@ from tests.support.engine import PYTHON, left_of
 
 from airflow_cd.exceptions import CommandError, RunnerError
 from airflow_cd.hooks.docker import docker_client
-from airflow_cd.model.runner import DockerRunner
+from airflow_cd.model.runner import DockerRunnerSettings
 from airflow_cd.runners.base import Runner
 from airflow_cd.runners.docker import name_on_engine
 from airflow_cd.runners.registry import open_runner
@@ -51,7 +51,7 @@ def nothing_left(engine: Any, tmp_path: Path) -> Iterator[None]:
 def open_docker(**settings: Any) -> Runner:
     settings = {"image": PYTHON, **settings}
     engine = settings.get("engine")
-    return open_runner("docker", DockerRunner(**settings), lambda: docker_client(engine, None))
+    return open_runner("docker", DockerRunnerSettings(**settings), lambda: docker_client(engine, None))
 
 
 def run(folder: Path, *argv: str, **settings: Any) -> list[str]:

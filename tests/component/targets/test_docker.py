@@ -22,7 +22,7 @@ from tests.support.images import Registry, built
 from tests.support.places import APP, BROKEN, DockerPlace
 
 from airflow_cd.exceptions import ArtifactError, DeployConflictError, NotReadyError, TargetError
-from airflow_cd.targets.docker.lease import Lease
+from airflow_cd.targets.docker.lease import EngineLease
 
 DOCKERFILE = 'FROM python:3.11-slim\nCOPY app.py /app.py\n{more}\nCMD ["python", "-u", "/app.py"]\n'
 SLOW = APP.replace("body = (", "import time; time.sleep(3 if self.path == '/slow' else 0); body = (")
@@ -306,7 +306,7 @@ def test_another_port_is_taken_up_by_the_next_deployment(place: DockerPlace) -> 
 
 def test_a_lease_that_was_lost_is_noticed(place: DockerPlace) -> None:
     place.deploy(place.release("one"))
-    lease = Lease(place.target._engine)  # type: ignore[attr-defined]
+    lease = EngineLease(place.target._engine)  # type: ignore[attr-defined]
     with lease.held("ada", "two"):
         lease.check()
         with pytest.raises(DeployConflictError, match=r"somebody else: ada brings two, for \d+ s now"):

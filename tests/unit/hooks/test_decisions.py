@@ -11,11 +11,11 @@ import pytest
 from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import ApprovalError
 from airflow_cd.hooks.decisions import keep_decision, kept_decision
-from airflow_cd.model.approval import Decision, Outcome
+from airflow_cd.model.approval import ApprovalOutcome, Decision
 from airflow_cd.model.service import Service
 
 ASKED = ("production", "production.approve")
-APPROVED = Decision(outcome=Outcome.APPROVED, digest="sha256:" + "a" * 64, by="bob")
+APPROVED = Decision(outcome=ApprovalOutcome.APPROVED, digest="sha256:" + "a" * 64, by="bob")
 
 
 @pytest.fixture

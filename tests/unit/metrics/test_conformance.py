@@ -14,7 +14,7 @@ from tests.support.answering import AnsweringServer, answering_server
 from tests.support.certificates import certificate
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.base import Login, Metric
+from airflow_cd.metrics.base import Metric, MetricLogin
 from airflow_cd.metrics.registry import METRICS, open_metric
 from airflow_cd.model.analysis import Analysis
 from airflow_cd.model.subject import Subject
@@ -41,8 +41,8 @@ Make = Callable[..., Metric]
 
 @pytest.fixture
 def make(kind: str) -> Make:
-    def make(url: str, login: Login | None = None, **settings: Any) -> Metric:
-        async def logins(conn_id: str) -> Login:
+    def make(url: str, login: MetricLogin | None = None, **settings: Any) -> Metric:
+        async def logins(conn_id: str) -> MetricLogin:
             assert login is not None and conn_id == login.conn_id
             return login
 
@@ -162,7 +162,7 @@ async def test_a_login_is_sent_to_its_server(
     kind: str, make: Make, server: AnsweringServer, subject: Subject, user: str | None, sent: str
 ) -> None:
     server.answer(written(kind, 1))
-    login = Login("metrics", f"{server.url}/base", user, "s3cret", {"X-Key": "k"})
+    login = MetricLogin("metrics", f"{server.url}/base", user, "s3cret", {"X-Key": "k"})
     await make("/api", login).measure(subject)
     asked = server.requests[0]
     assert asked.target.startswith("/base/api")
@@ -172,7 +172,7 @@ async def test_a_login_is_sent_to_its_server(
 async def test_a_login_is_sent_to_no_other_server(
     make: Make, server: AnsweringServer, subject: Subject
 ) -> None:
-    login = Login("metrics", "http://127.0.0.1:1", "bob", "s3cret")
+    login = MetricLogin("metrics", "http://127.0.0.1:1", "bob", "s3cret")
     with pytest.raises(MetricError, match="is for http://127.0.0.1:1 only"):
         await make(server.url, login).measure(subject)
     assert server.requests == []
@@ -182,7 +182,7 @@ async def test_a_secret_that_a_server_repeats_is_not_told(
     make: Make, server: AnsweringServer, subject: Subject
 ) -> None:
     server.answer(b"who is s3cret with k3y?", status=401)
-    login = Login("metrics", server.url, None, "s3cret", {"X-Key": "k3y"})
+    login = MetricLogin("metrics", server.url, None, "s3cret", {"X-Key": "k3y"})
     with pytest.raises(MetricError) as told:
         await make(server.url, login).measure(subject)
     assert r"who is *** with ***?" in str(told.value)
@@ -194,7 +194,7 @@ async def test_a_secret_that_cannot_be_sent_is_not_told(
 ) -> None:
     for secret in ("s3cret\n", "s3crét"):
         with pytest.raises(MetricError, match="cannot be sent") as told:
-            await make(server.url, Login("metrics", server.url, None, secret)).measure(subject)
+            await make(server.url, MetricLogin("metrics", server.url, None, secret)).measure(subject)
         assert "s3cr" not in str(told.value)
 
 

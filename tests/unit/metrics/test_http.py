@@ -8,14 +8,14 @@ import pytest
 from tests.support.answering import AnsweringServer
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.base import Login, Reading
+from airflow_cd.metrics.base import MetricLogin, Reading
 from airflow_cd.metrics.http import HttpMetric
 from airflow_cd.model.metric import HttpQuery
 from airflow_cd.model.subject import Subject
 
 
 async def measure(server: AnsweringServer, subject: Subject, **settings: Any) -> Reading:
-    async def no_logins(conn_id: str) -> Login:
+    async def no_logins(conn_id: str) -> MetricLogin:
         raise AssertionError(f"{conn_id} is not needed")
 
     query = HttpQuery.model_validate({"url": f"{server.url}/stats?a=b", "timeout": "20s", **settings})

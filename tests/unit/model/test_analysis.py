@@ -17,7 +17,7 @@ from airflow_cd.model.analysis import Analysis, Judgement, Measurement, Outcome
 from airflow_cd.model.loading import load_services
 from airflow_cd.model.progress import Observation, Phase
 from airflow_cd.model.rollout import Plan
-from airflow_cd.model.strategy import Step
+from airflow_cd.model.strategy import CanaryStep
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 VALUES: dict[Outcome, float | None] = {"success": 0.01, "failure": 0.2, "inconclusive": 0.07, "error": None}
@@ -170,7 +170,7 @@ def test_nothing_is_measured_after_the_verdict() -> None:
 
 def test_an_analysis_that_is_done_waits_for_the_others_of_its_step() -> None:
     plan = Plan(
-        [Step(analysis=("short", "long"))],
+        [CanaryStep(analysis=("short", "long"))],
         {"short": analysis(count=1, interval="1s"), "long": analysis(count=2, interval="40s")},
     )
     progress = plan.begin(BEGAN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from airflow_cd.model.approval_request import body, digest_in, escape, revision_in, subject
+from airflow_cd.model.approval_request import approval_body, approval_subject, digest_in, escape, revision_in
 from airflow_cd.model.release import Commit, Release, Revision, TestTotals
 
 COMMIT = {
@@ -33,14 +33,14 @@ def release(version: str = "1.2.3", commits: int = 1, **changes: object) -> Rele
 
 def test_it_names_release_digest_tests_and_changes() -> None:
     new = release(tests={"unit": TestTotals(total=5, failed=0, skipped=1)}, since="e" * 40)
-    text = body(new, "production", release("1.2.2"))
-    assert subject(new, "production") == "Deploy hello 1.2.3 to production?"
+    text = approval_body(new, "production", release("1.2.2"))
+    assert approval_subject(new, "production") == "Deploy hello 1.2.3 to production?"
     for part in (new.digest, "1.2.2", "unit: 4 passed, 1 skipped of 5", "`eeeeeeee`", "change 0"):
         assert part in text
 
 
 def test_commit_messages_are_shown_as_they_are() -> None:
-    text = body(release(), "production", None)
+    text = approval_body(release(), "production", None)
     assert "[x](http://evil)" not in text
     assert r"\[x\]\(http://evil\)" in text
     assert "<b>" not in text.replace(r"\<b\>", "")
@@ -48,7 +48,7 @@ def test_commit_messages_are_shown_as_they_are() -> None:
 
 
 def test_a_first_release_and_a_long_changelog() -> None:
-    text = body(release(commits=40), "production", None, "https://git.example/compare")
+    text = approval_body(release(commits=40), "production", None, "https://git.example/compare")
     assert "nothing yet" in text
     assert "the beginning" in text
     assert "and 10 more" in text
@@ -61,7 +61,7 @@ def test_the_text_tells_which_release_it_is_about_whatever_commits_say() -> None
         changelog=(Commit(**{**COMMIT, "author_name": f"A\n\n{lie}"}, sha="e" * 40, subject=f"x\n{lie}"),)
     )
     for url in (None, "https://git.example/c"):
-        shown = body(
+        shown = approval_body(
             asked.model_copy(update={"revision": asked.revision.model_copy(update={"url": url})}),
             "prod",
             None,

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from tests.support.releases import release_of
 
-from airflow_cd.model.manifest import Manifest, Passenger, digest_in
+from airflow_cd.model.manifest import TrainManifest, TrainRelease, digest_in
 from airflow_cd.model.release import Commit, ReleaseName
 
 DIGEST = "sha256:" + "1" * 64
 
 
-def passenger(service: str = "hello", commits: int = 3, went_wrong: tuple[str, ...] = ()) -> Passenger:
+def passenger(service: str = "hello", commits: int = 3, went_wrong: tuple[str, ...] = ()) -> TrainRelease:
     release = release_of(DIGEST, service=service, version="1.1.0")
     commit = Commit.model_validate(release.revision.model_dump(include=set(Commit.model_fields)))
     changed = release.model_copy(update={"since": "b" * 40, "changelog": (commit,) * commits})
-    return Passenger(release=changed, running=ReleaseName.of(release_of(DIGEST)), went_wrong=went_wrong)
+    return TrainRelease(release=changed, running=ReleaseName.of(release_of(DIGEST)), went_wrong=went_wrong)
 
 
 def test_the_size_of_a_change_and_what_went_wrong_before_are_its_risk() -> None:
-    body = Manifest(train="nightly", passengers=(passenger(went_wrong=("1 of 2: rollback",)),)).body()
+    body = TrainManifest(train="nightly", passengers=(passenger(went_wrong=("1 of 2: rollback",)),)).body()
     assert "3 commits by 1 author since 2026-01-01; 1 of 2: rollback" in body
-    first = Passenger(release=release_of(DIGEST))
-    assert "first release" in Manifest(train="nightly", passengers=(first,)).body()
+    first = TrainRelease(release=release_of(DIGEST))
+    assert "first release" in TrainManifest(train="nightly", passengers=(first,)).body()
 
 
 def test_a_question_names_exactly_its_releases() -> None:
-    one, two = (Manifest(train="t", passengers=(passenger(name),)) for name in ("a", "b"))
+    one, two = (TrainManifest(train="t", passengers=(passenger(name),)) for name in ("a", "b"))
     assert digest_in(one.body()) == one.digest != two.digest
 
 
 def test_the_note_is_no_longer_than_airflow_takes() -> None:
-    many = Manifest(train="t", passengers=tuple(passenger(f"service-{n}") for n in range(100)))
+    many = TrainManifest(train="t", passengers=tuple(passenger(f"service-{n}") for n in range(100)))
     assert len(many.note()) <= 1000
     assert many.note().startswith("service-0: 1.0.0 -> 1.1.0\n")
     assert many.note().endswith("and others: see the log")
-    assert Manifest(train="t", passengers=(passenger(),)).note() == "hello: 1.0.0 -> 1.1.0"
+    assert TrainManifest(train="t", passengers=(passenger(),)).note() == "hello: 1.0.0 -> 1.1.0"

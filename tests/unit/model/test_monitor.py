@@ -8,7 +8,7 @@ import pytest
 
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Alarm, Monitor
+from airflow_cd.model.monitor import Alarm, MonitorSettings
 from airflow_cd.model.verdict import Sample
 
 CHECK = HealthCheck.model_validate({"http": "/", "healthy_after": 2, "failures": 1, "window": "10s"})
@@ -51,7 +51,7 @@ def test_its_owner_may_arm_it() -> None:
 
 
 def test_a_monitor_changes_only_what_it_names() -> None:
-    monitor = Monitor.model_validate({"interval": "30s", "failures": 9})
+    monitor = MonitorSettings.model_validate({"interval": "30s", "failures": 9})
     check = monitor.check(CHECK)
     assert (check.interval, check.failures, check.window) == (timedelta(seconds=30), 9, CHECK.window)
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.analysis import Analysis, Measurement, Outcome
-from airflow_cd.model.progress import Answer, Observation, Phase, Progress
+from airflow_cd.model.progress import Observation, Phase, Progress, RolloutAnswer
 from airflow_cd.model.rollout import LOST_AFTER, Plan
-from airflow_cd.model.strategy import Step
+from airflow_cd.model.strategy import CanaryStep
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 READY, UNREADY = Observation(ready=True), Observation(ready=False, restored=False)
@@ -18,7 +18,9 @@ ERRORS = Analysis.model_validate(
 
 
 def plan(*steps: dict[str, Any]) -> Plan:
-    return Plan([Step.model_validate(step) for step in steps], {"errors": ERRORS}, timedelta(minutes=10))
+    return Plan(
+        [CanaryStep.model_validate(step) for step in steps], {"errors": ERRORS}, timedelta(minutes=10)
+    )
 
 
 def after(seconds: float) -> datetime:
@@ -43,7 +45,7 @@ def at(which: Plan, phase: Phase) -> Progress:
     while progress.phase is not phase:
         now += timedelta(seconds=30)
         measurements = [measured("success", (now - NOW).total_seconds(), progress.step)]
-        answer = Answer(promote=True, by="ann")
+        answer = RolloutAnswer(promote=True, by="ann")
         progress = which.advance(progress, READY, now, measurements, answer)
         assert not progress.over or progress.phase is phase
     return progress.model_copy(update={"since": NOW, "moved_at": NOW, "measurements": ()})
@@ -62,7 +64,7 @@ def test_steps_are_gone_through_one_by_one() -> None:
         seen.append((progress.phase.value, progress.step, progress.weight))
         now += timedelta(seconds=30)
         measurement = measured("success", (now - NOW).total_seconds(), progress.step)
-        progress = which.advance(progress, READY, now, [measurement], Answer(promote=True, by="ann"))
+        progress = which.advance(progress, READY, now, [measurement], RolloutAnswer(promote=True, by="ann"))
     assert list(dict.fromkeys(seen)) == [
         ("setting", 0, 10),
         ("paused", 1, 10),
@@ -84,15 +86,15 @@ def test_a_share_is_reached_only_when_everything_is_ready() -> None:
 def test_nothing_moving_for_the_deadline_gives_everything_back() -> None:
     which = plan({"weight": 10})
     progress = which.advance(which.begin(NOW), Observation(ready=False, count="1 of 3 ready"), after(590))
-    assert progress.phase is Phase.SETTING
+    assert progress.phase is Phase.SHIFTING_TRAFFIC
     stuck = Observation(ready=False, count="1 of 3 ready")
-    assert which.advance(progress, stuck, after(1189)).phase is Phase.SETTING
+    assert which.advance(progress, stuck, after(1189)).phase is Phase.SHIFTING_TRAFFIC
     given_back = which.advance(progress, stuck, after(1190))
     assert given_back.phase is Phase.ABORTING and given_back.weight == 0
     assert given_back.reason == "nothing moved for 10m: 1 of 3 ready"
 
 
-@pytest.mark.parametrize("phase", [Phase.PAUSED, Phase.ASKING, Phase.ANALYSING])
+@pytest.mark.parametrize("phase", [Phase.PAUSED, Phase.AWAITING_DECISION, Phase.ANALYSING])
 def test_the_deadline_does_not_run_while_nothing_is_to_move(phase: Phase) -> None:
     which = plan({"weight": 10}, {"pause": "30d"} if phase is Phase.PAUSED else {"pause": {}}, {"weight": 20})
     if phase is Phase.ANALYSING:
@@ -102,12 +104,12 @@ def test_the_deadline_does_not_run_while_nothing_is_to_move(phase: Phase) -> Non
     late = after(20 * 86400)
     assert which.advance(progress, READY, late).phase is phase
     # It begins anew with what moves next, however long that took.
-    moving = progress.model_copy(update={"phase": Phase.SETTING, "step": 2, "moved_at": late})
-    assert which.advance(moving, UNREADY, late + timedelta(minutes=9)).phase is Phase.SETTING
+    moving = progress.model_copy(update={"phase": Phase.SHIFTING_TRAFFIC, "step": 2, "moved_at": late})
+    assert which.advance(moving, UNREADY, late + timedelta(minutes=9)).phase is Phase.SHIFTING_TRAFFIC
 
 
 @pytest.mark.parametrize(
-    "phase", [Phase.SETTING, Phase.PAUSED, Phase.ASKING, Phase.ANALYSING, Phase.PROMOTING]
+    "phase", [Phase.SHIFTING_TRAFFIC, Phase.PAUSED, Phase.AWAITING_DECISION, Phase.ANALYSING, Phase.PROMOTING]
 )
 def test_what_certainly_will_not_become_ready_is_not_waited_for(phase: Phase) -> None:
     which = plan({"weight": 10}, {"pause": "1m"}, {"pause": {}}, {"analysis": "errors"})
@@ -116,7 +118,7 @@ def test_what_certainly_will_not_become_ready_is_not_waited_for(phase: Phase) ->
     assert (given_back.phase, given_back.reason) == (Phase.ABORTING, "its image does not exist")
 
 
-@pytest.mark.parametrize("phase", [Phase.PAUSED, Phase.ASKING, Phase.ANALYSING])
+@pytest.mark.parametrize("phase", [Phase.PAUSED, Phase.AWAITING_DECISION, Phase.ANALYSING])
 def test_a_release_that_is_not_ready_any_more_is_given_a_moment_only(phase: Phase) -> None:
     which = plan({"weight": 10}, {"pause": "1m"}, {"pause": {}}, {"analysis": "errors"})
     lost = which.advance(at(which, phase), UNREADY, after(1))
@@ -130,8 +132,11 @@ def test_a_release_that_is_not_ready_any_more_is_given_a_moment_only(phase: Phas
 def test_nobody_goes_on_with_a_release_that_is_not_ready() -> None:
     which = plan({"weight": 10}, {"pause": "1m"}, {"pause": {}})
     assert which.advance(at(which, Phase.PAUSED), UNREADY, after(60)).phase is Phase.PAUSED
-    answer = Answer(promote=True, by="ann")
-    assert which.advance(at(which, Phase.ASKING), UNREADY, after(1), answer=answer).phase is Phase.ASKING
+    answer = RolloutAnswer(promote=True, by="ann")
+    assert (
+        which.advance(at(which, Phase.AWAITING_DECISION), UNREADY, after(1), answer=answer).phase
+        is Phase.AWAITING_DECISION
+    )
 
 
 @pytest.mark.parametrize("outcome", ["failure", "error"])
@@ -150,12 +155,18 @@ def test_an_inconclusive_analysis_asks_somebody_however_long_that_takes() -> Non
     progress = which.advance(
         at(which, Phase.ANALYSING), READY, after(9), [measured("inconclusive", 1), measured("success", 2)]
     )
-    assert progress.phase is Phase.ASKING
+    assert progress.phase is Phase.AWAITING_DECISION
     for days in (1, 100):
         later = after(days * 86400)
-        assert which.advance(progress, READY, later, [measured("success", 3)]).phase is Phase.ASKING
-    assert which.advance(progress, READY, after(10), answer=Answer(promote=True, by="ann")).weight == 20
-    refused = which.advance(progress, READY, after(10), answer=Answer(promote=False, by="bob", reason="odd"))
+        assert (
+            which.advance(progress, READY, later, [measured("success", 3)]).phase is Phase.AWAITING_DECISION
+        )
+    assert (
+        which.advance(progress, READY, after(10), answer=RolloutAnswer(promote=True, by="ann")).weight == 20
+    )
+    refused = which.advance(
+        progress, READY, after(10), answer=RolloutAnswer(promote=False, by="bob", reason="odd")
+    )
     assert (refused.phase, refused.reason) == (Phase.ABORTING, "aborted by bob: odd")
 
 
@@ -176,7 +187,7 @@ def test_measurements_of_another_step_say_nothing_about_this_one() -> None:
 
 def test_as_many_measurements_are_kept_as_an_analysis_needs() -> None:
     many = ERRORS.model_copy(update={"count": 400})
-    which = Plan([Step(analysis=("errors",))], {"errors": many})
+    which = Plan([CanaryStep(analysis=("errors",))], {"errors": many})
     progress = which.begin(NOW)
     for second in range(399):
         progress = which.advance(progress, READY, after(second), [measured("success", second, step=0)])
@@ -188,7 +199,7 @@ def test_as_many_measurements_are_kept_as_an_analysis_needs() -> None:
 
 
 @pytest.mark.parametrize("promote", [True, False])
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.ASKING])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.AWAITING_DECISION])
 def test_an_answer_to_no_question_is_ignored(phase: Phase, promote: bool) -> None:
     which = plan({"weight": 10}, {"pause": "1h"}, {"pause": {}}, {"analysis": "errors"}, {"weight": 20})
     if phase in (Phase.ABORTING, Phase.ABORTED):
@@ -197,7 +208,7 @@ def test_an_answer_to_no_question_is_ignored(phase: Phase, promote: bool) -> Non
         progress = (
             at(which, phase) if phase is not Phase.PAUSED else which.advance(which.begin(NOW), READY, NOW)
         )
-    answer = Answer(promote=promote, by="ann")
+    answer = RolloutAnswer(promote=promote, by="ann")
     for seen in (READY, UNREADY):
         assert which.advance(progress, seen, after(1), answer=answer) == which.advance(
             progress, seen, after(1)
@@ -206,9 +217,9 @@ def test_an_answer_to_no_question_is_ignored(phase: Phase, promote: bool) -> Non
 
 def test_an_answer_that_is_told_twice_is_not_one_to_the_next_question() -> None:
     which = plan({"weight": 10}, {"pause": {}}, {"pause": {}})
-    answer = Answer(promote=True, by="ann", step=1)
-    asked_again = which.advance(at(which, Phase.ASKING), READY, after(1), answer=answer)
-    assert (asked_again.phase, asked_again.step) == (Phase.ASKING, 2)
+    answer = RolloutAnswer(promote=True, by="ann", step=1)
+    asked_again = which.advance(at(which, Phase.AWAITING_DECISION), READY, after(1), answer=answer)
+    assert (asked_again.phase, asked_again.step) == (Phase.AWAITING_DECISION, 2)
     assert which.advance(asked_again, READY, after(2), answer=answer) == asked_again
 
 
@@ -255,7 +266,7 @@ def test_a_clock_set_back_stalls_nothing_and_makes_no_pause_shorter() -> None:
 
 
 def test_after_a_clock_was_set_back_measurements_go_on() -> None:
-    which = Plan([Step(analysis=("errors",))], {"errors": ERRORS.model_copy(update={"count": 3})})
+    which = Plan([CanaryStep(analysis=("errors",))], {"errors": ERRORS.model_copy(update={"count": 3})})
     progress = which.advance(which.begin(NOW), READY, after(2), [measured("success", 1, step=0)])
     yesterday = -86400
     assert which.due(progress, after(yesterday)) == ["errors"]
@@ -269,7 +280,7 @@ def test_after_a_clock_was_set_back_measurements_go_on() -> None:
 
 def test_a_question_keeps_its_name_when_the_clock_is_set_back() -> None:
     which = plan({"weight": 10}, {"pause": {}})
-    progress = at(which, Phase.ASKING)
+    progress = at(which, Phase.AWAITING_DECISION)
     assert which.advance(progress, READY, NOW - timedelta(days=1)).since == progress.since
 
 

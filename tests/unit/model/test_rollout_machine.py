@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import Answer, Observation, Phase, Progress
+from airflow_cd.model.progress import Observation, Phase, Progress, RolloutAnswer
 from airflow_cd.model.rollout import Plan
-from airflow_cd.model.strategy import APPROVAL, Step
+from airflow_cd.model.strategy import APPROVAL, CanaryStep
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
@@ -22,11 +22,11 @@ ANALYSES = {
     for name, count in (("errors", 2), ("latency", 3))
 }
 steps = st.one_of(
-    st.integers(0, 100).map(lambda weight: Step(weight=weight)),
-    st.integers(0, 120).map(lambda seconds: Step(pause=timedelta(seconds=seconds))),
-    st.just(Step(pause=APPROVAL)),
+    st.integers(0, 100).map(lambda weight: CanaryStep(weight=weight)),
+    st.integers(0, 120).map(lambda seconds: CanaryStep(pause=timedelta(seconds=seconds))),
+    st.just(CanaryStep(pause=APPROVAL)),
     st.lists(st.sampled_from(sorted(ANALYSES)), min_size=1, max_size=2, unique=True).map(
-        lambda names: Step(analysis=tuple(names))
+        lambda names: CanaryStep(analysis=tuple(names))
     ),
 )
 observations = st.builds(
@@ -37,7 +37,7 @@ observations = st.builds(
     restored=st.booleans(),
 )
 answers = st.none() | st.builds(
-    Answer, promote=st.booleans(), by=st.just("ann"), step=st.none() | st.integers(0, 4)
+    RolloutAnswer, promote=st.booleans(), by=st.just("ann"), step=st.none() | st.integers(0, 4)
 )
 OUTCOMES = {"success": 0.0, "failure": 3.0, "inconclusive": 1.5, "error": None}
 
@@ -46,7 +46,7 @@ class Rollout(RuleBasedStateMachine):
     """One rollout. What really happened is kept beside what it remembers."""
 
     @initialize(given=st.lists(steps, max_size=5))
-    def begin(self, given: list[Step]) -> None:
+    def begin(self, given: list[CanaryStep]) -> None:
         self.plan = Plan(given, ANALYSES, timedelta(seconds=100))
         self.now = START
         self.progress = self.plan.begin(self.now)
@@ -70,12 +70,16 @@ class Rollout(RuleBasedStateMachine):
         self.jumped += DAY if forward else timedelta(0)
 
     @rule(seen=observations, answer=answers, outcome=st.sampled_from(["success"] * 5 + sorted(OUTCOMES)))
-    def somebody_looks(self, seen: Observation, answer: Answer | None, outcome: str) -> None:
+    def somebody_looks(self, seen: Observation, answer: RolloutAnswer | None, outcome: str) -> None:
         before = self.progress
         measurements = [self.measured(name, outcome) for name in self.plan.due(before, self.now)]
         after = self.plan.advance(before, seen, self.now, measurements, answer)
         assert after == self.plan.advance(before, seen, self.now, measurements, answer), "killed, and again"
-        asking = before.phase is Phase.ASKING and answer is not None and answer.step in (None, before.step)
+        asking = (
+            before.phase is Phase.AWAITING_DECISION
+            and answer is not None
+            and answer.step in (None, before.step)
+        )
         if not asking:
             assert after == self.plan.advance(before, seen, self.now, measurements), "nobody was asked"
         self.told += measurements
@@ -114,11 +118,13 @@ class Rollout(RuleBasedStateMachine):
             detail="",
         )
 
-    def check_move(self, before: Progress, after: Progress, seen: Observation, answer: Answer | None) -> None:
+    def check_move(
+        self, before: Progress, after: Progress, seen: Observation, answer: RolloutAnswer | None
+    ) -> None:
         forward = after.step > before.step or after.phase is Phase.PROMOTED is not before.phase
         if not forward:
             if after.phase is Phase.ABORTING is not before.phase and "nothing moved" in str(after.reason):
-                assert before.phase in (Phase.SETTING, Phase.PROMOTING), "nothing was to move"
+                assert before.phase in (Phase.SHIFTING_TRAFFIC, Phase.PROMOTING), "nothing was to move"
                 assert self.waited + self.jumped >= self.plan.deadline
             return
         assert seen.ready and seen.broken is None
@@ -126,7 +132,7 @@ class Rollout(RuleBasedStateMachine):
         if before.phase is Phase.PAUSED:
             assert step is not None and isinstance(step.pause, timedelta)
             assert self.waited + self.jumped >= step.pause
-        elif before.phase is Phase.ASKING:
+        elif before.phase is Phase.AWAITING_DECISION:
             assert answer is not None and answer.promote
         elif before.phase is Phase.ANALYSING:
             assert step is not None

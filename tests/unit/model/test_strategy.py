@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from airflow_cd.model.strategy import APPROVAL, Canary, Step, Strategy, StrategyChoice
+from airflow_cd.model.strategy import APPROVAL, CanarySettings, CanaryStep, Strategy, StrategyChoice
 
 pauses = st.just(APPROVAL) | st.integers(0, 900_000).map(lambda seconds: timedelta(seconds=seconds))
 names = st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), min_size=1, max_size=3).map(tuple)
 steps = st.one_of(
-    st.integers(0, 100).map(lambda weight: Step(weight=weight)),
-    pauses.map(lambda pause: Step(pause=pause)),
-    names.map(lambda analysis: Step(analysis=analysis)),
+    st.integers(0, 100).map(lambda weight: CanaryStep(weight=weight)),
+    pauses.map(lambda pause: CanaryStep(pause=pause)),
+    names.map(lambda analysis: CanaryStep(analysis=analysis)),
 )
 
 
@@ -36,7 +36,7 @@ class Holder(BaseModel):
     ],
 )
 def test_a_step_is_read_as_people_write_it(written: dict[str, Any], described: str) -> None:
-    assert Step.model_validate(written).described == described
+    assert CanaryStep.model_validate(written).described == described
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_a_step_is_read_as_people_write_it(written: dict[str, Any], described: s
 )
 def test_what_is_no_step_is_refused(written: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Step.model_validate(written)
+        CanaryStep.model_validate(written)
 
 
 @given(st.lists(steps, min_size=1, max_size=6), st.none() | st.just("web"))
-def test_a_strategy_is_the_same_after_it_was_stored(given_steps: list[Step], route: str | None) -> None:
-    choice = StrategyChoice(canary=Canary(steps=tuple(given_steps), route=route))
+def test_a_strategy_is_the_same_after_it_was_stored(given_steps: list[CanaryStep], route: str | None) -> None:
+    choice = StrategyChoice(canary=CanarySettings(steps=tuple(given_steps), route=route))
     assert StrategyChoice.model_validate_json(choice.model_dump_json()) == choice
     assert StrategyChoice.model_validate(choice.model_dump(mode="json")) == choice
 

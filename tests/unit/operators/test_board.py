@@ -14,8 +14,8 @@ from tests.support.local_run import LocalRun, local_run
 from airflow_cd.hooks.adapters import open_target
 from airflow_cd.hooks.readiness import ready_release
 from airflow_cd.model.service import Service
-from airflow_cd.operators.board import BoardOperator
-from airflow_cd.operators.ready import ReadyOperator
+from airflow_cd.operators.board import SelectReleaseOperator
+from airflow_cd.operators.ready import MarkReadyOperator
 from airflow_cd.targets.record import Hold
 
 
@@ -31,14 +31,16 @@ class Member:
 
     def make_ready(self, ref: dict[str, Any], train: str = "board") -> None:
         self._run.xcoms["package"] = ref
-        ready = ReadyOperator(task_id="ready", production_task_id="approve", service=self.service)
+        ready = MarkReadyOperator(task_id="ready", production_task_id="approve", service=self.service)
         ready.execute(self._context(train=train))
 
     def board(self, *hold: str) -> str:
         """Return the digest on board, or why there is none."""
         try:
             context = self._context(hold=list(hold))
-            return str(BoardOperator(task_id="board", service=self.service).execute(context)["digest"])
+            return str(
+                SelectReleaseOperator(task_id="board", service=self.service).execute(context)["digest"]
+            )
         except AirflowSkipException as skipped:
             assert self.pushed["absent"] == str(skipped)
             return str(skipped)

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from tests.unit.operators.test_revision import SERVICE
 
-from airflow_cd.operators.restore import RestoreOperator
+from airflow_cd.operators.restore import ManualRollbackOperator
 
 GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" * 64, "reason": "bad"}
 
@@ -30,7 +30,7 @@ GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" 
 )
 def test_an_event_that_is_no_alarm_rolls_nothing_back(extra: Any) -> None:
     """Whoever may create asset events may create any; the task must neither crash nor be retried."""
-    operator = RestoreOperator(task_id="rollback", service=SERVICE, environment="production")
+    operator = ManualRollbackOperator(task_id="rollback", service=SERVICE, environment="production")
     event = SimpleNamespace(timestamp=1, extra=extra)
     context: Any = {
         "triggering_asset_events": {"alarms": [event]},

@@ -12,11 +12,11 @@ import pytest
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
-from airflow_cd.model.progress import Answer, Observation, Phase
+from airflow_cd.model.progress import Observation, Phase, RolloutAnswer
 from airflow_cd.model.release import Release
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.base import ProgressiveTarget
-from airflow_cd.targets.progressive import SteppedTarget
+from airflow_cd.targets.progressive import RolloutController
 from airflow_cd.targets.record import Hold, Record, outcome_of
 
 CANARY = StrategyChoice.model_validate(
@@ -34,7 +34,7 @@ class Sheet:
     version: int
 
 
-class PaperTarget(SteppedTarget[Sheet]):
+class PaperTarget(RolloutController[Sheet]):
     """Keeps its record and what it was told to run on paper; dies before its ``dies_at``-th effect."""
 
     def __init__(self, strategy: StrategyChoice | None = None) -> None:
@@ -128,14 +128,16 @@ def begun(target: PaperTarget, what: Release, over: str | None = None, actor: st
     return target.begin(what, None, expected=expected, over=over, actor=actor)  # type: ignore[arg-type]
 
 
-def driven(target: PaperTarget, answer: Answer | None = None) -> Record:
+def driven(target: PaperTarget, answer: RolloutAnswer | None = None) -> Record:
     """Advance until it is over or asks."""
     for _ in range(50):
         record = target.record()
         rollout = record.rollout
-        if rollout is None or (rollout.progress.phase is Phase.ASKING and answer is None):
+        if rollout is None or (rollout.progress.phase is Phase.AWAITING_DECISION and answer is None):
             return record
-        target.advance(rollout.token, answer=answer if rollout.progress.phase is Phase.ASKING else None)
+        target.advance(
+            rollout.token, answer=answer if rollout.progress.phase is Phase.AWAITING_DECISION else None
+        )
     raise AssertionError("it never ends")
 
 
@@ -155,10 +157,10 @@ def test_a_canary_asks_and_goes_on() -> None:
     target.deploy(release(1), None, expected=0, actor="test")  # type: ignore[arg-type]
     begun(target, release(2))
     record = driven(target)
-    assert record.rollout is not None and record.rollout.progress.phase is Phase.ASKING
+    assert record.rollout is not None and record.rollout.progress.phase is Phase.AWAITING_DECISION
     assert target.served == {release(1).digest: 90, release(2).digest: 10}
     assert record.current is not None and record.current.release == release(1)
-    record = driven(target, Answer(promote=True, by="ada"))
+    record = driven(target, RolloutAnswer(promote=True, by="ada"))
     assert record.current is not None and record.current.release == release(2)
     assert (record.generation, target.served) == (2, {release(2).digest: 100})
     assert [one.release for one in record.previous] == [release(1)]
@@ -261,7 +263,7 @@ def _deploy_over(target: PaperTarget, actor: str) -> None:
     record = target.record()
     over = record.rollout.token if record.rollout else None
     target.begin(release(2), None, expected=record.generation, over=over, actor=actor)  # type: ignore[arg-type]
-    driven(target, Answer(promote=True, by="ada"))
+    driven(target, RolloutAnswer(promote=True, by="ada"))
 
 
 @pytest.mark.parametrize("strategy", [None, CANARY])
@@ -294,10 +296,10 @@ def test_killed_while_giving_back_it_gives_back() -> None:
         target.broken.add(release(2).digest)
         target.effects, target.dies_at = 0, dies_at
         try:
-            driven(target, Answer(promote=True, by="ada"))
+            driven(target, RolloutAnswer(promote=True, by="ada"))
         except Killed:
             target.dies_at, target.held = None, False
-            driven(target, Answer(promote=True, by="ada"))
+            driven(target, RolloutAnswer(promote=True, by="ada"))
             target.converge()
         assert target.served == {release(1).digest: 100}, dies_at
         assert target.record().aborted is not None

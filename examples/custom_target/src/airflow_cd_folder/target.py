@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError
-from airflow_cd.targets.blue_green import BlueGreenTarget
+from airflow_cd.targets.blue_green import SideBySideTarget
 from airflow_cd.targets.record import Record
 from airflow_cd_folder.settings import FolderSettings
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LEASE_SECONDS = 30.0
 
 
-class FolderTarget(BlueGreenTarget):
+class FolderTarget(SideBySideTarget):
     """
     One service in one environment::
 

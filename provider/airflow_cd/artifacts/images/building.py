@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.images import Image as BuiltImage
 
-    from airflow_cd.model.package import Image
+    from airflow_cd.model.package import ImageSettings
     from airflow_cd.model.release import Revision
 
 _TITLE = "org.opencontainers.image."
@@ -41,7 +41,7 @@ def labels_of(service: str, source: str, revision: Revision) -> dict[str, str]:
 
 def build_image(
     client: DockerClient,
-    image: Image,
+    image: ImageSettings,
     tree: Path,
     labels: Mapping[str, str],
     tag: str,

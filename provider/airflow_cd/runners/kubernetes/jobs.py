@@ -14,7 +14,7 @@ from airflow_cd.runners.kubernetes.pod import Pod
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from airflow_cd.model.runner import KubernetesRunner as Settings
+    from airflow_cd.model.runner import KubernetesRunnerSettings as Settings
 
 log = logging.getLogger(__name__)
 

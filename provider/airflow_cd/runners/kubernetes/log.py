@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from airflow_cd.runners.kubernetes.manifest import COMMAND
-from airflow_cd.runners.kubernetes.records import Records
+from airflow_cd.runners.kubernetes.records import TimestampedLines
 
 if TYPE_CHECKING:
     from kubernetes.client import CoreV1Api
@@ -55,7 +55,7 @@ class PodLog:
             _request_timeout=(_CONNECT_SECONDS, _QUIET_SECONDS),
             **options,
         )
-        records = Records()
+        records = TimestampedLines()
         try:
             for chunk in response.stream(_CHUNK_BYTES):
                 for second, piece in records.feed(chunk):

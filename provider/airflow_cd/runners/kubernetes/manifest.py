@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_cd.runners.workspace import BASE_ENVIRONMENT, MOUNT, WORKSPACE, ids_of
 
 if TYPE_CHECKING:
-    from airflow_cd.model.runner import KubernetesRunner as Settings
+    from airflow_cd.model.runner import KubernetesRunnerSettings as Settings
 
 # The containers of a pod: one takes the workspace in, before the command; one keeps it until it was fetched.
 RECEIVE, HOLD, COMMAND = "receive", "hold", "command"

@@ -13,7 +13,7 @@ _TIME_BYTES = 40
 _PIECE_BYTES = 8192
 
 
-class Records:
+class TimestampedLines:
     """Takes the times out of a log, read from the beginning of a line."""
 
     def __init__(self) -> None:

@@ -19,14 +19,14 @@ from airflow_cd.runners.kubernetes.manifest import Command
 from airflow_cd.runners.kubernetes.pod import End, Pod
 from airflow_cd.runners.kubernetes.refusals import reported
 from airflow_cd.runners.kubernetes.starting import wait_for
-from airflow_cd.runners.kubernetes.volume import LAST, Volume
+from airflow_cd.runners.kubernetes.volume import LAST, WorkspaceVolume
 from airflow_cd.runners.lines import Lines
 from airflow_cd.runners.workspace import pack, unpack
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
-    from airflow_cd.model.runner import KubernetesRunner as Settings
+    from airflow_cd.model.runner import KubernetesRunnerSettings as Settings
 
 log = logging.getLogger(__name__)
 
@@ -189,10 +189,10 @@ class KubernetesRunner:
             self._volume(self._pod, self._next - 1).fetch(file, "workspace")
             unpack(file, folder)
 
-    def _volume(self, pod: Pod, number: int) -> Volume:
+    def _volume(self, pod: Pod, number: int) -> WorkspaceVolume:
         jobs = self._jobs
         assert self._client is not None and jobs is not None
-        return Volume(self._client, self._settings.namespace, pod, lambda: jobs.pod(number))
+        return WorkspaceVolume(self._client, self._settings.namespace, pod, lambda: jobs.pod(number))
 
     def _memory_problem(self) -> str:
         if self._settings.memory is None:

@@ -15,7 +15,7 @@ from airflow_cd.model.pod_diagnosis import pod_problems
 from airflow_cd.model.problem import newest, told
 
 if TYPE_CHECKING:
-    from airflow_cd.model.runner import KubernetesRunner as Settings
+    from airflow_cd.model.runner import KubernetesRunnerSettings as Settings
     from airflow_cd.runners.kubernetes.jobs import Jobs
     from airflow_cd.runners.kubernetes.pod import Pod
 

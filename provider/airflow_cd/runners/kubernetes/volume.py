@@ -47,7 +47,7 @@ done
 """
 
 
-class Volume:
+class WorkspaceVolume:
     """
     :param client: used for nothing else meanwhile
     :param pod: the pod that has it

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
 
-    from airflow_cd.model.target import DockerTarget as Settings
+    from airflow_cd.model.target import DockerTargetSettings as Settings
 
 # On everything of ours: "<service>/<environment>".
 TARGET = "airflow-cd.target"

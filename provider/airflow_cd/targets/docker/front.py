@@ -35,7 +35,7 @@ _READ_TRIES, _REMOVE_TRIES = 3, 5
 _SWITCH = 'sync && mv -f "$0" "$1" && shift && "$@"'
 
 
-class Front:
+class ContainerProxy:
     """The container with the proxy, its network and its volume."""
 
     def __init__(self, engine: Engine) -> None:
@@ -209,7 +209,7 @@ def _config() -> dict[str, Any]:
         "automatic_https": {"disable": True},
         "routes": [{"handle": [{"handler": "static_response", "status_code": 200}]}],
     }
-    servers = {"front": caddy.proxy(f":{_PORT}", f"{_FOLDER}/upstream"), "alive": alive}
+    servers = {"front": caddy.proxy_config(f":{_PORT}", f"{_FOLDER}/upstream"), "alive": alive}
     return {**caddy.SETTINGS, "apps": {"http": {"grace_period": caddy.GRACE_PERIOD, "servers": servers}}}
 
 

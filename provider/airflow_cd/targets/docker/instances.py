@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.1
 _LOG_LINES = 20
 
 
-class Instances:
+class ContainerInstances:
     """
     The containers of one service in one environment.
 

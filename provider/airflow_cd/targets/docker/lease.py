@@ -29,7 +29,7 @@ _NEVER_STARTED = 5.0
 _AT_MOST = 2 * 3600.0
 
 
-class Lease:
+class EngineLease:
     """
     A container that runs ``cat`` for as long as its holder is connected to its input, and is then removed.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetError
-from airflow_cd.targets.blue_green import BlueGreenTarget
+from airflow_cd.targets.blue_green import SideBySideTarget
 from airflow_cd.targets.docker.engine import Engine
-from airflow_cd.targets.docker.front import Front
+from airflow_cd.targets.docker.front import ContainerProxy
 from airflow_cd.targets.docker.images import Images
-from airflow_cd.targets.docker.instances import Instances
-from airflow_cd.targets.docker.lease import Lease
+from airflow_cd.targets.docker.instances import ContainerInstances
+from airflow_cd.targets.docker.lease import EngineLease
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
-class DockerTarget(BlueGreenTarget):
+class DockerTarget(SideBySideTarget):
     """
     One service in one environment on a Docker engine; see :class:`airflow_cd.targets.base.Target`.
 
@@ -44,9 +44,9 @@ class DockerTarget(BlueGreenTarget):
             lambda: access.docker_client(settings.engine, settings.conn_id),
         )
         identity = {"CD_SERVICE": service, "CD_ENVIRONMENT": environment.name}
-        self._front, self._images = Front(self._engine), Images(self._engine)
-        self._instances = Instances(self._engine, identity, access.secret)
-        self._lease = Lease(self._engine)
+        self._front, self._images = ContainerProxy(self._engine), Images(self._engine)
+        self._instances = ContainerInstances(self._engine, identity, access.secret)
+        self._lease = EngineLease(self._engine)
 
     def record(self) -> Record:
         """Return what runs here. :raises TargetError: the engine does not answer"""

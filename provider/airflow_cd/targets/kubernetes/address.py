@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 
 _USUAL = {"http": 80, "https": 443}
 
 
-def url_of(service: Mapping[str, Any], settings: KubernetesTarget, node: str | None = None) -> str | None:
+def url_of(
+    service: Mapping[str, Any], settings: KubernetesTargetSettings, node: str | None = None
+) -> str | None:
     """
     Return where a Service answers, without a trailing slash, or ``None`` where that cannot be told.
 

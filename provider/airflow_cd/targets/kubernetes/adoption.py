@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.objects import ADOPTED, is_adopted, reference_of
 from airflow_cd.targets.kubernetes.tenancy import CLUSTER_LABEL, DEFAULT_ACCOUNT
 
@@ -16,7 +16,7 @@ _SECOND_NAME = "airflow-cd-left"
 
 
 def with_what_is_there(
-    cluster: Cluster, obj: dict[str, Any], name: str, gone: Collection[str]
+    cluster: NamespaceClient, obj: dict[str, Any], name: str, gone: Collection[str]
 ) -> dict[str, Any]:
     """
     Return the object with what others have put there, where it may not be taken away.
@@ -66,7 +66,7 @@ def is_others(live: Object) -> bool:
     return live["metadata"]["name"] == DEFAULT_ACCOUNT or is_adopted(live)
 
 
-def release(cluster: Cluster, live: Object, gone: Collection[str]) -> None:
+def release(cluster: NamespaceClient, live: Object, gone: Collection[str]) -> None:
     """Take off what was set from here, and nothing that others need."""
     reference = reference_of(live)
     bare = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {"name": reference.name}}

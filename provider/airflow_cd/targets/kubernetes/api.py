@@ -11,7 +11,7 @@ from airflow_cd.exceptions import TargetError
 from airflow_cd.model.node_health import minor_of
 from airflow_cd.targets.kubernetes.kinds import Kinds, unknown_kind
 from airflow_cd.targets.kubernetes.objects import Reference
-from airflow_cd.targets.kubernetes.refusals import is_absent, is_secret, is_unknown_kind, problem_of
+from airflow_cd.targets.kubernetes.refusals import is_absent, is_secret, is_unknown_kind, translate_api_error
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -20,7 +20,7 @@ MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 
 
-class Api:
+class NamespaceApi:
     """
     Connects when it is first asked something.
 
@@ -75,7 +75,7 @@ class Api:
         try:
             yield
         except ApiException as error:
-            problem = problem_of(error, self.where, self.namespace, what)
+            problem = translate_api_error(error, self.where, self.namespace, what)
             raise problem from (None if is_secret(what) else error)
         except (HTTPError, ConnectionError, TimeoutError) as error:
             raise TargetError(f"{self.where}: the cluster does not answer: {error}") from error

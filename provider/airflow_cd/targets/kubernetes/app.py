@@ -15,7 +15,7 @@ from airflow_cd.targets.kubernetes.objects import PREFIX
 from airflow_cd.targets.kubernetes.records import labels_of, object_name
 
 if TYPE_CHECKING:
-    from airflow_cd.model.kubernetes import App
+    from airflow_cd.model.kubernetes import AppSettings
     from airflow_cd.model.release import Release
 
 Object = dict[str, Any]
@@ -27,7 +27,7 @@ _LONGEST_OF_OURS = _LONGEST_NAME - 8
 
 
 def objects_of_app(
-    app: App, *, service: str, environment: str, release: Release, can_sleep: bool = False
+    app: AppSettings, *, service: str, environment: str, release: Release, can_sleep: bool = False
 ) -> list[Object]:
     """
     Return the Deployment and the Service of a release.
@@ -70,7 +70,9 @@ def objects_of_app(
     ]
 
 
-def secret_of_app(app: App, *, service: str, environment: str, secret: Callable[[str], str]) -> Object | None:
+def secret_of_app(
+    app: AppSettings, *, service: str, environment: str, secret: Callable[[str], str]
+) -> Object | None:
     """
     Return the Secret with what the service is told of Airflow connections, if there is anything.
 
@@ -105,7 +107,7 @@ def name_of_app(service: str) -> str:
     return f"{plain[: _LONGEST_OF_OURS - 9].rstrip('-')}-{hashlib.sha256(service.encode()).hexdigest()[:8]}"
 
 
-def _deployment(app: App, labels: dict[str, str], pods: Object) -> Object:
+def _deployment(app: AppSettings, labels: dict[str, str], pods: Object) -> Object:
     metadata: Object = {"labels": dict(labels)}
     if app.annotations:
         metadata["annotations"] = dict(app.annotations)
@@ -118,7 +120,7 @@ def _deployment(app: App, labels: dict[str, str], pods: Object) -> Object:
     }
 
 
-def _service(app: App, labels: dict[str, str]) -> Object:
+def _service(app: AppSettings, labels: dict[str, str]) -> Object:
     # By its name: releases that run side by side may listen on different ports.
     port = {"name": "http", "port": app.service_port, "targetPort": PORT, "protocol": "TCP"}
     return {"type": app.service_type, "selector": dict(labels), "ports": [port]}
@@ -129,7 +131,7 @@ def _object(api_version: str, kind: str, name: str, labels: dict[str, str], spec
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def _secret_name(app: App, service: str, environment: str) -> str:
+def _secret_name(app: AppSettings, service: str, environment: str) -> str:
     told = json.dumps(app.secrets, sort_keys=True).encode()
     return f"{object_name(service, environment)}.secrets.{hashlib.sha256(told).hexdigest()[:8]}"
 

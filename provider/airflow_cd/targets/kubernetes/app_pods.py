@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from airflow_cd.model.kubernetes import App
+    from airflow_cd.model.kubernetes import AppSettings
 
 Object = dict[str, Any]
 
@@ -17,7 +17,9 @@ CONTAINER, PORT = "app", "http"
 _START_SECONDS = 600
 
 
-def pods_of_app(app: App, *, image: str, told: dict[str, str], secret: str, can_sleep: bool) -> Object:
+def pods_of_app(
+    app: AppSettings, *, image: str, told: dict[str, str], secret: str, can_sleep: bool
+) -> Object:
     """
     Return the spec of the pods.
 
@@ -41,7 +43,7 @@ def pods_of_app(app: App, *, image: str, told: dict[str, str], secret: str, can_
     return pods
 
 
-def _container(app: App, image: str, told: dict[str, str], secret: str, can_sleep: bool) -> Object:
+def _container(app: AppSettings, image: str, told: dict[str, str], secret: str, can_sleep: bool) -> Object:
     container: Object = {
         "name": CONTAINER,
         "image": image,
@@ -75,7 +77,7 @@ def _wait(seconds: int, can_sleep: bool) -> Object:
     return {"sleep": {"seconds": seconds}} if can_sleep else {"exec": {"command": ["sleep", str(seconds)]}}
 
 
-def _env(app: App, told: dict[str, str], secret: str) -> list[Object]:
+def _env(app: AppSettings, told: dict[str, str], secret: str) -> list[Object]:
     plain = {**app.env, **told}
     env: list[Object] = [{"name": name, "value": _literal(value)} for name, value in plain.items()]
     secrets = [name for name in app.secrets if name not in told]
@@ -93,7 +95,7 @@ def _probe(path: str | None) -> Object:
     return {"tcpSocket": {"port": PORT}} if path is None else {"httpGet": {"path": path, "port": PORT}}
 
 
-def _security_of_pod(app: App) -> Object:
+def _security_of_pod(app: AppSettings) -> Object:
     security: Object = {"seccompProfile": {"type": "RuntimeDefault"}}
     if app.user is not None:
         user, _, group = app.user.partition(":")
@@ -102,7 +104,7 @@ def _security_of_pod(app: App) -> Object:
     return security
 
 
-def _resources(app: App) -> Object:
+def _resources(app: AppSettings) -> Object:
     given = app.resources
     requests = {"cpu": given.cpu, "memory": given.memory}
     limits = {"cpu": given.cpu_limit, "memory": given.memory_limit}

@@ -14,8 +14,8 @@ from airflow_cd.targets.kubernetes.scaling import left_as_it_is
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, name_of
 
 if TYPE_CHECKING:
-    from airflow_cd.targets.kubernetes.cluster import Cluster
-    from airflow_cd.targets.kubernetes.wanted import Wanted
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+    from airflow_cd.targets.kubernetes.wanted import DesiredState
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class Applier:
     :param labels: of all objects; what has not these labels is somebody else's, and is not deleted
     """
 
-    def __init__(self, cluster: Cluster, scaling: Cluster, labels: Mapping[str, str]) -> None:
+    def __init__(self, cluster: NamespaceClient, scaling: NamespaceClient, labels: Mapping[str, str]) -> None:
         self._cluster, self._scaling, self._labels = cluster, scaling, labels
 
-    def put(self, plan: Wanted, *, take: bool) -> Inventory:
+    def put(self, plan: DesiredState, *, take: bool) -> Inventory:
         """
         Apply one stage of a plan, and return what of it is ours.
 
@@ -53,7 +53,7 @@ class Applier:
                 self._change_borrowed(one)
         return tuple(applied)
 
-    def remove(self, plan: Wanted, inventory: Inventory) -> Inventory:
+    def remove(self, plan: DesiredState, inventory: Inventory) -> Inventory:
         """Delete what a plan says, as far as it was applied, and return what is left of the inventory."""
         wanted = {(kind, name) for _, kind, name in plan.delete}
         meant = [one for one in inventory if (one.kind, one.name) in wanted]
@@ -98,7 +98,7 @@ class Applier:
     def _is_adopted(self, reference: Reference) -> bool:
         return is_adopted(self._cluster.get(reference.api_version, reference.kind, reference.name) or {})
 
-    def _leave_numbers(self, plan: Wanted) -> None:
+    def _leave_numbers(self, plan: DesiredState) -> None:
         """Where others say how many instances there are, giving up that number must not change it."""
         for one in plan.objects:
             if one["kind"] not in WORKLOADS or "replicas" in one["spec"]:
@@ -113,7 +113,7 @@ def _looked_at(metadata: Mapping[str, Any]) -> tuple[Any, Any]:
     return metadata.get("uid"), metadata.get("generation") or metadata["resourceVersion"]
 
 
-def planned(plan: Wanted) -> Inventory:
+def planned(plan: DesiredState) -> Inventory:
     """Return what of ours a stage of a plan is about to apply."""
     return tuple(reference_of(one) for one in plan.objects if not is_borrowed(one))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.removed_apis import METRIC, REMOVALS, Removal, removal_of, requested
-from airflow_cd.targets.kubernetes.api import Api
+from airflow_cd.targets.kubernetes.api import NamespaceApi
 from airflow_cd.targets.kubernetes.objects import PREFIX
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class Use(NamedTuple):
     source: str
 
 
-class Census:
+class DeprecatedApiScanner:
     """
     :param api: of the cluster, of any namespace
     :param server: minor version of the cluster
     :param until: the minor version in question
     """
 
-    def __init__(self, api: Api, server: int, until: int) -> None:
+    def __init__(self, api: NamespaceApi, server: int, until: int) -> None:
         self._api, self._until = api, until
         self._removals = tuple(one for one in REMOVALS if server < one.minor <= until)
         self._served: dict[str, frozenset[str]] = {}

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Progress
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.configuration import differing
-from airflow_cd.targets.kubernetes.placed import Placed
+from airflow_cd.targets.kubernetes.placed import ReleaseObjects
 from airflow_cd.targets.kubernetes.route import find_route, weighted
-from airflow_cd.targets.kubernetes.shares import Share, shared, weights
+from airflow_cd.targets.kubernetes.shares import Share, split_replicas, weights
 from airflow_cd.targets.kubernetes.slots import (
     CANARY,
     COLOURS,
@@ -37,21 +37,21 @@ Objects = dict[Key, Object]
 
 
 @dataclass(frozen=True)
-class Change:
+class Transition:
     """
     What comes, and what ran before.
 
     :param fast: without steps
-    :param occupied: see :func:`~airflow_cd.targets.kubernetes.wanted.wanted`
+    :param occupied: see :func:`~airflow_cd.targets.kubernetes.wanted.desired_state`
     :param serving: see there
     :param live_route: see there
     """
 
-    settings: KubernetesTarget
+    settings: KubernetesTargetSettings
     strategy: StrategyChoice | None
     progress: Progress
-    candidate: Placed
-    stable: Placed
+    candidate: ReleaseObjects
+    stable: ReleaseObjects
     fast: bool
     occupied: bool
     serving: int | None
@@ -98,7 +98,7 @@ class Change:
     def shares(self) -> tuple[Share, Share]:
         """Return the instances of both before, and as they are to be."""
         before, after = self.weights
-        return shared(self.stable.size, before), shared(self.stable.size, after)
+        return split_replicas(self.stable.size, before), split_replicas(self.stable.size, after)
 
     @property
     def track(self) -> str | None:
@@ -126,7 +126,7 @@ class Change:
         """Return the Service by which the candidate can be looked at before the switch."""
         return by_key([service_beside(_service(self.candidate), PREVIEW, self.candidate.side.place)])
 
-    def routed(self, objects: Objects, of: Placed, weight: int) -> Objects:
+    def routed(self, objects: Objects, of: ReleaseObjects, weight: int) -> Objects:
         """
         Return the objects with the route sharing out requests.
 
@@ -143,7 +143,9 @@ class Change:
         """Return the Service as it is until the switch."""
         return by_key([service_to(self.stable.service, self.track)]) if self.stable.service else {}
 
-    def bridged(self, then: Objects, now: Objects, now_of: Placed, then_of: Placed) -> Objects:
+    def bridged(
+        self, then: Objects, now: Objects, now_of: ReleaseObjects, then_of: ReleaseObjects
+    ) -> Objects:
         """
         Return objects with the Services selecting what is ready, though they are to select something else.
 
@@ -171,12 +173,12 @@ class Change:
             )
 
 
-def _service(release: Placed) -> Object:
+def _service(release: ReleaseObjects) -> Object:
     assert release.service is not None, "checked at the beginning"
     return release.service
 
 
-def _selected(selector: Mapping[str, str], release: Placed, objects: Objects) -> set[tuple[str, str]]:
+def _selected(selector: Mapping[str, str], release: ReleaseObjects, objects: Objects) -> set[tuple[str, str]]:
     mine = set(release.workloads)
     return {
         (one["kind"], name_of(one))

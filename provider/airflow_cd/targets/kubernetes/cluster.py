@@ -14,8 +14,8 @@ from airflow_cd.exceptions import (
     ManifestError,
     TargetError,
 )
-from airflow_cd.targets.kubernetes.api import MERGE, Api
-from airflow_cd.targets.kubernetes.differences import NEW, Difference, text_of
+from airflow_cd.targets.kubernetes.api import MERGE, NamespaceApi
+from airflow_cd.targets.kubernetes.differences import NEW, FieldDifference, text_of
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
 
 __all__ = ["Cluster", "Difference", "Reference", "reference_of"]
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # The class has a method ``list``, which its annotations would name.
 Objects = list[dict[str, Any]]
-Differences = list[Difference]
+Differences = list[FieldDifference]
 
 _APPLY = "application/apply-patch+yaml"
 _TRIES = 10
@@ -32,7 +32,7 @@ _TRIES = 10
 _READ = ("managedFields", "resourceVersion", "uid")
 
 
-class Cluster(Api):
+class NamespaceClient(NamespaceApi):
     """
     Each object costs one request to apply, one to read, and two to compare or delete.
 
@@ -150,18 +150,18 @@ class Cluster(Api):
             applied: dict[str, Any] = self.request("PATCH", self._path(reference), obj, _APPLY, query)
             return applied
 
-    def _difference(self, obj: dict[str, Any], take: bool) -> Difference:
+    def _difference(self, obj: dict[str, Any], take: bool) -> FieldDifference:
         reference = reference_of(obj)
         for _ in range(_TRIES):
             live = self.get(reference.api_version, reference.kind, reference.name)
             if live is None:
                 self._apply(obj, take, dry_run=True)  # the cluster may have something to say against it
-                return Difference(reference, NEW)
+                return FieldDifference(reference, NEW)
             # Else what a controller writes in between would be taken for something that the release changes.
             seen = {**obj["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]}
             with suppress(DeployConflictError):
                 planned = self._apply({**obj, "metadata": seen}, take, dry_run=True)
-                return Difference(reference_of(live), text_of(live, planned, reference.described))
+                return FieldDifference(reference_of(live), text_of(live, planned, reference.described))
         raise TargetError(f"{self.where}: {reference.described} changes too often to be compared")
 
     def _checked(self, obj: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.defaults import with_protocols
 from airflow_cd.targets.kubernetes.objects import PREFIX, is_adopted, is_borrowed, reference_of
-from airflow_cd.targets.kubernetes.records import Records
-from airflow_cd.targets.kubernetes.wanted import Side
+from airflow_cd.targets.kubernetes.records import StateStore
+from airflow_cd.targets.kubernetes.wanted import ReleaseVariant
 
 if TYPE_CHECKING:
     from airflow_cd.artifacts.base import ArtifactStore
-    from airflow_cd.model.kubernetes import KubernetesTarget
+    from airflow_cd.model.kubernetes import KubernetesTargetSettings
     from airflow_cd.model.release import Release
     from airflow_cd.targets.record import Deployed
 
@@ -27,7 +27,7 @@ Objects = list[dict[str, Any]]
 _SLEEPS = 32
 
 
-class Content:
+class ReleaseManifests:
     """
     The objects of a service's releases in one environment.
 
@@ -38,9 +38,9 @@ class Content:
         self,
         service: str,
         environment: str,
-        settings: KubernetesTarget,
-        cluster: Cluster,
-        records: Records,
+        settings: KubernetesTargetSettings,
+        cluster: NamespaceClient,
+        records: StateStore,
         secret: Callable[[str], str],
     ) -> None:
         self._service, self._environment, self._settings = service, environment, settings
@@ -97,7 +97,7 @@ class Content:
             self._read[digest] = found
         return found
 
-    def side(self, deployed: Deployed, generation: int) -> Side:
+    def side(self, deployed: Deployed, generation: int) -> ReleaseVariant:
         """
         Return a release as the environment runs it.
 
@@ -111,7 +111,7 @@ class Content:
                 f"more: somebody deleted its ConfigMap {self._records.name}.*. Deploy another release."
             )
         place = deployed.place or "stable"
-        return Side(objects, place, release.digest, release.version, generation)
+        return ReleaseVariant(objects, place, release.digest, release.version, generation)
 
     def refuse_others(self, objects: Objects) -> set[tuple[str, str, str]]:
         """

@@ -17,7 +17,7 @@ _KUBECTLS = "kubectl.kubernetes.io/last-applied-configuration"
 NEW = "new"
 
 
-class Difference(NamedTuple):
+class FieldDifference(NamedTuple):
     """
     One object that an application of a release would change.
 

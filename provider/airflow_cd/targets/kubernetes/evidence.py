@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from airflow_cd.exceptions import TargetError
 
 if TYPE_CHECKING:
-    from airflow_cd.targets.kubernetes.cluster import Cluster
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 _REMOVED = "unable to retrieve container logs for "
 # A log may have lines of any length.
@@ -21,7 +21,7 @@ class LogRemovedError(TargetError):
     """Raised when a container's log went with the container."""
 
 
-def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:
+def events_of(cluster: NamespaceClient, uid: str) -> list[dict[str, Any]]:
     """Return the events about the object of this uid. :raises TargetError: they cannot be read"""
     path = f"/api/v1/namespaces/{cluster.namespace}/events"
     with cluster.reported("events"):
@@ -29,7 +29,7 @@ def events_of(cluster: Cluster, uid: str) -> list[dict[str, Any]]:
     return list(found["items"])
 
 
-def last_lines(cluster: Cluster, pod: str, container: str, *, previous: bool, lines: int) -> str:
+def last_lines(cluster: NamespaceClient, pod: str, container: str, *, previous: bool, lines: int) -> str:
     """
     Return what a container wrote last.
 

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow_cd.exceptions import DeployConflictError, TargetError
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.objects import PREFIX, Reference
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _TRIES = 2
 HOLDER = f"{PREFIX}holder"
 
 
-class Hold:
+class HeldLease:
     """
     A lease that was taken.
 
     :param lease: as it was then
     """
 
-    def __init__(self, cluster: Cluster, reference: Reference, lease: dict[str, Any]) -> None:
+    def __init__(self, cluster: NamespaceClient, reference: Reference, lease: dict[str, Any]) -> None:
         self._cluster, self._reference, self._lease = cluster, reference, lease
         self.fence: int = lease["spec"]["leaseTransitions"]
         self._identity = lease["spec"]["holderIdentity"]

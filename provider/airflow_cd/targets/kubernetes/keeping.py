@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.namespace import Namespace
 from airflow_cd.targets.kubernetes.adoption import APPLY, is_others, labels_on, release, with_what_is_there
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.differences import NEW, text_of
 from airflow_cd.targets.kubernetes.objects import reference_of
 from airflow_cd.targets.kubernetes.tenancy import (
     CLUSTER_LABEL,
     KEPT_KINDS,
     NAME_LABEL,
-    Login,
+    RegistryLogin,
     namespace_object,
     namespace_objects,
 )
@@ -40,7 +40,9 @@ class Kept(NamedTuple):
     let_go: tuple[str, ...] = ()
 
 
-def keep(cluster: Cluster, namespace: Namespace, name: str, logins: Mapping[str, Login]) -> Kept:
+def reconcile_namespace(
+    cluster: NamespaceClient, namespace: Namespace, name: str, logins: Mapping[str, RegistryLogin]
+) -> Kept:
     """
     Make the namespace what it is declared to be.
 
@@ -76,7 +78,7 @@ def keep(cluster: Cluster, namespace: Namespace, name: str, logins: Mapping[str,
     )
 
 
-def undeclared(cluster: Cluster, name: str, declared: Collection[str]) -> list[str]:
+def undeclared(cluster: NamespaceClient, name: str, declared: Collection[str]) -> list[str]:
     """Return the namespaces that were kept for this cluster, are there, and are not declared any more."""
     with cluster.reported("Namespaces"):
         query = {"labelSelector": f"{CLUSTER_LABEL}={name}"}
@@ -84,14 +86,14 @@ def undeclared(cluster: Cluster, name: str, declared: Collection[str]) -> list[s
     return sorted({one["metadata"]["name"] for one in found["items"]} - set(declared))
 
 
-def unselectable(cluster: Cluster, namespaces: Collection[str]) -> list[str]:
+def unselectable(cluster: NamespaceClient, namespaces: Collection[str]) -> list[str]:
     """Return those that are not there, or lack the label by which network policies select them."""
     found = {name: _namespace(cluster, name) for name in sorted(set(namespaces))}
     return [name for name, one in found.items() if one is None or labels_on(one).get(NAME_LABEL) != name]
 
 
 def _keep_namespace(
-    cluster: Cluster, namespace: Namespace, name: str
+    cluster: NamespaceClient, namespace: Namespace, name: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what was created and what was changed."""
     live = _namespace(cluster, namespace.name)
@@ -119,7 +121,7 @@ def _refuse(live: Object, name: str, where: str) -> None:
         raise TargetError(f"{where}: the namespace is being deleted. It is made anew once it is gone.")
 
 
-def _namespace(cluster: Cluster, name: str) -> Any:
+def _namespace(cluster: NamespaceClient, name: str) -> Any:
     from kubernetes.client import ApiException
 
     with cluster.reported(f"Namespace/{name}"):
@@ -131,14 +133,14 @@ def _namespace(cluster: Cluster, name: str) -> Any:
             raise
 
 
-def _apply_namespace(cluster: Cluster, desired: Object, dry_run: bool) -> Any:
+def _apply_namespace(cluster: NamespaceClient, desired: Object, dry_run: bool) -> Any:
     name = desired["metadata"]["name"]
     query = {"fieldManager": _MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
     with cluster.reported(f"Namespace/{name}"):
         return cluster.request("PATCH", f"/api/v1/namespaces/{name}", desired, APPLY, query)
 
 
-def _left(cluster: Cluster, desired: Sequence[Object], name: str) -> list[dict[str, Any]]:
+def _left(cluster: NamespaceClient, desired: Sequence[Object], name: str) -> list[dict[str, Any]]:
     """Return our own objects that are not declared any more."""
     wanted = {reference_of(obj).key for obj in desired}
     labels = {CLUSTER_LABEL: name}
@@ -146,7 +148,7 @@ def _left(cluster: Cluster, desired: Sequence[Object], name: str) -> list[dict[s
     return [one for one in found if reference_of(one).key not in wanted]
 
 
-def _prune(cluster: Cluster, left: Sequence[Object], name: str) -> tuple[list[str], list[str]]:
+def _prune(cluster: NamespaceClient, left: Sequence[Object], name: str) -> tuple[list[str], list[str]]:
     """Return what was deleted, and what was let go."""
     deleted, let_go = [], []
     gone = {one["metadata"]["name"] for one in left if one["kind"] == "Secret"}

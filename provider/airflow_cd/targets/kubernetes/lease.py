@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from airflow_cd.exceptions import DeployConflictError
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.holding import (
     DURATION_SECONDS,
     FRESH_SECONDS,
     HOLDER,
-    Hold,
+    HeldLease,
     described,
     written_now,
 )
@@ -39,11 +39,11 @@ class Lease:
     :param name: of the Lease object; it stays when nobody holds it, since it counts its holders
     """
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: NamespaceClient, name: str) -> None:
         self._cluster = cluster
         self._reference = Reference(api_version="coordination.k8s.io/v1", kind="Lease", name=name)
         self._seen: dict[str, Any] | None = None
-        self._hold: Hold | None = None
+        self._hold: HeldLease | None = None
 
     @property
     def fence(self) -> int:
@@ -73,7 +73,7 @@ class Lease:
         assert self._hold is not None, "checked by its holder"
         self._hold.renew()
 
-    def _take(self, terms: _Terms) -> Hold:
+    def _take(self, terms: _Terms) -> HeldLease:
         hold = self._try(terms, self._seen) if self._seen is not None else None
         began, watched = time.monotonic(), _Watched()
         while hold is None:
@@ -89,7 +89,7 @@ class Lease:
                 time.sleep(_POLLED_EVERY)
         return hold
 
-    def _try(self, terms: _Terms, seen: Mapping[str, Any] | None) -> Hold | None:
+    def _try(self, terms: _Terms, seen: Mapping[str, Any] | None) -> HeldLease | None:
         """Take the lease as it was seen; ``None`` when somebody else was faster."""
         asked = time.monotonic()
         try:
@@ -98,7 +98,7 @@ class Lease:
             return None
         if lease is None or time.monotonic() - asked > FRESH_SECONDS:
             return None
-        return Hold(self._cluster, self._reference, lease)
+        return HeldLease(self._cluster, self._reference, lease)
 
     def _written(self, terms: _Terms, seen: Mapping[str, Any] | None) -> dict[str, Any] | None:
         metadata: dict[str, Any] = {"name": self._reference.name, "annotations": terms.annotations}

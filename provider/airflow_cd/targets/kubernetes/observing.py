@@ -12,10 +12,10 @@ from airflow_cd.model.base import Frozen
 from airflow_cd.model.diagnosis import diagnose
 from airflow_cd.model.problem import Problem, lines_told, seconds_since, told
 from airflow_cd.targets.kubernetes.evidence import LogRemovedError, events_of, last_lines
-from airflow_cd.targets.kubernetes.standing import Standing, newest_pods, standing_of
+from airflow_cd.targets.kubernetes.standing import RolloutStatus, newest_pods, rollout_status
 
 if TYPE_CHECKING:
-    from airflow_cd.targets.kubernetes.cluster import Cluster
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 _LOG_LINES = 20
 # Two pods of the same template have the same problem, or one that tells of the other.
@@ -24,7 +24,7 @@ _LOOKED_AT = 2
 _SILENT_SECONDS = 10
 
 
-class Seen(Frozen):
+class WorkloadHealth(Frozen):
     """
     What was seen of some workloads.
 
@@ -49,7 +49,7 @@ class _Sight(NamedTuple):
     problems: Sequence[Problem] = ()
 
 
-def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
+def read_workload_health(cluster: NamespaceClient, workloads: Sequence[tuple[str, str]]) -> WorkloadHealth:
     """
     Look at workloads.
 
@@ -65,7 +65,7 @@ def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
     for name, sight in found:
         # Those of different kinds may have the same name.
         ready_pods[name] = ready_pods.get(name, 0) + sight.ready_pods
-    return Seen(
+    return WorkloadHealth(
         ready=all(sight.ready for _, sight in found),
         count="; ".join(sight.text for _, sight in found),
         ready_pods=ready_pods,
@@ -74,13 +74,13 @@ def observe(cluster: Cluster, workloads: Sequence[tuple[str, str]]) -> Seen:
     )
 
 
-def _look(cluster: Cluster, kind: str, name: str) -> _Sight:
+def _look(cluster: NamespaceClient, kind: str, name: str) -> _Sight:
     workload = cluster.get("apps/v1", kind, name)
     if workload is None:
         return _Sight(False, f"{name}: not there")
     # Lists and some servers leave it out.
     workload.setdefault("kind", kind)
-    standing = standing_of(workload)
+    standing = rollout_status(workload)
     if not standing.observed:
         problems = _problems(cluster, workload, []) if kind == "StatefulSet" else []
         return _Sight(False, f"{name}: not taken up by the cluster yet", 0, problems)
@@ -91,13 +91,13 @@ def _look(cluster: Cluster, kind: str, name: str) -> _Sight:
     return _Sight(False, _count(name, standing, ready), ready, _problems(cluster, workload, pods))
 
 
-def _count(name: str, standing: Standing, ready: int) -> str:
+def _count(name: str, standing: RolloutStatus, ready: int) -> str:
     count = f"{name}: {ready} of {standing.wanted} ready, {standing.updated} updated"
     return f"{count}, {standing.old} old" if standing.old else count
 
 
 def _problems(
-    cluster: Cluster, workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]
+    cluster: NamespaceClient, workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]
 ) -> list[Problem]:
     now = datetime.now(timezone.utc)
     found = diagnose(workload, pods, [], now)
@@ -114,14 +114,14 @@ def _problems(
     ]
 
 
-def _events(cluster: Cluster, thing: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _events(cluster: NamespaceClient, thing: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         return events_of(cluster, thing["metadata"]["uid"])
     except TargetError:  # such as one who may not read them
         return []
 
 
-def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, Any]]) -> Problem:
+def _with_log(cluster: NamespaceClient, problem: Problem, pods: Sequence[Mapping[str, Any]]) -> Problem:
     if problem.category != "crash" or problem.pod is None or problem.container is None:
         return problem
     pod = next(pod for pod in pods if pod["metadata"]["name"] == problem.pod)
@@ -135,7 +135,7 @@ def _with_log(cluster: Cluster, problem: Problem, pods: Sequence[Mapping[str, An
     return problem.model_copy(update={"detail": lines_told(said) or problem.detail})
 
 
-def _last_said(cluster: Cluster, pod: str, container: str, *, previous: bool) -> str:
+def _last_said(cluster: NamespaceClient, pod: str, container: str, *, previous: bool) -> str:
     read = partial(last_lines, cluster, pod, container, lines=_LOG_LINES)
     try:
         return read(previous=previous)

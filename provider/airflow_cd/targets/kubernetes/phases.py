@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from airflow_cd.targets.kubernetes.change import Change, Objects
-from airflow_cd.targets.kubernetes.shares import needed
+from airflow_cd.targets.kubernetes.change import Objects, Transition
+from airflow_cd.targets.kubernetes.shares import replicas_for_weight
 from airflow_cd.targets.kubernetes.slots import by_key, key_of
-from airflow_cd.targets.kubernetes.stages import Stage, Wanted, chained
+from airflow_cd.targets.kubernetes.stages import DesiredState, Wave, chain_waves
 from airflow_cd.targets.kubernetes.workload import WORKLOADS, Object, runs
 
 
-def stepping(change: Change) -> Wanted:
+def stepping(change: Transition) -> DesiredState:
     """Return what is to be there while the candidate gets its share step by step."""
     beside = _beside(change)
     if change.preview:
         objects = {**beside, **by_key(change.candidate.instances(None)), **change.preview_service()}
-        return _stepped(change, [Stage(objects)])
+        return _stepped(change, [Wave(objects)])
     if change.route is not None:
         return _stepped(change, _by_route(change, beside))
     return _stepped(change, _by_number(change, beside))
 
 
-def promoting(change: Change) -> Wanted:
+def promoting(change: Transition) -> DesiredState:
     """Return what is to be there while the candidate is being given everything."""
     candidate, stable = change.candidate, change.stable
     switched = not change.in_place and candidate.service is not None
@@ -33,13 +33,13 @@ def promoting(change: Change) -> Wanted:
         final = {**change.serving_service(), **final}
     weight = change.weights[1]
     stages = [
-        Stage(change.routed(first, candidate, weight), candidate.workloads),
-        Stage(change.routed(final, candidate, 0)),
+        Wave(change.routed(first, candidate, weight), candidate.workloads),
+        Wave(change.routed(final, candidate, 0)),
     ]
-    return chained(stages, candidate=candidate.workloads, stable=stable.workloads)
+    return chain_waves(stages, candidate=candidate.workloads, stable=stable.workloads)
 
 
-def aborting(change: Change) -> Wanted:
+def aborting(change: Transition) -> DesiredState:
     """Return what is to be there while everything is being given back to what ran before."""
     stable = change.stable
     place = stable.side.place
@@ -47,18 +47,18 @@ def aborting(change: Change) -> Wanted:
     full = stable.all(place if tight else None, replicas=_stable_size(change))
     gone = _gone(change)
     extra = [key[1:] for key in gone if key[1] in WORKLOADS]
-    last = Stage(change.routed({**full, **gone}, stable, 0))
+    last = Wave(change.routed({**full, **gone}, stable, 0))
     if change.canary:
         stages = _canary_aborted(change, full, last)
     elif change.in_place and change.promoting:
         first = change.bridged(full, change.candidate.all(change.track), change.candidate, stable)
-        stages = [Stage(first, stable.workloads), last]
+        stages = [Wave(first, stable.workloads), last]
     else:
         stages = [last]
-    return chained(stages, candidate=[], stable=[*stable.workloads, *extra])
+    return chain_waves(stages, candidate=[], stable=[*stable.workloads, *extra])
 
 
-def _beside(change: Change) -> Objects:
+def _beside(change: Transition) -> Objects:
     """
     Return what the stable release consists of, untouched, and what only the candidate has.
 
@@ -72,13 +72,13 @@ def _beside(change: Change) -> Objects:
     return {**{key: one for key, one in by_key(new).items() if key not in theirs}, **serving}
 
 
-def _stepped(change: Change, stages: list[Stage]) -> Wanted:
+def _stepped(change: Transition, stages: list[Wave]) -> DesiredState:
     slot = change.canary_workload() if change.canary else change.candidate.slot
     assert slot is not None
-    return chained(stages, candidate=[slot], stable=change.stable.workloads)
+    return chain_waves(stages, candidate=[slot], stable=change.stable.workloads)
 
 
-def _by_number(change: Change, beside: Objects) -> list[Stage]:
+def _by_number(change: Transition, beside: Objects) -> list[Wave]:
     """Let first grow what grows, and then shrink what shrinks: nothing that serves is missed."""
     before, after = change.shares
     stable, canary = change.stable.slot, change.canary_workload()
@@ -94,23 +94,23 @@ def _by_number(change: Change, beside: Objects) -> list[Stage]:
     stages = []
     if change.occupied:
         # What is left of an older candidate serves until the stable release can do so alone.
-        stages.append(Stage({**beside, **by_key(change.stable.instances(change.stable.size))}, [stable]))
+        stages.append(Wave({**beside, **by_key(change.stable.instances(change.stable.size))}, [stable]))
     if after.canary >= before.canary:
-        stages.append(Stage(shared(before.stable, after.canary), [canary]))
+        stages.append(Wave(shared(before.stable, after.canary), [canary]))
     else:
-        stages.append(Stage(shared(after.stable, before.canary), [stable]))
-    return [*stages, Stage(shared(after.stable, after.canary))]
+        stages.append(Wave(shared(after.stable, before.canary), [stable]))
+    return [*stages, Wave(shared(after.stable, after.canary))]
 
 
-def _by_route(change: Change, beside: Objects) -> list[Stage]:
+def _by_route(change: Transition, beside: Objects) -> list[Wave]:
     """Let more requests go to the candidate when it is ready for them, and fewer at once."""
     before, after = change.weights
-    objects = {**beside, **change.canary_slot(needed(change.candidate.size, after))}
+    objects = {**beside, **change.canary_slot(replicas_for_weight(change.candidate.size, after))}
     first = change.routed(objects, change.stable, min(before, after))
-    return [Stage(first, [change.canary_workload()]), Stage(change.routed(objects, change.stable, after))]
+    return [Wave(first, [change.canary_workload()]), Wave(change.routed(objects, change.stable, after))]
 
 
-def _kept(change: Change) -> Objects:
+def _kept(change: Transition) -> Objects:
     """Return what goes on serving beside the candidate until it has everything."""
     kept: Objects = {}
     _, after = change.shares
@@ -123,7 +123,7 @@ def _kept(change: Change) -> Objects:
     return kept
 
 
-def _gone(change: Change) -> Objects:
+def _gone(change: Transition) -> Objects:
     """Return what the candidate ran in, without instances."""
     if change.canary:
         gone = change.canary_slot(0)
@@ -138,7 +138,7 @@ def _gone(change: Change) -> Objects:
     return by_key(change.candidate.instances(0))
 
 
-def _canary_aborted(change: Change, full: Objects, last: Stage) -> list[Stage]:
+def _canary_aborted(change: Transition, full: Objects, last: Wave) -> list[Wave]:
     """
     Give the requests back: at once, where there is anything ready to take them, and else when there is.
 
@@ -149,40 +149,40 @@ def _canary_aborted(change: Change, full: Objects, last: Stage) -> list[Stage]:
     still = change.canary_slot(_canaries(change))
     if change.route is not None:
         weight = 0 if change.serving is None or change.serving > 0 else max(change.weights)
-        return [Stage(change.routed({**full, **still}, change.stable, weight), [stable]), last]
+        return [Wave(change.routed({**full, **still}, change.stable, weight), [stable]), last]
     if _at_once(change):
         return [last]
-    return [Stage({**full, **still, **change.serving_service()}, [stable]), last]
+    return [Wave({**full, **still, **change.serving_service()}, [stable]), last]
 
 
-def _at_once(change: Change) -> bool:
+def _at_once(change: Transition) -> bool:
     if change.serving is not None and change.promoting:
         # Some of them may be the candidate's, and are about to be replaced: as many of a Deployment's
         # instances as there are while it replaces them can take everything, by its own default.
-        return change.serving >= needed(change.stable.size, 75) > 0
+        return change.serving >= replicas_for_weight(change.stable.size, 75) > 0
     if change.serving is not None:
         return change.serving > 0
     # Not known: whether, by what it was told, there has been something of it all the time.
     return not change.promoting and all(share.stable > 0 or not change.stable.size for share in change.shares)
 
 
-def _canaries(change: Change) -> int:
+def _canaries(change: Transition) -> int:
     """Return how many instances of a canary may be serving."""
     if change.route is not None:
-        return needed(change.candidate.size, max(change.weights))
+        return replicas_for_weight(change.candidate.size, max(change.weights))
     return max(share.canary for share in change.shares)
 
 
-def _size(change: Change) -> int | None:
+def _size(change: Transition) -> int | None:
     """Return the instances of a candidate that gets everything, ``None`` where their number is left alone."""
     return change.candidate.size if change.by_number or not change.in_place else None
 
 
-def _stable_size(change: Change) -> int | None:
+def _stable_size(change: Transition) -> int | None:
     return change.stable.size if change.by_number else None
 
 
-def _stable_instances(change: Change, replicas: int | None) -> list[Object]:
+def _stable_instances(change: Transition, replicas: int | None) -> list[Object]:
     if change.stable.deployment["kind"] != "Deployment":
         return []  # it is in nobody's slots; what is not mentioned stays as it is
     return change.stable.instances(replicas)

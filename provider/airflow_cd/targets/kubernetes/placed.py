@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.configuration import config_maps
 from airflow_cd.targets.kubernetes.slots import (
@@ -16,7 +16,7 @@ from airflow_cd.targets.kubernetes.slots import (
     PREVIEW,
     STABLE,
     Key,
-    Side,
+    ReleaseVariant,
     by_key,
     deployment_in,
     key_of,
@@ -40,7 +40,7 @@ Workload = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Placed:
+class ReleaseObjects:
     """
     One release, and what its strategy is about.
 
@@ -50,7 +50,7 @@ class Placed:
     :param scaled: whether somebody else than the manifests says how many
     """
 
-    side: Side
+    side: ReleaseVariant
     workload: Object | None
     service: Object | None
     size: int
@@ -121,9 +121,12 @@ class Placed:
         return workload
 
 
-def placed(
-    settings: KubernetesTarget, strategy: StrategyChoice | None, side: Side, replicas: int | None = None
-) -> Placed:
+def build_release_objects(
+    settings: KubernetesTargetSettings,
+    strategy: StrategyChoice | None,
+    side: ReleaseVariant,
+    replicas: int | None = None,
+) -> ReleaseObjects:
     """
     Return a release in its place.
 
@@ -137,7 +140,7 @@ def placed(
             workload = find_workload(side.objects, settings, image, kinds=WORKLOADS)
             service = find_service(side.objects, settings, workload)
         except ManifestError:
-            return Placed(side, None, None, 1, scaled=False)
+            return ReleaseObjects(side, None, None, 1, scaled=False)
     else:
         workload = find_workload(side.objects, settings, image)
         service = find_service(side.objects, settings, workload)
@@ -150,10 +153,10 @@ def placed(
         )
     size = said if said is not None and not hpa else replicas
     size = next(one for one in (size, said, 1) if one is not None)
-    return Placed(side, workload, service, size, scaled=hpa or said is None)
+    return ReleaseObjects(side, workload, service, size, scaled=hpa or said is None)
 
 
-def check(strategy: StrategyChoice, release: Placed) -> None:
+def check(strategy: StrategyChoice, release: ReleaseObjects) -> None:
     """:raises ManifestError: the strategy lacks something, or a name it needs is taken or too long"""
     canary = strategy.canary
     if release.service is None and (canary is None or canary.route is not None):
@@ -170,7 +173,7 @@ def check(strategy: StrategyChoice, release: Placed) -> None:
         )
 
 
-def _needed(strategy: StrategyChoice, release: Placed) -> list[tuple[Object, str]]:
+def _needed(strategy: StrategyChoice, release: ReleaseObjects) -> list[tuple[Object, str]]:
     if strategy.canary is None:
         needed = [(release.deployment, colour) for colour in COLOURS]
         return needed + ([(release.service, PREVIEW)] if release.service is not None else [])
@@ -179,7 +182,7 @@ def _needed(strategy: StrategyChoice, release: Placed) -> list[tuple[Object, str
     return needed + ([(release.service, CANARY)] if by_route and release.service is not None else [])
 
 
-def made_by(release: Placed) -> list[Key]:
+def made_by(release: ReleaseObjects) -> list[Key]:
     """Return what strategies may have made beside a release's own objects."""
     found: list[Key] = []
     if release.service is not None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.objects import PREFIX, Reference
 from airflow_cd.targets.record import Record
 
@@ -24,7 +24,7 @@ _HOLDS, _DIGEST = f"{PREFIX}holds", f"{PREFIX}digest"
 _INVENTORY = TypeAdapter(tuple[Reference, ...])
 
 
-class Stored(NamedTuple):
+class StoredRecord(NamedTuple):
     """
     A record as it was read.
 
@@ -37,20 +37,20 @@ class Stored(NamedTuple):
     version: str | None
 
 
-class Records:
+class StateStore:
     """The record of one service in one environment. Every call is one request, but for what it says."""
 
-    def __init__(self, cluster: Cluster, service: str, environment: str) -> None:
+    def __init__(self, cluster: NamespaceClient, service: str, environment: str) -> None:
         self._cluster = cluster
         self.name = object_name(service, environment)
         self.labels = labels_of(service, environment)
 
-    def read(self) -> Stored:
+    def read(self) -> StoredRecord:
         """Return the record. :raises TargetError: there is one that cannot be read"""
         found = self._cluster.get("v1", "ConfigMap", self.name)
-        return Stored(Record(), (), None) if found is None else self._parsed(found)
+        return StoredRecord(Record(), (), None) if found is None else self._parsed(found)
 
-    def write(self, record: Record, inventory: Sequence[Reference], version: str | None) -> Stored:
+    def write(self, record: Record, inventory: Sequence[Reference], version: str | None) -> StoredRecord:
         """
         Replace the record that has this version, and return what was stored.
 
@@ -78,7 +78,7 @@ class Records:
             ) from error
         if written is None:
             raise DeployConflictError(f"{self._cluster.where}: somebody else removed the record meanwhile")
-        return Stored(record, inventory, written["metadata"]["resourceVersion"])
+        return StoredRecord(record, inventory, written["metadata"]["resourceVersion"])
 
     def keep_objects(self, digest: str, objects: Sequence[Mapping[str, Any]]) -> None:
         """Keep what a release consists of. :raises ManifestError: that is too big"""
@@ -122,7 +122,7 @@ class Records:
         packed = {"record": self._packed(text, "the record"), "inventory": self._packed(listed, "the record")}
         return {"data": None, "binaryData": packed}
 
-    def _parsed(self, config_map: Mapping[str, Any]) -> Stored:
+    def _parsed(self, config_map: Mapping[str, Any]) -> StoredRecord:
         plain, packed = config_map.get("data") or {}, config_map.get("binaryData") or {}
         try:
             texts = [plain.get(key) or _unpacked(packed[key]) for key in ("record", "inventory")]
@@ -134,7 +134,7 @@ class Records:
                 "Use the version of this package that wrote it, or put back what was written. When there is "
                 "nothing to put back, delete the ConfigMap: the next deployment then takes over what runs.",
             ) from error
-        return Stored(record, inventory, config_map["metadata"]["resourceVersion"])
+        return StoredRecord(record, inventory, config_map["metadata"]["resourceVersion"])
 
     def _unreadable(self, name: str, error: Exception, remedy: str) -> TargetError:
         why = f"no key {error}" if isinstance(error, KeyError) else _told(error)

@@ -39,7 +39,9 @@ _VALUES = (
 )
 
 
-def problem_of(error: ApiException, where: str, namespace: str, what: str | None = None) -> TargetError:
+def translate_api_error(
+    error: ApiException, where: str, namespace: str, what: str | None = None
+) -> TargetError:
     """
     Return our error for one of the API's.
 

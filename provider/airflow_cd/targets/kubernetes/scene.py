@@ -7,27 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.progress import Phase
-from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.content import Content
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+from airflow_cd.targets.kubernetes.content import ReleaseManifests
 from airflow_cd.targets.kubernetes.objects import PREFIX
-from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, slot_name
-from airflow_cd.targets.kubernetes.standing import standing_of
-from airflow_cd.targets.kubernetes.wanted import Wanted, wanted
+from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, ReleaseVariant, slot_name
+from airflow_cd.targets.kubernetes.standing import rollout_status
+from airflow_cd.targets.kubernetes.wanted import DesiredState, desired_state
 from airflow_cd.targets.kubernetes.workload import Object, find_workload, image_of, name_of
 from airflow_cd.targets.record import Record, Rollout
 
 if TYPE_CHECKING:
-    from airflow_cd.model.kubernetes import KubernetesTarget
+    from airflow_cd.model.kubernetes import KubernetesTargetSettings
     from airflow_cd.model.strategy import StrategyChoice
 
 _ROUTES = ("gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1")
 
 
-class Scene:
+class RolloutContext:
     """One look at a rollout; what was asked of the cluster is not asked again."""
 
     def __init__(
-        self, cluster: Cluster, content: Content, settings: KubernetesTarget, record: Record
+        self,
+        cluster: NamespaceClient,
+        content: ReleaseManifests,
+        settings: KubernetesTargetSettings,
+        record: Record,
     ) -> None:
         assert record.rollout is not None, "there is nothing to be seen otherwise"
         self._cluster, self._content, self._settings, self._record = cluster, content, settings, record
@@ -47,12 +51,12 @@ class Scene:
         return urgent or self._settings.on_conflict == "take"
 
     @cached_property
-    def plan(self) -> Wanted:
+    def plan(self) -> DesiredState:
         """Return what the phase wants there."""
         strategy = self.rollout.candidate.strategy
         stable = self._stable
         canary = strategy is not None and strategy.canary is not None and not self.rollout.fast
-        return wanted(
+        return desired_state(
             self._settings,
             strategy,
             self.rollout.progress,
@@ -65,7 +69,7 @@ class Scene:
             route=self.route_of(self._cluster, strategy),
         )
 
-    def reached(self) -> tuple[int, Wanted]:
+    def reached(self) -> tuple[int, DesiredState]:
         """Return which stage of the plan is to be applied now, and its number."""
         stage = self.plan.reached(self._is_ready)
         return list(self.plan.stages).index(stage), stage
@@ -85,7 +89,7 @@ class Scene:
         return 100 * ready / (ready + others) if ready + others else None
 
     @staticmethod
-    def route_of(cluster: Cluster, strategy: StrategyChoice | None) -> dict[str, Any] | None:
+    def route_of(cluster: NamespaceClient, strategy: StrategyChoice | None) -> dict[str, Any] | None:
         """Return the live HTTPRoute that a strategy names, if it names one that is there."""
         name = strategy.route if strategy is not None else None
         if name is None:
@@ -99,11 +103,11 @@ class Scene:
         return None
 
     @cached_property
-    def _candidate(self) -> Side:
+    def _candidate(self) -> ReleaseVariant:
         return self._content.side(self.rollout.candidate, self._record.generation + 1)
 
     @cached_property
-    def _stable(self) -> Side | None:
+    def _stable(self) -> ReleaseVariant | None:
         current = self._record.current
         return None if current is None else self._content.side(current, self._record.generation)
 
@@ -136,7 +140,7 @@ class Scene:
         if live is None or _annotations(live) != {**_annotations(live), **_annotations(workload)}:
             return False
         replicas = workload["spec"].get("replicas")
-        return replicas in (None, live["spec"].get("replicas")) and standing_of(live).done
+        return replicas in (None, live["spec"].get("replicas")) and rollout_status(live).done
 
     def _get(self, kind: str, name: str) -> dict[str, Any] | None:
         if (kind, name) not in self._live:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from airflow_cd.model.progress import Progress
-from airflow_cd.model.strategy import Step
+from airflow_cd.model.strategy import CanaryStep
 
 
 class Share(NamedTuple):
@@ -16,7 +16,7 @@ class Share(NamedTuple):
     canary: int
 
 
-def shared(size: int, weight: int) -> Share:
+def split_replicas(size: int, weight: int) -> Share:
     """
     Return the instances by which requests are shared out when a Service sends as many to each.
 
@@ -36,12 +36,12 @@ def shared(size: int, weight: int) -> Share:
     return Share(size - canary, canary)
 
 
-def needed(size: int, weight: int) -> int:
+def replicas_for_weight(size: int, weight: int) -> int:
     """Return how many of ``size`` instances can serve this percentage of the requests."""
     return -(-size * weight // 100)
 
 
-def weights(steps: Sequence[Step], progress: Progress) -> tuple[int, int]:
+def weights(steps: Sequence[CanaryStep], progress: Progress) -> tuple[int, int]:
     """
     Return what what is coming got before, and what it is to get, in percent.
 

@@ -39,7 +39,7 @@ Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Side:
+class ReleaseVariant:
     """
     One release as an environment runs it.
 
@@ -89,7 +89,7 @@ def slot_name(obj: Object, suffix: str) -> str:
     return name
 
 
-def marked(workload: Object, side: Side, place: str) -> Object:
+def marked(workload: Object, side: ReleaseVariant, place: str) -> Object:
     """Return a workload that says, and whose pods say, which release they are of, and in which slot."""
     workload = deepcopy(workload)
     release = {f"{PREFIX}digest": side.digest, f"{PREFIX}version": side.version}
@@ -102,7 +102,7 @@ def marked(workload: Object, side: Side, place: str) -> Object:
 
 
 def deployment_in(
-    deployment: Object, side: Side, place: str, replicas: int | None, *, own: Set[str]
+    deployment: Object, side: ReleaseVariant, place: str, replicas: int | None, *, own: Set[str]
 ) -> list[Object]:
     """
     Return a release's Deployment in a slot, after the ConfigMaps that are its own there.

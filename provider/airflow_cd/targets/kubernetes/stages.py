@@ -17,7 +17,7 @@ _LATER = (("Service",), _ROUTES, WORKLOADS, ("HorizontalPodAutoscaler",), ("Job"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredState:
     """
     What a namespace is to hold.
 
@@ -36,18 +36,18 @@ class Wanted:
     stable: list[Workload] = field(default_factory=list)
     delete: list[tuple[str, str, str]] = field(default_factory=list)
     gate: list[Workload] = field(default_factory=list)
-    then: Wanted | None = None
+    then: DesiredState | None = None
 
     @property
-    def stages(self) -> Iterator[Wanted]:
+    def stages(self) -> Iterator[DesiredState]:
         """Go through all stages."""
-        stage: Wanted | None = self
+        stage: DesiredState | None = self
         while stage is not None:
             yield stage
             stage = stage.then
 
     @property
-    def last(self) -> Wanted:
+    def last(self) -> DesiredState:
         """Return the last stage."""
         return list(self.stages)[-1]
 
@@ -58,7 +58,7 @@ class Wanted:
             one for one in self.objects if one["kind"] in WORKLOADS and (one["kind"], name_of(one)) in wanted
         ]
 
-    def reached(self, is_ready: Callable[[Object], bool]) -> Wanted:
+    def reached(self, is_ready: Callable[[Object], bool]) -> DesiredState:
         """
         Return the stage to be applied now.
 
@@ -72,27 +72,27 @@ class Wanted:
         return stage
 
 
-class Stage(NamedTuple):
+class Wave(NamedTuple):
     """One stage while it is put together."""
 
     objects: Mapping[Key, Object]
     gate: Sequence[Workload] = ()
 
 
-def chained(
-    stages: Sequence[Stage],
+def chain_waves(
+    stages: Sequence[Wave],
     *,
     candidate: Collection[Workload] = (),
     stable: Collection[Workload] = (),
     delete: Sequence[tuple[str, str, str]] = (),
-) -> Wanted:
+) -> DesiredState:
     """Return stages one after the other, without those that are like the next one."""
-    then: Wanted | None = None
+    then: DesiredState | None = None
     for stage in reversed(stages):
         objects = ordered(stage.objects)
         if then is not None and objects == then.objects:
             continue
-        then = Wanted(
+        then = DesiredState(
             objects,
             list(dict.fromkeys(candidate)),
             list(dict.fromkeys(stable)),

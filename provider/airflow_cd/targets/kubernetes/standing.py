@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from airflow_cd.targets.kubernetes.cluster import Cluster
+    from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 _REVISION = "deployment.kubernetes.io/revision"
 _DEPLOYMENT_HASH = "pod-template-hash"
 _CONTROLLER_HASH = "controller-revision-hash"
 
 
-class Standing(NamedTuple):
+class RolloutStatus(NamedTuple):
     """
     What a workload says about itself.
 
@@ -33,13 +33,13 @@ class Standing(NamedTuple):
     old: int
 
 
-def standing_of(workload: Mapping[str, Any]) -> Standing:
+def rollout_status(workload: Mapping[str, Any]) -> RolloutStatus:
     """Return how far a Deployment, StatefulSet or DaemonSet is."""
     kind = workload["kind"]
     return {"Deployment": _deployment, "StatefulSet": _stateful_set, "DaemonSet": _daemon_set}[kind](workload)
 
 
-def _deployment(workload: Mapping[str, Any]) -> Standing:
+def _deployment(workload: Mapping[str, Any]) -> RolloutStatus:
     status = workload.get("status") or {}
     wanted, updated = _wanted(workload), status.get("updatedReplicas", 0)
     available, old = status.get("availableReplicas", 0), status.get("replicas", 0) - updated
@@ -47,10 +47,10 @@ def _deployment(workload: Mapping[str, Any]) -> Standing:
     # What is scaled down may go on serving until its last instances are gone.
     gone = wanted > 0 or status.get("replicas", 0) == 0
     done = observed and updated >= wanted and old <= 0 and available >= updated and gone
-    return Standing(observed, done, wanted, updated, available, max(old, 0))
+    return RolloutStatus(observed, done, wanted, updated, available, max(old, 0))
 
 
-def _stateful_set(workload: Mapping[str, Any]) -> Standing:
+def _stateful_set(workload: Mapping[str, Any]) -> RolloutStatus:
     spec, status = workload["spec"], workload.get("status") or {}
     strategy = spec.get("updateStrategy") or {}
     wanted, updated = _wanted(workload), status.get("updatedReplicas", 0)
@@ -61,17 +61,19 @@ def _stateful_set(workload: Mapping[str, Any]) -> Standing:
     # Where somebody has to delete the pods, that is not waited for: as Helm and Argo CD have it.
     renewed = strategy.get("type") == "OnDelete" or updated >= wanted - kept
     old = max(status.get("replicas", 0) - updated, 0)
-    return Standing(observed, observed and renewed and ready >= wanted, wanted, updated, ready, old)
+    return RolloutStatus(observed, observed and renewed and ready >= wanted, wanted, updated, ready, old)
 
 
-def _daemon_set(workload: Mapping[str, Any]) -> Standing:
+def _daemon_set(workload: Mapping[str, Any]) -> RolloutStatus:
     spec, status = workload["spec"], workload.get("status") or {}
     wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
     available = status.get("numberAvailable", 0)
     observed = _observed(workload)
     renewed = (spec.get("updateStrategy") or {}).get("type") == "OnDelete" or updated >= wanted
     old = max(status.get("currentNumberScheduled", 0) - updated, 0)
-    return Standing(observed, observed and renewed and available >= wanted, wanted, updated, available, old)
+    return RolloutStatus(
+        observed, observed and renewed and available >= wanted, wanted, updated, available, old
+    )
 
 
 def _wanted(workload: Mapping[str, Any]) -> int:
@@ -84,7 +86,9 @@ def _observed(workload: Mapping[str, Any]) -> bool:
     return bool(seen >= workload["metadata"].get("generation", 1))
 
 
-def newest_pods(cluster: Cluster, workload: Mapping[str, Any], standing: Standing) -> list[dict[str, Any]]:
+def newest_pods(
+    cluster: NamespaceClient, workload: Mapping[str, Any], standing: RolloutStatus
+) -> list[dict[str, Any]]:
     """
     Return the pods of the newest revision that are not on their way out.
 
@@ -124,7 +128,9 @@ def _hash(thing: Mapping[str, Any], kind: str) -> str | None:
     return (thing["metadata"].get("labels") or {}).get(label)
 
 
-def _newest_hash(cluster: Cluster, workload: Mapping[str, Any], labels: Mapping[str, str]) -> str | None:
+def _newest_hash(
+    cluster: NamespaceClient, workload: Mapping[str, Any], labels: Mapping[str, str]
+) -> str | None:
     kind, uid = workload["kind"], workload["metadata"]["uid"]
     if kind == "StatefulSet":
         # Its name is the value of the label.

@@ -12,13 +12,13 @@ from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.address import url_of
 from airflow_cd.targets.kubernetes.applying import adopting
 from airflow_cd.targets.kubernetes.content import Objects
-from airflow_cd.targets.kubernetes.driving import Driving
+from airflow_cd.targets.kubernetes.driving import KubernetesRollouts
 from airflow_cd.targets.kubernetes.objects import is_borrowed
-from airflow_cd.targets.kubernetes.records import Stored
-from airflow_cd.targets.kubernetes.scene import Scene
-from airflow_cd.targets.kubernetes.slots import COLOURS, Side, place_of, slot_name
-from airflow_cd.targets.kubernetes.wanted import Wanted, check_route, settled
-from airflow_cd.targets.kubernetes.watching import watching
+from airflow_cd.targets.kubernetes.records import StoredRecord
+from airflow_cd.targets.kubernetes.scene import RolloutContext
+from airflow_cd.targets.kubernetes.slots import COLOURS, ReleaseVariant, place_of, slot_name
+from airflow_cd.targets.kubernetes.wanted import DesiredState, check_route, steady_state
+from airflow_cd.targets.kubernetes.watching import watch_namespace
 from airflow_cd.targets.kubernetes.workload import (
     WORKLOADS,
     find_service,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class KubernetesTarget(Driving):
+class KubernetesTarget(KubernetesRollouts):
     """
     One service in one environment on a cluster; see :class:`airflow_cd.targets.base.DeclarativeTarget`.
 
@@ -60,7 +60,7 @@ class KubernetesTarget(Driving):
         connect = partial(
             self._access.kubernetes_watch_client, self._settings.conn_id, self._settings.context
         )
-        return watching(connect, self._settings.namespace, self._records.labels)
+        return watch_namespace(connect, self._settings.namespace, self._records.labels)
 
     def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
         """Return what deploying ``release`` would change, as the cluster itself sees it."""
@@ -89,12 +89,12 @@ class KubernetesTarget(Driving):
     def _place(self, record: Record) -> str:
         return place_of(self._chosen, record.current.place if record.current else None)
 
-    def _planned(self, record: Record, release: Release, objects: Objects) -> Wanted:
+    def _planned(self, record: Record, release: Release, objects: Objects) -> DesiredState:
         """Return what is to be there when a release runs that is not deployed yet."""
-        side = Side(objects, self._place(record), release.digest, release.version, 0)
-        route = Scene.route_of(self._cluster, self._chosen)
+        side = ReleaseVariant(objects, self._place(record), release.digest, release.version, 0)
+        route = RolloutContext.route_of(self._cluster, self._chosen)
         check_route(self._settings, self._chosen, side, route, self._records.labels)
-        return settled(self._settings, self._chosen, side, None, scaled_down=True, route=route)
+        return steady_state(self._settings, self._chosen, side, None, scaled_down=True, route=route)
 
     def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
         """Let the cluster check everything, and keep it there, before anything that runs is touched."""
@@ -118,7 +118,7 @@ class KubernetesTarget(Driving):
         place = current.place if current is not None and current.place in COLOURS else "stable"
         return {**names, "stable": slot_name(workload, str(place))}
 
-    def _instances(self, stored: Stored) -> int | None:
+    def _instances(self, stored: StoredRecord) -> int | None:
         """Return how many instances there are, where a HorizontalPodAutoscaler or a person says so."""
         current, rollout = stored.record.current, stored.record.rollout
         if rollout is not None:  # the number is its strategy's now
@@ -135,12 +135,12 @@ class KubernetesTarget(Driving):
         live = self._cluster.get("apps/v1", "Deployment", name_of(workload))
         return None if live is None else live["spec"].get("replicas")
 
-    def _differences(self, plan: Wanted, *, take: bool) -> list[Difference]:
+    def _differences(self, plan: DesiredState, *, take: bool) -> list[Difference]:
         own = [one for one in plan.last.objects if not is_borrowed(one)]
         found = self._cluster.diff(own, take=take)
         return [Difference(one.reference.described, one.text) for one in found]
 
-    def _service_of(self, side: Side) -> str | None:
+    def _service_of(self, side: ReleaseVariant) -> str | None:
         workload = find_workload(
             side.objects,
             self._settings,

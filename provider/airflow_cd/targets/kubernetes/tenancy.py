@@ -36,7 +36,7 @@ KEPT_KINDS = (
 )
 
 
-class Login(NamedTuple):
+class RegistryLogin(NamedTuple):
     """A registry, and who logs in there. It is never shown."""
 
     registry: str
@@ -54,7 +54,7 @@ def namespace_object(namespace: Namespace, cluster: str) -> dict[str, Any]:
 
 
 def namespace_objects(
-    namespace: Namespace, cluster: str, logins: Mapping[str, Login]
+    namespace: Namespace, cluster: str, logins: Mapping[str, RegistryLogin]
 ) -> list[dict[str, Any]]:
     """
     Return what is kept in a namespace, in the order in which it is needed.
@@ -76,7 +76,7 @@ def namespace_objects(
     return objects + _policies(namespace.network, cluster)
 
 
-def pull_secret(name: str, cluster: str, login: Login) -> dict[str, Any]:
+def pull_secret(name: str, cluster: str, login: RegistryLogin) -> dict[str, Any]:
     """Return the Secret that lets images be pulled from a registry."""
     token = auth_of(login)
     entry = {"username": login.user, "password": login.password, "auth": token}
@@ -85,7 +85,7 @@ def pull_secret(name: str, cluster: str, login: Login) -> dict[str, Any]:
     return _object("v1", "Secret", name, cluster, type=_PULL_SECRET, data=data)
 
 
-def auth_of(login: Login) -> str:
+def auth_of(login: RegistryLogin) -> str:
     """Return user and password as a registry's configuration has them, which is as secret as they are."""
     return base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
 

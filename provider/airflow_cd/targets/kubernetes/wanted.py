@@ -10,34 +10,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Phase, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.change import Change, Objects
+from airflow_cd.targets.kubernetes.change import Objects, Transition
 from airflow_cd.targets.kubernetes.objects import PREFIX, is_adopted, is_borrowed
 from airflow_cd.targets.kubernetes.phases import aborting, promoting, stepping
-from airflow_cd.targets.kubernetes.placed import Placed, check, made_by, placed
+from airflow_cd.targets.kubernetes.placed import ReleaseObjects, build_release_objects, check, made_by
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
-from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, Side, by_key, place_of, slot_name
-from airflow_cd.targets.kubernetes.stages import Stage, Wanted, chained
+from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, ReleaseVariant, by_key, place_of, slot_name
+from airflow_cd.targets.kubernetes.stages import DesiredState, Wave, chain_waves
 from airflow_cd.targets.kubernetes.workload import Object, name_of
 
-__all__ = ["Side", "Wanted", "place_of", "settled", "wanted"]
+__all__ = ["ReleaseVariant", "DesiredState", "place_of", "settled", "wanted"]
 
 
-def wanted(
-    settings: KubernetesTarget,
+def desired_state(
+    settings: KubernetesTargetSettings,
     strategy: StrategyChoice | None,
     progress: Progress,
-    candidate: Side,
-    stable: Side | None,
+    candidate: ReleaseVariant,
+    stable: ReleaseVariant | None,
     *,
     fast: bool,
     replicas: int | None = None,
     occupied: bool = False,
     serving: int | None = None,
     route: Object | None = None,
-) -> Wanted:
+) -> DesiredState:
     """
     Return what is to be there while a release takes over, in the phase and with the share of its progress.
 
@@ -54,10 +54,10 @@ def wanted(
     """
     steps = None if fast else strategy
 
-    def change_from(before: Side) -> Change:
-        coming = placed(settings, strategy, candidate, replicas)
-        running = placed(settings, steps, before, replicas)
-        return Change(settings, strategy, progress, coming, running, fast, occupied, serving, route)
+    def change_from(before: ReleaseVariant) -> Transition:
+        coming = build_release_objects(settings, strategy, candidate, replicas)
+        running = build_release_objects(settings, steps, before, replicas)
+        return Transition(settings, strategy, progress, coming, running, fast, occupied, serving, route)
 
     if progress.phase in (Phase.ABORTING, Phase.ABORTED):
         if stable is None:
@@ -65,11 +65,11 @@ def wanted(
         try:
             return aborting(change_from(stable))
         except ManifestError:  # of the candidate, which therefore has not got far; what ran has to serve
-            return _restored(placed(settings, None, stable, replicas))
+            return _restored(build_release_objects(settings, None, stable, replicas))
     if strategy is not None:
-        check(strategy, placed(settings, strategy, candidate, replicas))
+        check(strategy, build_release_objects(settings, strategy, candidate, replicas))
     if stable is None:
-        return _alone(placed(settings, strategy, candidate, replicas))
+        return _alone(build_release_objects(settings, strategy, candidate, replicas))
     change = change_from(stable)
     change.check()
     if steps is None or progress.phase in (Phase.PROMOTING, Phase.PROMOTED):
@@ -77,16 +77,16 @@ def wanted(
     return stepping(change)
 
 
-def settled(
-    settings: KubernetesTarget,
+def steady_state(
+    settings: KubernetesTargetSettings,
     strategy: StrategyChoice | None,
-    current: Side,
-    previous: Side | None,
+    current: ReleaseVariant,
+    previous: ReleaseVariant | None,
     *,
     scaled_down: bool,
     replicas: int | None = None,
     route: Object | None = None,
-) -> Wanted:
+) -> DesiredState:
     """
     Return what is to be there when nothing is on its way.
 
@@ -97,7 +97,7 @@ def settled(
     :param route: as for :func:`wanted`
     :raises ManifestError: the objects are not what the strategy can work with
     """
-    now = placed(settings, strategy, current, replicas)
+    now = build_release_objects(settings, strategy, current, replicas)
     old = _old_colour(settings, strategy, now, previous, replicas)
     kept = by_key(old.instances(0 if scaled_down else None)) if old is not None else {}
     place = current.place
@@ -106,13 +106,13 @@ def settled(
     if strategy is not None and strategy.route is not None and now.service is not None:
         objects.update(_unshared(objects, strategy.route, route, now.service))
     delete = [(_API[key[1]], *key[1:]) for key in made_by(now) if key not in objects]
-    return chained([Stage(objects)], candidate=now.workloads, delete=delete)
+    return chain_waves([Wave(objects)], candidate=now.workloads, delete=delete)
 
 
 def check_route(
-    settings: KubernetesTarget,
+    settings: KubernetesTargetSettings,
     strategy: StrategyChoice | None,
-    candidate: Side,
+    candidate: ReleaseVariant,
     route: Object | None,
     labels: Mapping[str, str],
 ) -> None:
@@ -124,7 +124,7 @@ def check_route(
     :raises ManifestError: there is no such HTTPRoute, it does not refer to the Service, or it is about to be
         deleted since it is in the manifests no more
     """
-    service = placed(settings, strategy, candidate).service
+    service = build_release_objects(settings, strategy, candidate).service
     if strategy is None or strategy.route is None or service is None:
         return
     found = find_route(candidate.objects, strategy.route, route)
@@ -154,15 +154,15 @@ def _unshared(objects: Objects, name: str, live: Object | None, service: Object)
 _API = {"Service": "v1", "ConfigMap": "v1", "Deployment": "apps/v1"}
 
 
-def _alone(coming: Placed) -> Wanted:
+def _alone(coming: ReleaseObjects) -> DesiredState:
     """Return what is to be there when nothing ran before: there are no requests to be shared out."""
     place = coming.side.place
     track = place if place != STABLE else None
-    stages = [Stage(coming.all(None), coming.workloads), Stage(coming.all(track))]
-    return chained(stages, candidate=coming.workloads)
+    stages = [Wave(coming.all(None), coming.workloads), Wave(coming.all(track))]
+    return chain_waves(stages, candidate=coming.workloads)
 
 
-def _removed(candidate: Side) -> Wanted:
+def _removed(candidate: ReleaseVariant) -> DesiredState:
     """Return that the first release of all is to go, whatever slot it is in."""
     delete = [(one["apiVersion"], one["kind"], name_of(one)) for one in candidate.objects]
     delete += [
@@ -171,23 +171,23 @@ def _removed(candidate: Side) -> Wanted:
         if one["kind"] in ("Deployment", "ConfigMap") and candidate.place != STABLE
     ]
     # What somebody stored may have been there before.
-    return Wanted([], delete=[one for one in reversed(delete) if one[1] != "PersistentVolumeClaim"])
+    return DesiredState([], delete=[one for one in reversed(delete) if one[1] != "PersistentVolumeClaim"])
 
 
-def _restored(stable: Placed) -> Wanted:
+def _restored(stable: ReleaseObjects) -> DesiredState:
     """Return what ran before, with all requests, when nothing can be said of what was coming."""
     objects = stable.all(stable.side.place, replicas=stable.size if stable.workload else None)
-    return chained([Stage(objects)], stable=stable.workloads)
+    return chain_waves([Wave(objects)], stable=stable.workloads)
 
 
 def _old_colour(
-    settings: KubernetesTarget,
+    settings: KubernetesTargetSettings,
     strategy: StrategyChoice | None,
-    now: Placed,
-    previous: Side | None,
+    now: ReleaseObjects,
+    previous: ReleaseVariant | None,
     replicas: int | None,
-) -> Placed | None:
+) -> ReleaseObjects | None:
     if strategy is None or strategy.blue_green is None or previous is None:
         return None
-    old = placed(settings, strategy, previous, replicas)
+    old = build_release_objects(settings, strategy, previous, replicas)
     return None if old.slot == now.slot else old

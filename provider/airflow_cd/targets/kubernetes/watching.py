@@ -55,7 +55,7 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(
+async def watch_namespace(
     client: Callable[[], Any],
     namespace: str,
     labels: Mapping[str, str],

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.targets.kubernetes.objects import group_of
 
 Object = dict[str, Any]
@@ -15,7 +15,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 
 def find_workload(
     objects: Sequence[Object],
-    settings: KubernetesTarget,
+    settings: KubernetesTargetSettings,
     image: str | None,
     *,
     kinds: Collection[str] = ("Deployment",),
@@ -49,7 +49,9 @@ def find_workload(
     )
 
 
-def find_service(objects: Sequence[Object], settings: KubernetesTarget, workload: Object) -> Object | None:
+def find_service(
+    objects: Sequence[Object], settings: KubernetesTargetSettings, workload: Object
+) -> Object | None:
     """
     Return the Service that sends requests to a workload, ``None`` where there is none.
 

@@ -23,7 +23,7 @@ from airflow_cd.targets.local.supervision import Supervisor
 _START_SECONDS = 20.0
 
 
-class Front:
+class ProcessProxy:
     """
     :param address: host and port on which the service answers, whatever release runs
     """
@@ -77,7 +77,7 @@ class Front:
 
     def _config(self) -> dict[str, Any]:
         host, port = self._address
-        servers = {"front": caddy.proxy(f"{host}:{port}", str(self._layout.current / "upstream"))}
+        servers = {"front": caddy.proxy_config(f"{host}:{port}", str(self._layout.current / "upstream"))}
         return {
             **caddy.SETTINGS,
             "storage": {"module": "file_system", "root": str(self._layout.folder / "caddy")},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from airflow_cd.exceptions import NotReadyError
 from airflow_cd.model.release import Release
-from airflow_cd.model.target import LocalTarget as Settings
+from airflow_cd.model.target import LocalTargetSettings as Settings
 from airflow_cd.targets.local.front import accepts
 from airflow_cd.targets.local.layout import Layout, write_json
 from airflow_cd.targets.local.supervision import Process, Supervisor
@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.02
 _LOG_LINES = 20
 
 
-class Instances:
+class ProcessInstances:
     """The processes of one service in one environment."""
 
     def __init__(

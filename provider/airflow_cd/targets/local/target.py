@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, TargetError
 from airflow_cd.processes.disk import write_problem
-from airflow_cd.targets.blue_green import BlueGreenTarget
-from airflow_cd.targets.local.front import Front
-from airflow_cd.targets.local.instances import Instances
+from airflow_cd.targets.blue_green import SideBySideTarget
+from airflow_cd.targets.local.front import ProcessProxy
+from airflow_cd.targets.local.instances import ProcessInstances
 from airflow_cd.targets.local.layout import Layout, write_json
 from airflow_cd.targets.local.supervision import Supervisor
 
@@ -41,7 +41,7 @@ def shutdown(root: Path) -> None:
     Supervisor(root).shutdown()
 
 
-class LocalTarget(BlueGreenTarget):
+class LocalTarget(SideBySideTarget):
     """
     One service in one environment on this machine; see :class:`airflow_cd.targets.base.Target`.
 
@@ -57,9 +57,11 @@ class LocalTarget(BlueGreenTarget):
         root = root_of(access.data_dir)
         self._layout = Layout(root, service, environment.name)
         self._supervisor = Supervisor(root)
-        self._instances = Instances(self._supervisor, self._layout, service, environment.name, self._settings)
+        self._instances = ProcessInstances(
+            self._supervisor, self._layout, service, environment.name, self._settings
+        )
         address = (self._settings.host, self._settings.port)
-        self._front = Front(self._supervisor, self._layout, f"{self._instances.prefix}front", address)
+        self._front = ProcessProxy(self._supervisor, self._layout, f"{self._instances.prefix}front", address)
 
     def record(self) -> Record:
         """Return what runs here."""

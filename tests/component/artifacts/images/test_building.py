@@ -18,12 +18,12 @@ from airflow_cd.artifacts.images.context import write_context
 from airflow_cd.artifacts.images.referrers import attach
 from airflow_cd.artifacts.images.registry import path_of, registry_client
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
-from airflow_cd.model.package import Image
+from airflow_cd.model.package import ImageSettings
 
 
 @pytest.fixture
-def image(engine: Any, registry: Registry) -> Iterator[Image]:
-    one = Image(repository=f"{registry.address}/test/{uuid.uuid4().hex[:12]}")
+def image(engine: Any, registry: Registry) -> Iterator[ImageSettings]:
+    one = ImageSettings(repository=f"{registry.address}/test/{uuid.uuid4().hex[:12]}")
     yield one
     remove_later(one.repository)
 
@@ -41,7 +41,7 @@ def context_of(tree: Path) -> bytes:
     return into.getvalue()
 
 
-def test_a_tag_that_somebody_moves_changes_nothing(engine: Any, image: Image, tmp_path: Path) -> None:
+def test_a_tag_that_somebody_moves_changes_nothing(engine: Any, image: ImageSettings, tmp_path: Path) -> None:
     lines: list[str] = []
     build_image(engine, image, tree_of(tmp_path / "one", "one"), {"a": "b"}, "1", lines.append)
     first = push_image(engine, image.repository, "1")
@@ -52,7 +52,7 @@ def test_a_tag_that_somebody_moves_changes_nothing(engine: Any, image: Image, tm
     assert engine.api.inspect_distribution(f"{image.repository}@{first}")["Descriptor"]["digest"] == first
 
 
-def test_a_failing_build_says_why(engine: Any, image: Image, tmp_path: Path) -> None:
+def test_a_failing_build_says_why(engine: Any, image: ImageSettings, tmp_path: Path) -> None:
     tree = tree_of(tmp_path / "one", "one")
     (tree / "Dockerfile").write_text("FROM python:3.11-slim\nCOPY nothing /\n")
     with pytest.raises(ArtifactError, match="building .* failed: .*nothing"):
@@ -79,7 +79,7 @@ def test_tags_hold_only_what_tags_may() -> None:
     assert tag_of("1.2.0+g12ab/x") == "1.2.0-g12ab-x"
 
 
-def test_documents_are_found_from_the_image(engine: Any, image: Image, tmp_path: Path) -> None:
+def test_documents_are_found_from_the_image(engine: Any, image: ImageSettings, tmp_path: Path) -> None:
     build_image(engine, image, tree_of(tmp_path / "one", "one"), {}, "1", print)
     subject = push_image(engine, image.repository, "1")
     name = path_of(image.repository)

@@ -25,7 +25,7 @@ from websocket import WebSocketConnectionClosedException
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.runner import KubernetesRunner
+from airflow_cd.model.runner import KubernetesRunnerSettings
 from airflow_cd.runners.base import Runner
 from airflow_cd.runners.kubernetes import execution, volume
 from airflow_cd.runners.kubernetes.execution import execute
@@ -97,7 +97,9 @@ def run(folder: Path, namespace: str) -> Run:
 
 def opened(settings: dict[str, Any], connect: Any = None) -> Runner:
     usual = lambda: kubernetes_client(None, None)  # noqa: E731
-    return open_runner("kubernetes", KubernetesRunner(**{"image": PYTHON, **settings}), connect or usual)
+    return open_runner(
+        "kubernetes", KubernetesRunnerSettings(**{"image": PYTHON, **settings}), connect or usual
+    )
 
 
 def in_pod(client: Any, namespace: str, pod: str, command: str) -> None:
@@ -375,7 +377,9 @@ def test_what_nobody_came_back_for_is_removed(run: Run, cluster_client: Any, nam
 
     jobs = BatchV1Api(cluster_client)
     for name, until in (("cd-abandoned", "1"), ("cd-waits", "4000000000")):
-        job = job_of(KubernetesRunner(image=PYTHON, namespace=namespace), name, Command(0, ["true"], {}, 60))
+        job = job_of(
+            KubernetesRunnerSettings(image=PYTHON, namespace=namespace), name, Command(0, ["true"], {}, 60)
+        )
         job["metadata"]["labels"]["airflow-cd/until"] = until
         jobs.create_namespaced_job(namespace, job)
     run(["true"])

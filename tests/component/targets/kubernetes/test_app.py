@@ -17,10 +17,10 @@ from tests.support.places import APP
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import App
+from airflow_cd.model.kubernetes import AppSettings
 from airflow_cd.model.release import Release
 from airflow_cd.targets.kubernetes.app import labelled, name_of_app, objects_of_app, secret_of_app
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
 from airflow_cd.targets.kubernetes.records import labels_of
 
 RELEASE = release_of(f"sha256:{'a' * 64}").model_copy(update={"image": "registry.example:5000/shop/hello"})
@@ -58,7 +58,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 def objects(app: Any = None, release: Release = RELEASE, service: str = "hello", **kwargs: Any) -> list[Any]:
-    settings = App.model_validate(app or {})
+    settings = AppSettings.model_validate(app or {})
     return objects_of_app(settings, service=service, environment="production", release=release, **kwargs)
 
 
@@ -135,10 +135,10 @@ def test_releases_that_listen_on_different_ports_run_side_by_side() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_and_labels_are_valid_with_room_for_what_strategies_add(name: str) -> None:
-    made = objects_of_app(App(), service=name, environment=name, release=RELEASE)
+    made = objects_of_app(AppSettings(), service=name, environment=name, release=RELEASE)
     made = labelled(made, service=name, environment=name)
     secret = secret_of_app(
-        App(secrets={"A": "a"}), service=name, environment=name, secret=lambda conn_id: conn_id
+        AppSettings(secrets={"A": "a"}), service=name, environment=name, secret=lambda conn_id: conn_id
     )
     assert secret is not None
     for one in made:
@@ -153,7 +153,7 @@ def test_names_and_labels_are_valid_with_room_for_what_strategies_add(name: str)
 
 def test_no_two_services_have_objects_of_one_name() -> None:
     assert len({name_of_app(name) for name in NAMES}) == len(NAMES)
-    app = App(secrets={"A": "a"})
+    app = AppSettings(secrets={"A": "a"})
     pairs = [("a-b", "c"), ("a", "b-c"), ("a_b", "c"), ("a", "b_c")]
     made = [
         secret_of_app(app, service=one, environment=two, secret=lambda conn_id: conn_id) for one, two in pairs
@@ -167,7 +167,7 @@ def secret_name(obj: dict[str, Any]) -> str:
 
 def test_each_release_keeps_the_secrets_it_was_told_of() -> None:
     def secret(**secrets: str) -> Any:
-        app = App(secrets=secrets)
+        app = AppSettings(secrets=secrets)
         made = secret_of_app(app, service="hello", environment="production", secret=lambda one: f"of {one}")
         (reference,) = [
             one["valueFrom"]["secretKeyRef"] for one in container(app)["env"] if "valueFrom" in one
@@ -178,7 +178,7 @@ def test_each_release_keeps_the_secrets_it_was_told_of() -> None:
     first, again, renamed, other = secret(A="db"), secret(A="db"), secret(B="db"), secret(A="other")
     assert first == again and b64decode(first["data"]["A"]) == b"of db"
     assert len({secret_name(one) for one in (first, renamed, other)}) == 3
-    nothing = secret_of_app(App(), service="hello", environment="production", secret=str)
+    nothing = secret_of_app(AppSettings(), service="hello", environment="production", secret=str)
     assert nothing is None
 
 
@@ -224,11 +224,13 @@ def test_labels_say_whose_objects_and_pods_are_and_leave_the_rest_alone() -> Non
 )
 def test_settings_that_contradict_each_other_are_refused(app: Any, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        App.model_validate(app)
+        AppSettings.model_validate(app)
 
 
 @pytest.mark.parametrize("app", [{}, EVERYTHING], ids=["nothing", "everything"])
-def test_a_cluster_takes_it_and_finds_nothing_to_change(cluster: Cluster, app: dict[str, Any]) -> None:
+def test_a_cluster_takes_it_and_finds_nothing_to_change(
+    cluster: NamespaceClient, app: dict[str, Any]
+) -> None:
     app = {**app, "service_account": None, "image_pull_secrets": []} if app else {"replicas": 0}
     made = labelled(objects({**app, "replicas": 0}), service="hello", environment="production")
     cluster.validate(made)
@@ -236,14 +238,14 @@ def test_a_cluster_takes_it_and_finds_nothing_to_change(cluster: Cluster, app: d
     assert cluster.diff(made) == []
 
 
-def test_a_cluster_says_its_version(cluster: Cluster, cluster_client: Any) -> None:
+def test_a_cluster_says_its_version(cluster: NamespaceClient, cluster_client: Any) -> None:
     from kubernetes.client import VersionApi
 
     assert VersionApi(cluster_client).get_code().git_version.startswith(f"v1.{cluster.minor}.")
 
 
 @pytest.fixture
-def release(engine: Any, registry: Registry, namespace: str, cluster: Cluster) -> Iterator[Release]:
+def release(engine: Any, registry: Registry, namespace: str, cluster: NamespaceClient) -> Iterator[Release]:
     """A release of a program that answers with its environment; all of it is gone afterwards."""
     repository = f"{registry.address}/{namespace}"
     digest = built(engine, repository, "one", APP.replace("{text!r}", repr("one")))
@@ -253,10 +255,10 @@ def release(engine: Any, registry: Registry, namespace: str, cluster: Cluster) -
     remove_later(repository)
 
 
-def test_it_answers_by_its_service_as_it_was_told_to(release: Release, cluster: Cluster) -> None:
+def test_it_answers_by_its_service_as_it_was_told_to(release: Release, cluster: NamespaceClient) -> None:
     app = {**EVERYTHING, "service_account": None, "image_pull_secrets": [], "ready": "/", "alive": "/"}
     app["replicas"] = 1
-    settings = App.model_validate(app)
+    settings = AppSettings.model_validate(app)
     made = objects_of_app(settings, service="hello", environment="production", release=release)
     secret = secret_of_app(
         settings, service="hello", environment="production", secret=lambda one: f"of {one}"

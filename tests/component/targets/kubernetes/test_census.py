@@ -13,22 +13,28 @@ import pytest
 
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.removed_apis import METRIC
-from airflow_cd.targets.kubernetes.census import Census, Use
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.census import DeprecatedApiScanner, Use
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 
 @pytest.fixture
-def cluster(older_cluster: Cluster) -> Cluster:
+def cluster(older_cluster: NamespaceClient) -> NamespaceClient:
     """The test's namespace on a cluster of 1.20."""
     return older_cluster
 
 
-def uses(cluster: Cluster, until: int = 25, server: int = 20) -> list[Use]:
+def uses(cluster: NamespaceClient, until: int = 25, server: int = 20) -> list[Use]:
     """Return those of this test's namespace."""
-    return [one for one in Census(cluster, server, until).uses() if f"{cluster.namespace}/" in one.what]
+    return [
+        one
+        for one in DeprecatedApiScanner(cluster, server, until).uses()
+        if f"{cluster.namespace}/" in one.what
+    ]
 
 
-def create(cluster: Cluster, api_version: str, plural: str, obj: dict[str, Any], manager: str) -> None:
+def create(
+    cluster: NamespaceClient, api_version: str, plural: str, obj: dict[str, Any], manager: str
+) -> None:
     path = f"/apis/{api_version}/namespaces/{cluster.namespace}/{plural}"
     body = {"apiVersion": api_version, **obj}
     with warnings.catch_warnings():
@@ -45,7 +51,7 @@ def ingress(name: str, **annotations: str) -> dict[str, Any]:
     }
 
 
-def test_who_wrote_an_object_in_an_old_version_is_named(cluster: Cluster) -> None:
+def test_who_wrote_an_object_in_an_old_version_is_named(cluster: NamespaceClient) -> None:
     create(cluster, "extensions/v1beta1", "ingresses", ingress("old"), "carols-tool")
     newer = {
         "kind": "Ingress",
@@ -62,7 +68,7 @@ def test_who_wrote_an_object_in_an_old_version_is_named(cluster: Cluster) -> Non
     assert uses(cluster, until=23, server=22) == []
 
 
-def test_what_kubectl_applied_counts_where_no_manager_tells(cluster: Cluster) -> None:
+def test_what_kubectl_applied_counts_where_no_manager_tells(cluster: NamespaceClient) -> None:
     applied = json.dumps({"apiVersion": "extensions/v1beta1", "kind": "Ingress"})
     note = {"kubectl.kubernetes.io/last-applied-configuration": applied}
     create(
@@ -72,12 +78,12 @@ def test_what_kubectl_applied_counts_where_no_manager_tells(cluster: Cluster) ->
     assert (found.who, found.api_version) == ("kubectl apply", "extensions/v1beta1")
 
 
-def test_parts_of_kubernetes_are_not_named(cluster: Cluster) -> None:
+def test_parts_of_kubernetes_are_not_named(cluster: NamespaceClient) -> None:
     create(cluster, "extensions/v1beta1", "ingresses", ingress("own"), "kube-controller-manager")
     assert uses(cluster) == []
 
 
-def test_where_only_the_old_version_is_there_its_objects_are_found(cluster: Cluster) -> None:
+def test_where_only_the_old_version_is_there_its_objects_are_found(cluster: NamespaceClient) -> None:
     pod = {"restartPolicy": "Never", "containers": [{"name": "a", "image": "busybox:1.36"}]}
     job = {
         "kind": "CronJob",
@@ -89,7 +95,7 @@ def test_where_only_the_old_version_is_there_its_objects_are_found(cluster: Clus
     assert found.api_version == "batch/v1beta1" and found.minor == 25
 
 
-def kept_release(cluster: Cluster, name: str, objects: Any) -> None:
+def kept_release(cluster: NamespaceClient, name: str, objects: Any) -> None:
     packed = b64encode(gzip.compress(json.dumps(objects).encode())).decode()
     metadata = {
         "name": name,
@@ -101,7 +107,7 @@ def kept_release(cluster: Cluster, name: str, objects: Any) -> None:
     )
 
 
-def test_manifests_of_releases_are_looked_at(cluster: Cluster) -> None:
+def test_manifests_of_releases_are_looked_at(cluster: NamespaceClient) -> None:
     objects = [
         {"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}},
@@ -117,7 +123,7 @@ def test_manifests_of_releases_are_looked_at(cluster: Cluster) -> None:
     [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(b'"text"')],
     ids=["nothing", "no gzip", "no JSON", "no list"],
 )
-def test_a_damaged_release_is_no_reason_to_see_nothing(cluster: Cluster, content: bytes) -> None:
+def test_a_damaged_release_is_no_reason_to_see_nothing(cluster: NamespaceClient, content: bytes) -> None:
     kept_release(cluster, "whole", [{"apiVersion": "batch/v1beta1", "kind": "CronJob", "metadata": None}])
     metadata = {"name": "damaged", "labels": {"airflow-cd/holds": "objects"}}
     data = {"objects": b64encode(content).decode()}
@@ -126,9 +132,9 @@ def test_a_damaged_release_is_no_reason_to_see_nothing(cluster: Cluster, content
     assert found.api_version == "batch/v1beta1"
 
 
-def test_what_the_api_server_counts_is_told(cluster: Cluster) -> None:
+def test_what_the_api_server_counts_is_told(cluster: NamespaceClient) -> None:
     create(cluster, "extensions/v1beta1", "ingresses", ingress("old"), "carols-tool")
-    counted = [one for one in Census(cluster, 20, 22).uses() if one.what == "ingresses"]
+    counted = [one for one in DeprecatedApiScanner(cluster, 20, 22).uses() if one.what == "ingresses"]
     assert "extensions/v1beta1" in {one.api_version for one in counted}
     assert "clients since it started" in counted[0].who
 
@@ -149,7 +155,7 @@ class Counting:
         pass
 
 
-def test_looking_is_not_counted_as_use(cluster: Cluster) -> None:
+def test_looking_is_not_counted_as_use(cluster: NamespaceClient) -> None:
     """There is no newer version of PodSecurityPolicies by which to list them."""
     lines = [
         f'{METRIC}{{group="{group}",removed_release="1.{minor}",resource="{name}",version="v1beta1"}} 1\n'
@@ -160,14 +166,16 @@ def test_looking_is_not_counted_as_use(cluster: Cluster) -> None:
         )
     ]
     client = Counting(cluster.client, [line.encode() for line in lines])
-    found = Census(Cluster(lambda: client, cluster.namespace, "cluster eu"), 20, 25).uses()
+    found = DeprecatedApiScanner(
+        NamespaceClient(lambda: client, cluster.namespace, "cluster eu"), 20, 25
+    ).uses()
     told = {one.what: one for one in found if "clients since" in one.who}
     assert set(told) == {"ingresses", "things"}
     assert (told["things"].source, told["things"].minor) == (METRIC, 23)
 
 
 def test_without_the_right_to_read_metrics_all_else_is_told(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: NamespaceClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     class NoMetrics:
         def __init__(self) -> None:
@@ -180,5 +188,5 @@ def test_without_the_right_to_read_metrics_all_else_is_told(
 
     create(cluster, "extensions/v1beta1", "ingresses", ingress("old"), "carols-tool")
     client = NoMetrics()
-    assert len(uses(Cluster(lambda: client, cluster.namespace, "cluster eu"))) == 1
+    assert len(uses(NamespaceClient(lambda: client, cluster.namespace, "cluster eu"))) == 1
     assert "/metrics of the API server may not be read" in caplog.text

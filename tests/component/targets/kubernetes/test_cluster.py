@@ -9,7 +9,7 @@ import pytest
 from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError, FieldConflictError, ManifestError, TargetError
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference, reference_of
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference, reference_of
 
 LABELS = {"airflow-cd/service": "web", "airflow-cd/environment": "production"}
 
@@ -29,13 +29,15 @@ def deployment(**changes: Any) -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
-def edit(cluster: Cluster, obj: dict[str, Any], patch: dict[str, Any], manager: str = "carol") -> None:
+def edit(
+    cluster: NamespaceClient, obj: dict[str, Any], patch: dict[str, Any], manager: str = "carol"
+) -> None:
     """Change an object as somebody else."""
-    other = Cluster(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager=manager)
+    other = NamespaceClient(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager=manager)
     assert other.merge(reference_of(obj), patch) is not None
 
 
-def test_applied_objects_are_there_and_applying_them_again_changes_nothing(cluster: Cluster) -> None:
+def test_applied_objects_are_there_and_applying_them_again_changes_nothing(cluster: NamespaceClient) -> None:
     first = cluster.apply([config(a="1"), deployment()])
     again = cluster.apply([config(a="1"), deployment()])
     found = cluster.get("v1", "ConfigMap", "settings")
@@ -46,7 +48,7 @@ def test_applied_objects_are_there_and_applying_them_again_changes_nothing(clust
     assert first[1]["metadata"]["generation"] == again[1]["metadata"]["generation"] == 1
 
 
-def test_what_is_not_given_any_more_is_removed_and_what_others_set_stays(cluster: Cluster) -> None:
+def test_what_is_not_given_any_more_is_removed_and_what_others_set_stays(cluster: NamespaceClient) -> None:
     cluster.apply([config(a="1", b="2")])
     edit(cluster, config(), {"data": {"theirs": "3"}})
     (now,) = cluster.apply([config(a="1")])
@@ -55,7 +57,7 @@ def test_what_is_not_given_any_more_is_removed_and_what_others_set_stays(cluster
 
 def test_an_object_costs_one_request(cluster_client: Any, namespace: str) -> None:
     counted = Counted(cluster_client)
-    cluster = Cluster(lambda: counted, namespace, "web")
+    cluster = NamespaceClient(lambda: counted, namespace, "web")
     most = {"type": "Container", "max": {"memory": "1Gi"}}
     limits = {
         "apiVersion": "v1",
@@ -71,7 +73,7 @@ def test_an_object_costs_one_request(cluster_client: Any, namespace: str) -> Non
     assert len(counted.during(lambda: cluster.delete(reference_of(config()), LABELS))) == 2
 
 
-def test_a_conflict_names_every_field_and_who_manages_it(cluster: Cluster) -> None:
+def test_a_conflict_names_every_field_and_who_manages_it(cluster: NamespaceClient) -> None:
     cluster.apply([config(a="1", b="2")])
     edit(cluster, config(), {"data": {"a": "by hand"}}, "carol")
     edit(cluster, config(), {"data": {"b": "by hand"}}, "dave")
@@ -84,7 +86,7 @@ def test_a_conflict_names_every_field_and_who_manages_it(cluster: Cluster) -> No
     assert now["data"] == {"a": "3", "b": "4"}
 
 
-def test_a_check_names_all_problems_and_changes_nothing(cluster: Cluster) -> None:
+def test_a_check_names_all_problems_and_changes_nothing(cluster: NamespaceClient) -> None:
     cluster.apply([config(a="1")])
     edit(cluster, config(), {"data": {"a": "by hand"}})
     wrong = deployment(selector={"matchLabels": {"app": "other"}})
@@ -122,25 +124,27 @@ def test_a_check_names_all_problems_and_changes_nothing(cluster: Cluster) -> Non
         (config("Not_A_Name"), "metadata.name"),
     ],
 )
-def test_what_cannot_be_deployed_is_named(cluster: Cluster, wrong: dict[str, Any], named: str) -> None:
+def test_what_cannot_be_deployed_is_named(
+    cluster: NamespaceClient, wrong: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ManifestError, match=f"(?s)web in production.*{named}"):
         cluster.apply([wrong])
 
 
-def test_a_kind_that_only_newer_clusters_have_is_named(older_cluster: Cluster) -> None:
+def test_a_kind_that_only_newer_clusters_have_is_named(older_cluster: NamespaceClient) -> None:
     job = config() | {"apiVersion": "batch/v1", "kind": "CronJob"}
     with pytest.raises(ManifestError, match="(?s)web in production.*no kind CronJob of batch/v1"):
         older_cluster.apply([job])
 
 
-def test_nothing_is_changed_when_an_object_is_not_for_this_namespace(cluster: Cluster) -> None:
+def test_nothing_is_changed_when_an_object_is_not_for_this_namespace(cluster: NamespaceClient) -> None:
     foreign = config("b") | {"metadata": {"name": "b", "namespace": "default"}}
     with pytest.raises(ManifestError, match="default"):
         cluster.apply([config("a"), foreign])
     assert cluster.get("v1", "ConfigMap", "a") is None
 
 
-def test_what_cannot_be_changed_says_what_to_do(cluster: Cluster) -> None:
+def test_what_cannot_be_changed_says_what_to_do(cluster: NamespaceClient) -> None:
     cluster.apply([deployment()])
     labels = {"app": "other"}
     template = {**deployment()["spec"]["template"], "metadata": {"labels": labels}}
@@ -152,13 +156,13 @@ def test_what_cannot_be_changed_says_what_to_do(cluster: Cluster) -> None:
 
 
 def test_a_namespace_that_is_not_there_is_named(cluster_client: Any) -> None:
-    nowhere = Cluster(lambda: cluster_client, "cd-nowhere", "web")
+    nowhere = NamespaceClient(lambda: cluster_client, "cd-nowhere", "web")
     with pytest.raises(TargetError, match="namespace cd-nowhere does not exist"):
         nowhere.apply([config()])
     assert nowhere.get("v1", "ConfigMap", "settings") is None
 
 
-def test_a_full_quota_is_told(cluster: Cluster) -> None:
+def test_a_full_quota_is_told(cluster: NamespaceClient) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}}
     # Its controller has to count first: until then the server refuses for that reason.
     cluster.apply([quota | {"spec": {"hard": {"count/configmaps": "0"}}}])
@@ -167,7 +171,7 @@ def test_a_full_quota_is_told(cluster: Cluster) -> None:
             cluster.apply([config(f"c{number}")])
 
 
-def test_objects_are_found_by_their_labels(cluster: Cluster) -> None:
+def test_objects_are_found_by_their_labels(cluster: NamespaceClient) -> None:
     cluster.apply([config("a"), config("b", labels={}), deployment()])
     assert [reference_of(one).described for one in cluster.list("v1", "ConfigMap", LABELS)] == ["ConfigMap/a"]
     assert cluster.list("apps/v1", "Deployment", LABELS)[0]["spec"]["replicas"] == 0
@@ -175,7 +179,7 @@ def test_objects_are_found_by_their_labels(cluster: Cluster) -> None:
         cluster.list("shop.example/v1", "Shop", LABELS)
 
 
-def test_only_what_is_ours_is_deleted(cluster: Cluster) -> None:
+def test_only_what_is_ours_is_deleted(cluster: NamespaceClient) -> None:
     mine, theirs = cluster.apply([config("mine"), config("theirs", labels={"airflow-cd/service": "shop"})])
     assert not cluster.delete(reference_of(theirs), LABELS)
     assert not cluster.delete(reference_of(mine).model_copy(update={"uid": "another"}), LABELS)
@@ -186,18 +190,18 @@ def test_only_what_is_ours_is_deleted(cluster: Cluster) -> None:
     assert cluster.get("v1", "ConfigMap", "theirs") is not None
 
 
-def test_what_was_removed_with_its_kind_is_deleted_already(cluster: Cluster) -> None:
+def test_what_was_removed_with_its_kind_is_deleted_already(cluster: NamespaceClient) -> None:
     gone = Reference(api_version="shop.example/v1", kind="Shop", name="a")
     assert not cluster.delete(gone, LABELS)
 
 
-def test_what_is_there_is_not_made_again(cluster: Cluster) -> None:
+def test_what_is_there_is_not_made_again(cluster: NamespaceClient) -> None:
     cluster.create(config(a="1"))
     with pytest.raises(DeployConflictError, match="ConfigMap/settings"):
         cluster.create(config(a="2"))
 
 
-def test_a_change_that_expects_another_version_is_refused(cluster: Cluster) -> None:
+def test_a_change_that_expects_another_version_is_refused(cluster: NamespaceClient) -> None:
     made = cluster.create(config(a="1"))
     metadata = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
     assert cluster.merge(reference_of(made), {**metadata, "data": {"a": "2"}}) is not None
@@ -205,7 +209,7 @@ def test_a_change_that_expects_another_version_is_refused(cluster: Cluster) -> N
         cluster.merge(reference_of(made), {**metadata, "data": {"a": "3"}})
 
 
-def test_what_an_application_would_change_is_shown(cluster: Cluster) -> None:
+def test_what_an_application_would_change_is_shown(cluster: NamespaceClient) -> None:
     cluster.apply([config(a="1"), deployment()])
     assert cluster.diff([config(a="1"), deployment()]) == []
     edit(cluster, deployment(), {"spec": {"replicas": 3}})
@@ -221,7 +225,7 @@ def test_what_an_application_would_change_is_shown(cluster: Cluster) -> None:
     assert found is not None and found["spec"]["replicas"] == 3
 
 
-def test_what_a_controller_writes_meanwhile_is_no_difference(cluster: Cluster) -> None:
+def test_what_a_controller_writes_meanwhile_is_no_difference(cluster: NamespaceClient) -> None:
     class Busy(Counted):
         def call_api(self, path: str, method: str, *args: Any, **kwargs: Any) -> Any:
             if method == "PATCH" and len(self.requests) == 1:
@@ -229,11 +233,11 @@ def test_what_a_controller_writes_meanwhile_is_no_difference(cluster: Cluster) -
             return super().call_api(path, method, *args, **kwargs)
 
     cluster.apply([config(a="1")])
-    watching = Cluster(lambda: Busy(cluster.client), cluster.namespace, "web")
+    watching = NamespaceClient(lambda: Busy(cluster.client), cluster.namespace, "web")
     assert watching.diff([config(a="1")]) == []
 
 
-def test_that_another_release_was_applied_is_no_difference(cluster: Cluster) -> None:
+def test_that_another_release_was_applied_is_no_difference(cluster: NamespaceClient) -> None:
     cluster.apply([deployment()])
     other = deployment()
     other["metadata"]["annotations"] = {"airflow-cd/digest": "sha256:2"}
@@ -241,7 +245,7 @@ def test_that_another_release_was_applied_is_no_difference(cluster: Cluster) -> 
     assert cluster.diff([other]) == []
 
 
-def test_values_of_secrets_are_not_shown(cluster: Cluster) -> None:
+def test_values_of_secrets_are_not_shown(cluster: NamespaceClient) -> None:
     def secret(**data: str) -> dict[str, Any]:
         coded = {name: b64encode(value.encode()).decode() for name, value in data.items()}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login"}, "data": coded}
@@ -253,7 +257,7 @@ def test_values_of_secrets_are_not_shown(cluster: Cluster) -> None:
         assert value not in found.text and b64encode(value.encode()).decode() not in found.text
 
 
-def test_a_refused_secret_is_not_quoted(cluster: Cluster) -> None:
+def test_a_refused_secret_is_not_quoted(cluster: NamespaceClient) -> None:
     metadata = {"name": "login"}
     wrong = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"password": "hunter2-open"}}
     with pytest.raises(ManifestError, match="Secret/login is refused") as refused:

@@ -13,11 +13,11 @@ from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
-from airflow_cd.targets.kubernetes.keeping import Kept, keep, undeclared, unselectable
-from airflow_cd.targets.kubernetes.tenancy import Login, namespace_objects
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
+from airflow_cd.targets.kubernetes.keeping import Kept, reconcile_namespace, undeclared, unselectable
+from airflow_cd.targets.kubernetes.tenancy import RegistryLogin, namespace_objects
 
-LOGINS = {"registry": Login("r.example:5000", "bot", "pass-of-bot")}
+LOGINS = {"registry": RegistryLogin("r.example:5000", "bot", "pass-of-bot")}
 PULL = [{"name": "regcred", "conn_id": "registry"}]
 RBAC = "rbac.authorization.k8s.io/v1"
 POLICY = "networking.k8s.io/v1"
@@ -27,23 +27,23 @@ def declared(name: str, **content: Any) -> Namespace:
     return Namespace.model_validate({"name": name, **content})
 
 
-def kept(cluster: Cluster, entry: str = "eu", **content: Any) -> Kept:
-    return keep(cluster, declared(cluster.namespace, **content), entry, LOGINS)
+def kept(cluster: NamespaceClient, entry: str = "eu", **content: Any) -> Kept:
+    return reconcile_namespace(cluster, declared(cluster.namespace, **content), entry, LOGINS)
 
 
-def edit(cluster: Cluster, api_version: str, kind: str, name: str, patch: dict[str, Any]) -> None:
+def edit(cluster: NamespaceClient, api_version: str, kind: str, name: str, patch: dict[str, Any]) -> None:
     """Change an object as somebody else."""
-    other = Cluster(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager="carol")
+    other = NamespaceClient(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager="carol")
     assert other.merge(Reference(api_version=api_version, kind=kind, name=name), patch) is not None
 
 
 @pytest.fixture
-def absent(cluster_client: Any) -> Iterator[Cluster]:
+def absent(cluster_client: Any) -> Iterator[NamespaceClient]:
     """A namespace that is not there."""
     from kubernetes.client import ApiException, CoreV1Api
 
     name = f"cd-test-{uuid.uuid4().hex[:10]}"
-    yield Cluster(lambda: cluster_client, name, "cluster eu")
+    yield NamespaceClient(lambda: cluster_client, name, "cluster eu")
     with suppress(ApiException):
         CoreV1Api(cluster_client).delete_namespace(name, grace_period_seconds=0)
 
@@ -59,7 +59,7 @@ EVERYTHING = {
 }
 
 
-def test_a_namespace_is_made_with_all_that_is_declared(absent: Cluster) -> None:
+def test_a_namespace_is_made_with_all_that_is_declared(absent: NamespaceClient) -> None:
     found = kept(absent, **EVERYTHING)
     assert f"Namespace/{absent.namespace}" in found.created and not found.deleted
     live = absent.request("GET", f"/api/v1/namespaces/{absent.namespace}")["metadata"]["labels"]
@@ -82,7 +82,7 @@ def test_a_namespace_is_made_with_all_that_is_declared(absent: Cluster) -> None:
 
 def test_a_namespace_that_is_as_declared_is_written_to_by_nobody(cluster_client: Any, namespace: str) -> None:
     counted = Counted(cluster_client)
-    cluster = Cluster(lambda: counted, namespace, "cluster eu")
+    cluster = NamespaceClient(lambda: counted, namespace, "cluster eu")
     kept(cluster, **EVERYTHING)
     before = [one["metadata"]["resourceVersion"] for one in cluster.list(RBAC, "Role", {})]
     requests = counted.during(lambda: kept(cluster, **EVERYTHING))
@@ -91,7 +91,7 @@ def test_a_namespace_that_is_as_declared_is_written_to_by_nobody(cluster_client:
 
 
 def test_what_was_changed_by_hand_is_put_right_and_told(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: NamespaceClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept(cluster, quota={"pods": 50}, deployer={})
     edit(cluster, "v1", "ResourceQuota", "airflow-cd", {"spec": {"hard": {"pods": "5000"}}})
@@ -105,9 +105,9 @@ def test_what_was_changed_by_hand_is_put_right_and_told(
     assert role is not None and everything[0] not in role["rules"]
 
 
-def test_what_left_the_declaration_is_deleted_and_nothing_else(cluster: Cluster) -> None:
+def test_what_left_the_declaration_is_deleted_and_nothing_else(cluster: NamespaceClient) -> None:
     theirs = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "theirs"}}
-    Cluster(lambda: cluster.client, cluster.namespace, "", field_manager="carol").create(theirs)
+    NamespaceClient(lambda: cluster.client, cluster.namespace, "", field_manager="carol").create(theirs)
     kept(cluster, **EVERYTHING)
     found = kept(cluster)
     assert set(found.deleted) == {
@@ -126,14 +126,14 @@ def test_what_left_the_declaration_is_deleted_and_nothing_else(cluster: Cluster)
     assert kept(cluster) == Kept()
 
 
-def test_a_service_account_that_was_there_before_is_used_and_never_deleted(cluster: Cluster) -> None:
+def test_a_service_account_that_was_there_before_is_used_and_never_deleted(cluster: NamespaceClient) -> None:
     theirs = {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
         "metadata": {"name": "web", "labels": {"made-by": "carol"}},
         "imagePullSecrets": [{"name": "carols"}],
     }
-    Cluster(lambda: cluster.client, cluster.namespace, "", field_manager="carol").create(theirs)
+    NamespaceClient(lambda: cluster.client, cluster.namespace, "", field_manager="carol").create(theirs)
     for _ in "12":
         kept(cluster, service_accounts=["web"], pull_secrets=PULL)
         account = cluster.get("v1", "ServiceAccount", "web")
@@ -150,7 +150,7 @@ def test_a_service_account_that_was_there_before_is_used_and_never_deleted(clust
     assert account["metadata"]["labels"] == {"made-by": "carol"}
 
 
-def test_somebody_elses_secret_is_not_overwritten(cluster: Cluster) -> None:
+def test_somebody_elses_secret_is_not_overwritten(cluster: NamespaceClient) -> None:
     theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "regcred"}, "data": {"a": "Yg=="}}
     cluster.create(theirs)
     with pytest.raises(ManifestError, match="Secret/regcred .* was not made from here"):
@@ -159,11 +159,13 @@ def test_somebody_elses_secret_is_not_overwritten(cluster: Cluster) -> None:
     assert found is not None and found["data"] == {"a": "Yg=="}
 
 
-def test_a_new_password_is_written_and_never_told(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_password_is_written_and_never_told(
+    cluster: NamespaceClient, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     kept(cluster, pull_secrets=PULL)
-    newer = {"registry": Login("r.example:5000", "bot", "another-pass")}
-    found = keep(cluster, declared(cluster.namespace, pull_secrets=PULL), "eu", newer)
+    newer = {"registry": RegistryLogin("r.example:5000", "bot", "another-pass")}
+    found = reconcile_namespace(cluster, declared(cluster.namespace, pull_secrets=PULL), "eu", newer)
     assert found.changed == ("Secret/regcred",)
     secret = cluster.get("v1", "Secret", "regcred")
     assert secret is not None and secret["type"] == "kubernetes.io/dockerconfigjson"
@@ -174,7 +176,7 @@ def test_a_new_password_is_written_and_never_told(cluster: Cluster, caplog: pyte
     assert "another-pass" not in repr(newer)
 
 
-def test_an_invalid_object_changes_nothing(cluster: Cluster) -> None:
+def test_an_invalid_object_changes_nothing(cluster: NamespaceClient) -> None:
     kept(cluster, quota={"pods": 50})
     with pytest.raises(ManifestError, match=r"LimitRange/airflow-cd(.|\n)*default request"):
         kept(
@@ -186,7 +188,7 @@ def test_an_invalid_object_changes_nothing(cluster: Cluster) -> None:
     assert quota is not None and quota["spec"]["hard"] == {"pods": "50"}
 
 
-def test_a_namespace_of_another_entry_is_left_to_it(cluster: Cluster) -> None:
+def test_a_namespace_of_another_entry_is_left_to_it(cluster: NamespaceClient) -> None:
     kept(cluster, labels={"team": "shop"})
     with pytest.raises(TargetError, match="kept for the cluster entry 'eu'"):
         kept(cluster, entry="us", labels={"team": "other"})
@@ -194,7 +196,7 @@ def test_a_namespace_of_another_entry_is_left_to_it(cluster: Cluster) -> None:
     assert live["metadata"]["labels"]["team"] == "shop"
 
 
-def test_labels_of_others_stay_and_ours_go_when_they_are_not_declared(cluster: Cluster) -> None:
+def test_labels_of_others_stay_and_ours_go_when_they_are_not_declared(cluster: NamespaceClient) -> None:
     path = f"/api/v1/namespaces/{cluster.namespace}"
     patch = {"metadata": {"labels": {"theirs": "1"}}}
     cluster.request("PATCH", path, patch, "application/merge-patch+json", {"fieldManager": "carol"})
@@ -204,7 +206,9 @@ def test_labels_of_others_stay_and_ours_go_when_they_are_not_declared(cluster: C
     assert labels["theirs"] == "1" and "team" not in labels
 
 
-def test_a_namespace_that_is_being_deleted_is_said_to_be(cluster: Cluster, cluster_client: Any) -> None:
+def test_a_namespace_that_is_being_deleted_is_said_to_be(
+    cluster: NamespaceClient, cluster_client: Any
+) -> None:
     from kubernetes.client import CoreV1Api
 
     held = {
@@ -227,7 +231,7 @@ def test_a_namespace_that_is_being_deleted_is_said_to_be(cluster: Cluster, clust
         )
 
 
-def test_what_is_not_declared_any_more_is_found_and_stays(cluster: Cluster) -> None:
+def test_what_is_not_declared_any_more_is_found_and_stays(cluster: NamespaceClient) -> None:
     entry = f"eu-{uuid.uuid4().hex[:6]}"
     kept(cluster, entry=entry)
     assert undeclared(cluster, entry, [cluster.namespace]) == []
@@ -254,7 +258,7 @@ def test_half_of_it_is_made_whole(cluster_client: Any, namespace: str) -> None:
             return super().call_api(path, method, *args, **kwargs)
 
     mortal = Mortal(cluster_client)
-    cluster = Cluster(lambda: mortal, namespace, "cluster eu")
+    cluster = NamespaceClient(lambda: mortal, namespace, "cluster eu")
 
     def interrupted(**content: Any) -> None:
         writes = 0

@@ -15,7 +15,7 @@ from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.targets.kubernetes import holding, lease
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
 from airflow_cd.targets.kubernetes.lease import Lease
 
 NAME = "cd.web.production"
@@ -35,7 +35,7 @@ with Lease(cluster, sys.argv[2]).held("bob", "2.0.0"):
 """
 
 
-def spec(cluster: Cluster) -> dict[str, Any]:
+def spec(cluster: NamespaceClient) -> dict[str, Any]:
     found = cluster.get("coordination.k8s.io/v1", "Lease", NAME)
     assert found is not None
     spec: dict[str, Any] = found["spec"]
@@ -51,10 +51,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lifeless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holders that do nothing but hold, as if they were stopped."""
-    monkeypatch.setattr(holding.Hold, "begin", lambda self: None)
+    monkeypatch.setattr(holding.HeldLease, "begin", lambda self: None)
 
 
-def test_every_holder_has_a_larger_number(cluster: Cluster) -> None:
+def test_every_holder_has_a_larger_number(cluster: NamespaceClient) -> None:
     fences = []
     ours, other = Lease(cluster, NAME), Lease(cluster, NAME)
     for holder in (ours, ours, other, ours):
@@ -65,7 +65,7 @@ def test_every_holder_has_a_larger_number(cluster: Cluster) -> None:
     assert not spec(cluster).get("holderIdentity")
 
 
-def test_who_comes_while_another_holds_it_is_told_who(cluster: Cluster) -> None:
+def test_who_comes_while_another_holds_it_is_told_who(cluster: NamespaceClient) -> None:
     with Lease(cluster, NAME).held("alice", "1.0.0"):
         with pytest.raises(
             DeployConflictError,
@@ -77,7 +77,7 @@ def test_who_comes_while_another_holds_it_is_told_who(cluster: Cluster) -> None:
         pass
 
 
-def test_a_holder_that_ends_meanwhile_is_waited_for(cluster: Cluster) -> None:
+def test_a_holder_that_ends_meanwhile_is_waited_for(cluster: NamespaceClient) -> None:
     asked = threading.Event()
 
     class Asking(Counted):
@@ -95,19 +95,19 @@ def test_a_holder_that_ends_meanwhile_is_waited_for(cluster: Cluster) -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     assert taken.wait(60)
-    watching = Cluster(lambda: Asking(cluster.client), cluster.namespace, "web")
+    watching = NamespaceClient(lambda: Asking(cluster.client), cluster.namespace, "web")
     with Lease(watching, NAME).held("bob", "2.0.0"):
         assert asked.is_set()
     holder.join()
 
 
-def test_an_error_gives_it_back(cluster: Cluster) -> None:
+def test_an_error_gives_it_back(cluster: NamespaceClient) -> None:
     with pytest.raises(RuntimeError), Lease(cluster, NAME).held("alice", "1.0.0"):
         raise RuntimeError
     assert not spec(cluster).get("holderIdentity")
 
 
-def test_a_killed_holders_lease_is_taken(cluster: Cluster) -> None:
+def test_a_killed_holders_lease_is_taken(cluster: NamespaceClient) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDS, cluster.namespace, NAME], stdout=subprocess.PIPE, text=True
     )
@@ -126,7 +126,7 @@ def test_a_killed_holders_lease_is_taken(cluster: Cluster) -> None:
 
 
 def test_a_live_holder_is_renewed_beyond_its_duration(
-    cluster: Cluster, short: None, monkeypatch: pytest.MonkeyPatch
+    cluster: NamespaceClient, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holding, "_RENEWED_EVERY", 0.2)
     first = Lease(cluster, NAME)
@@ -140,7 +140,7 @@ def test_a_live_holder_is_renewed_beyond_its_duration(
 
 @pytest.mark.parametrize("clock", ["2001-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"])
 def test_what_a_holders_clock_says_does_not_matter(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, clock: str
+    cluster: NamespaceClient, monkeypatch: pytest.MonkeyPatch, clock: str
 ) -> None:
     # It changes all the same, as a clock does.
     ticks = iter(range(1000))
@@ -156,7 +156,7 @@ def test_what_a_holders_clock_says_does_not_matter(
 
 @pytest.mark.parametrize("clock", ["2001-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z"])
 def test_a_dead_holder_with_a_wrong_clock_is_dead(
-    cluster: Cluster, short: None, lifeless: None, monkeypatch: pytest.MonkeyPatch, clock: str
+    cluster: NamespaceClient, short: None, lifeless: None, monkeypatch: pytest.MonkeyPatch, clock: str
 ) -> None:
     with monkeypatch.context() as wrong:
         wrong.setattr(lease, "written_now", lambda: clock)
@@ -168,7 +168,9 @@ def test_a_dead_holder_with_a_wrong_clock_is_dead(
         next(dead.gen)  # type: ignore[attr-defined]
 
 
-def test_a_holder_that_was_stopped_too_long_finds_out(cluster: Cluster, short: None, lifeless: None) -> None:
+def test_a_holder_that_was_stopped_too_long_finds_out(
+    cluster: NamespaceClient, short: None, lifeless: None
+) -> None:
     stopped, other = Lease(cluster, NAME), Lease(cluster, NAME)
     with stopped.held("alice", "1.0.0"):
         with other.held("bob", "2.0.0"):
@@ -182,7 +184,7 @@ def test_a_holder_that_was_stopped_too_long_finds_out(cluster: Cluster, short: N
 
 
 def test_what_a_stopped_holder_gives_back_is_not_the_others(
-    cluster: Cluster, short: None, lifeless: None
+    cluster: NamespaceClient, short: None, lifeless: None
 ) -> None:
     stopped, other = Lease(cluster, NAME), Lease(cluster, NAME)
     ends = stopped.held("alice", "1.0.0")
@@ -194,7 +196,7 @@ def test_what_a_stopped_holder_gives_back_is_not_the_others(
 
 
 def test_a_holder_that_was_stopped_and_not_replaced_goes_on(
-    cluster: Cluster, short: None, lifeless: None
+    cluster: NamespaceClient, short: None, lifeless: None
 ) -> None:
     stopped = Lease(cluster, NAME)
     with stopped.held("alice", "1.0.0"):
@@ -203,7 +205,7 @@ def test_a_holder_that_was_stopped_and_not_replaced_goes_on(
         assert spec(cluster)["renewTime"] > before
 
 
-def test_a_removed_lease_is_lost(cluster: Cluster) -> None:
+def test_a_removed_lease_is_lost(cluster: NamespaceClient) -> None:
     held = Lease(cluster, NAME)
     with held.held("alice", "1.0.0"):
         assert cluster.delete(REFERENCE, {})
@@ -211,7 +213,7 @@ def test_a_removed_lease_is_lost(cluster: Cluster) -> None:
             held.check()
 
 
-def test_somebody_who_labels_it_does_not_take_it(cluster: Cluster) -> None:
+def test_somebody_who_labels_it_does_not_take_it(cluster: NamespaceClient) -> None:
     held = Lease(cluster, NAME)
     with held.held("alice", "1.0.0"):
         cluster.merge(REFERENCE, {"metadata": {"labels": {"team": "shop"}}})
@@ -220,14 +222,14 @@ def test_somebody_who_labels_it_does_not_take_it(cluster: Cluster) -> None:
     assert not spec(cluster).get("holderIdentity")
 
 
-def test_it_is_renewed_while_nobody_asks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_renewed_while_nobody_asks(cluster: NamespaceClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "_RENEWED_EVERY", 0.1)
     with Lease(cluster, NAME).held("alice", "1.0.0"):
         first = spec(cluster)["renewTime"]
         wait_until(lambda: spec(cluster)["renewTime"] != first, "that the lease is renewed", timeout=30)
 
 
-def test_of_many_one_holds_it_at_a_time(cluster: Cluster) -> None:
+def test_of_many_one_holds_it_at_a_time(cluster: NamespaceClient) -> None:
     inside, fences = [], []
 
     def work(name: str) -> None:
@@ -254,7 +256,7 @@ def test_of_many_one_holds_it_at_a_time(cluster: Cluster) -> None:
 
 def test_a_use_costs_two_requests(cluster_client: Any, namespace: str) -> None:
     counted = Counted(cluster_client)
-    held = Lease(Cluster(lambda: counted, namespace, "web"), NAME)
+    held = Lease(NamespaceClient(lambda: counted, namespace, "web"), NAME)
 
     def use() -> None:
         with held.held("alice", "1.0.0"):

@@ -15,9 +15,9 @@ from tests.support.requirements import require
 
 from airflow_cd.exceptions import AccessDeniedError, TargetError
 from airflow_cd.model.diagnosis import Problem
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.evidence import last_lines
-from airflow_cd.targets.kubernetes.observing import Seen, observe
+from airflow_cd.targets.kubernetes.observing import WorkloadHealth, read_workload_health
 
 BUSYBOX = "busybox:1.36"
 RUNS: dict[str, Any] = {"image": BUSYBOX, "command": ["sh", "-c", "trap exit TERM; sleep 1000 & wait"]}
@@ -89,17 +89,17 @@ GREEDY = {**RUNS, "resources": {"requests": {"memory": "64Mi"}}}
 REFUSED = [workload("greedy", GREEDY), workload("store", GREEDY, kind="StatefulSet")]
 
 
-def a_namespace(client: Any) -> Iterator[Cluster]:
+def a_namespace(client: Any) -> Iterator[NamespaceClient]:
     from kubernetes.client import CoreV1Api
 
     core, name = CoreV1Api(client), f"cd-observing-{uuid.uuid4().hex[:8]}"
     core.create_namespace({"metadata": {"name": name}})
-    yield Cluster(lambda: client, name, "web in production")
+    yield NamespaceClient(lambda: client, name, "web in production")
     core.delete_namespace(name)
 
 
 @pytest.fixture(scope="module")
-def broken_ones(cluster_client: Any) -> Iterator[Cluster]:
+def broken_ones(cluster_client: Any) -> Iterator[NamespaceClient]:
     """A namespace with :data:`BROKEN`."""
     for cluster in a_namespace(cluster_client):
         cluster.apply(BROKEN)
@@ -107,7 +107,7 @@ def broken_ones(cluster_client: Any) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def refused_ones(cluster_client: Any) -> Iterator[Cluster]:
+def refused_ones(cluster_client: Any) -> Iterator[NamespaceClient]:
     """A namespace with a quota and :data:`REFUSED`."""
     for cluster in a_namespace(cluster_client):
         cluster.apply([QUOTA])
@@ -118,23 +118,23 @@ def refused_ones(cluster_client: Any) -> Iterator[Cluster]:
 
 
 def seen_when(
-    cluster: Cluster,
+    cluster: NamespaceClient,
     name: str,
-    wanted: Callable[[Seen], object],
+    wanted: Callable[[WorkloadHealth], object],
     kind: str = "Deployment",
     timeout: float = 300,
-) -> Seen:
+) -> WorkloadHealth:
     """Return what is seen as soon as it is as wanted."""
-    last: list[Seen] = []
+    last: list[WorkloadHealth] = []
 
-    def probe() -> Seen | None:
-        last[:] = [observe(cluster, [(kind, name)])]
+    def probe() -> WorkloadHealth | None:
+        last[:] = [read_workload_health(cluster, [(kind, name)])]
         return last[0] if wanted(last[0]) else None
 
     return wait_until(probe, name, timeout=timeout, explain=lambda: repr(last))
 
 
-def broken(cluster: Cluster, name: str) -> tuple[Problem, str]:
+def broken(cluster: NamespaceClient, name: str) -> tuple[Problem, str]:
     """Return the problem, and what is said, once it is certain."""
     seen = seen_when(cluster, name, lambda seen: seen.broken)
     assert not seen.ready and seen.broken is not None
@@ -145,26 +145,26 @@ def test_a_good_rollout_becomes_ready_and_costs_one_request_from_then_on(
     cluster_client: Any, namespace: str
 ) -> None:
     client = Counted(cluster_client)
-    cluster = Cluster(lambda: client, namespace, "web in production")
+    cluster = NamespaceClient(lambda: client, namespace, "web in production")
     cluster.apply([workload("good", RUNS, replicas=2)])
     counts: list[str] = []
 
-    def ready(seen: Seen) -> bool:
+    def ready(seen: WorkloadHealth) -> bool:
         counts.append(seen.count)
         return seen.ready
 
     seen = seen_when(cluster, "good", ready)
     assert (seen.count, seen.ready_pods, seen.broken) == ("good: 2 of 2 ready", {"good": 2}, None)
     assert "good: 0 of 2 ready, 2 updated" in counts
-    assert len(client.during(lambda: observe(cluster, [("Deployment", "good")]))) == 1
+    assert len(client.during(lambda: read_workload_health(cluster, [("Deployment", "good")]))) == 1
 
 
-def test_what_is_not_there_is_not_ready(cluster: Cluster) -> None:
-    seen = observe(cluster, [("Deployment", "nobody"), ("StatefulSet", "nobody")])
+def test_what_is_not_there_is_not_ready(cluster: NamespaceClient) -> None:
+    seen = read_workload_health(cluster, [("Deployment", "nobody"), ("StatefulSet", "nobody")])
     assert (seen.ready, seen.count, seen.broken) == (False, "nobody: not there; nobody: not there", None)
 
 
-def test_the_old_release_does_not_count_for_the_new_one(cluster: Cluster) -> None:
+def test_the_old_release_does_not_count_for_the_new_one(cluster: NamespaceClient) -> None:
     cluster.apply([workload("rolled", RUNS)])
     seen_when(cluster, "rolled", lambda seen: seen.ready)
     cluster.apply([workload("rolled", NO_PROGRAM)])
@@ -174,7 +174,9 @@ def test_the_old_release_does_not_count_for_the_new_one(cluster: Cluster) -> Non
     assert seen_when(cluster, "rolled", lambda seen: seen.ready).ready_pods == {"rolled": 1}
 
 
-def test_a_canary_and_what_is_stable_are_told_apart_although_they_share_labels(cluster: Cluster) -> None:
+def test_a_canary_and_what_is_stable_are_told_apart_although_they_share_labels(
+    cluster: NamespaceClient,
+) -> None:
     stable, canary = workload("shop", RUNS, replicas=2), workload("shop-canary", NO_PROGRAM)
     both = {"app": "shop", "track": "canary"}
     canary["spec"]["selector"] = {"matchLabels": both}
@@ -182,13 +184,13 @@ def test_a_canary_and_what_is_stable_are_told_apart_although_they_share_labels(c
     cluster.apply([stable, canary])
     seen_when(cluster, "shop", lambda seen: seen.ready)
     seen_when(cluster, "shop-canary", lambda seen: seen.broken)
-    seen = observe(cluster, [("Deployment", "shop"), ("Deployment", "shop-canary")])
+    seen = read_workload_health(cluster, [("Deployment", "shop"), ("Deployment", "shop-canary")])
     assert not seen.ready and seen.broken and "Pod shop-canary-" in seen.broken
     assert seen.ready_pods == {"shop": 2, "shop-canary": 0}
     assert seen.count == "shop: 2 of 2 ready; shop-canary: 0 of 1 ready, 1 updated"
 
 
-def test_ready_pods_of_a_canary_are_none_of_the_stable_one(cluster: Cluster) -> None:
+def test_ready_pods_of_a_canary_are_none_of_the_stable_one(cluster: NamespaceClient) -> None:
     stable, canary = workload("shop", RUNS, nodeSelector={"no": "such"}), workload("shop-canary", RUNS)
     both = {"app": "shop", "track": "canary"}
     canary["spec"]["selector"] = {"matchLabels": both}
@@ -200,18 +202,18 @@ def test_ready_pods_of_a_canary_are_none_of_the_stable_one(cluster: Cluster) -> 
 
 
 @pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
-def test_other_kinds_roll_too(cluster: Cluster, kind: str) -> None:
+def test_other_kinds_roll_too(cluster: NamespaceClient, kind: str) -> None:
     name = kind.lower()
     cluster.apply([workload(name, RUNS, kind=kind)])
     seen = seen_when(cluster, name, lambda seen: seen.ready, kind)
     assert (seen.count, seen.ready_pods) == (f"{name}: 1 of 1 ready", {name: 1})
     cluster.apply([workload(name, NO_PROGRAM, kind=kind)])
-    assert not observe(cluster, [(kind, name)]).ready
+    assert not read_workload_health(cluster, [(kind, name)]).ready
     seen = seen_when(cluster, name, lambda seen: seen.broken, kind)
     assert seen.problems[0].category == "configuration" and seen.ready_pods == {name: 0}
 
 
-def test_a_paused_deployment_says_so(cluster: Cluster) -> None:
+def test_a_paused_deployment_says_so(cluster: NamespaceClient) -> None:
     paused = workload("paused", RUNS)
     paused["spec"]["paused"] = True
     cluster.apply([paused])
@@ -219,13 +221,13 @@ def test_a_paused_deployment_says_so(cluster: Cluster) -> None:
     assert seen.problems[0].category == "paused" and seen.broken is None
 
 
-def test_an_image_that_is_nowhere_is_certain(broken_ones: Cluster) -> None:
+def test_an_image_that_is_nowhere_is_certain(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "noimage")
     assert problem.category == "image"
     assert "127.0.0.1:5000/no/such:1 cannot be pulled because the registry does not have it" in text
 
 
-def test_a_registry_that_does_not_answer_may_do_so_later(broken_ones: Cluster) -> None:
+def test_a_registry_that_does_not_answer_may_do_so_later(broken_ones: NamespaceClient) -> None:
     seen = seen_when(
         broken_ones,
         "noregistry",
@@ -234,14 +236,14 @@ def test_a_registry_that_does_not_answer_may_do_so_later(broken_ones: Cluster) -
     assert seen.broken is None and seen.problems[0].category == "image"
 
 
-def test_a_crash_loop_is_told_with_the_last_lines_it_said(broken_ones: Cluster) -> None:
+def test_a_crash_loop_is_told_with_the_last_lines_it_said(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "crash")
     assert (problem.category, problem.container) == ("crash", "app")
     assert "container app ended with exit code 3, " in text
     assert text.endswith("It said last:\nstarting\nno \N{REPLACEMENT CHARACTER}[31mDATABASE_URL")
 
 
-def test_without_a_termination_message_the_log_is_read(broken_ones: Cluster) -> None:
+def test_without_a_termination_message_the_log_is_read(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "logged")
     try:
         last_lines(broken_ones, str(problem.pod), "app", previous=True, lines=1)
@@ -251,17 +253,19 @@ def test_without_a_termination_message_the_log_is_read(broken_ones: Cluster) -> 
     assert text.endswith('It said last:\n{"level": "error"}\nsecond')
 
 
-def test_a_log_that_cannot_be_read_does_not_hide_the_crash(broken_ones: Cluster, cluster_client: Any) -> None:
+def test_a_log_that_cannot_be_read_does_not_hide_the_crash(
+    broken_ones: NamespaceClient, cluster_client: Any
+) -> None:
     class NoLogs(Counted):
         def call_api(self, path: str, method: str, *args: Any, **kwargs: Any) -> Any:
             return super().call_api(path.replace("/log?", "/nosuch?"), method, *args, **kwargs)
 
     client = NoLogs(cluster_client)
-    _, text = broken(Cluster(lambda: client, broken_ones.namespace, "web"), "logged")
+    _, text = broken(NamespaceClient(lambda: client, broken_ones.namespace, "web"), "logged")
     assert "ended with exit code 3" in text and "its log cannot be read" in text
 
 
-def test_a_container_that_was_removed_said_nothing(broken_ones: Cluster, cluster_client: Any) -> None:
+def test_a_container_that_was_removed_said_nothing(broken_ones: NamespaceClient, cluster_client: Any) -> None:
     answer = SimpleNamespace(
         data=b"unable to retrieve container logs for docker://0123", release_conn=lambda: None
     )
@@ -273,31 +277,31 @@ def test_a_container_that_was_removed_said_nothing(broken_ones: Cluster, cluster
             return super().call_api(path, method, *args, **kwargs)
 
     client = Removed(cluster_client)
-    _, text = broken(Cluster(lambda: client, broken_ones.namespace, "web"), "logged")
+    _, text = broken(NamespaceClient(lambda: client, broken_ones.namespace, "web"), "logged")
     assert "ended with exit code 3" in text and "unable to retrieve" not in text
 
 
-def test_a_program_that_is_not_in_the_image_is_certain(broken_ones: Cluster) -> None:
+def test_a_program_that_is_not_in_the_image_is_certain(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "noprogram")
     assert problem.category == "configuration" and "executable file not found" in text
 
 
-def test_a_missing_config_map_is_certain(broken_ones: Cluster) -> None:
+def test_a_missing_config_map_is_certain(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "noconfig")
     assert problem.category == "configuration" and 'configmap "nosuch" not found' in text
 
 
-def test_a_missing_secret_of_a_volume_is_certain(broken_ones: Cluster) -> None:
+def test_a_missing_secret_of_a_volume_is_certain(broken_ones: NamespaceClient) -> None:
     problem, text = broken(broken_ones, "nosecret")
     assert problem.category == "configuration" and 'secret "nosuch" not found' in text
 
 
-def test_what_fits_on_no_node_is_told(broken_ones: Cluster) -> None:
+def test_what_fits_on_no_node_is_told(broken_ones: NamespaceClient) -> None:
     problem = seen_when(broken_ones, "nonode", lambda seen: seen.problems).problems[0]
     assert problem.category == "unschedulable" and "0/1 nodes are available" in problem.text
 
 
-def test_failing_readiness_is_told_and_left_to_the_deadline(broken_ones: Cluster) -> None:
+def test_failing_readiness_is_told_and_left_to_the_deadline(broken_ones: NamespaceClient) -> None:
     seen = seen_when(broken_ones, "unready", lambda seen: seen.problems)
     assert seen.broken is None
     problem = seen.problems[0]
@@ -306,7 +310,7 @@ def test_failing_readiness_is_told_and_left_to_the_deadline(broken_ones: Cluster
     assert problem.category == "deadline" and "(5 s)" in text
 
 
-def test_a_quota_says_what_it_refuses_once_there_is_no_pod_at_all(refused_ones: Cluster) -> None:
+def test_a_quota_says_what_it_refuses_once_there_is_no_pod_at_all(refused_ones: NamespaceClient) -> None:
     problem, text = broken(refused_ones, "greedy")
     assert problem.category == "quota" and "exceeded quota: small" in text
     # It does not even say that it was taken up.
@@ -314,7 +318,9 @@ def test_a_quota_says_what_it_refuses_once_there_is_no_pod_at_all(refused_ones: 
     assert seen.problems[0].category == "quota" and "StatefulSet store" in str(seen.broken)
 
 
-def test_whoever_may_not_read_events_and_logs_is_told_less(broken_ones: Cluster, cluster_client: Any) -> None:
+def test_whoever_may_not_read_events_and_logs_is_told_less(
+    broken_ones: NamespaceClient, cluster_client: Any
+) -> None:
     from kubernetes.client import ApiClient, Configuration
 
     rules = [{"apiGroups": ["", "apps"], "resources": ["pods", "deployments"], "verbs": ["get", "list"]}]
@@ -322,11 +328,11 @@ def test_whoever_may_not_read_events_and_logs_is_told_less(broken_ones: Cluster,
     settings.ssl_ca_cert = cluster_client.configuration.ssl_ca_cert
     settings.api_key = {"authorization": f"Bearer {deployer(cluster_client, broken_ones.namespace, rules)}"}
     with ApiClient(settings) as client:
-        cluster = Cluster(lambda: client, broken_ones.namespace, "web")
+        cluster = NamespaceClient(lambda: client, broken_ones.namespace, "web")
 
         def allowed() -> bool:
             try:
-                return observe(cluster, [("Deployment", "logged")]) is not None
+                return read_workload_health(cluster, [("Deployment", "logged")]) is not None
             except AccessDeniedError:  # roles take a moment
                 return False
 

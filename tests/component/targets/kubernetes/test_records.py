@@ -14,8 +14,8 @@ from tests.support.releases import NEW_YEAR, release_of
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
 from airflow_cd.model.progress import Phase, Progress
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
-from airflow_cd.targets.kubernetes.records import Records, Stored
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
+from airflow_cd.targets.kubernetes.records import StateStore, StoredRecord
 from airflow_cd.targets.record import Deployed, Hold, Record, Rollout
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -23,8 +23,8 @@ WEB = Reference(api_version="apps/v1", kind="Deployment", name="web", uid="u1")
 
 
 @pytest.fixture
-def records(cluster: Cluster) -> Records:
-    return Records(cluster, "web", "production")
+def records(cluster: NamespaceClient) -> StateStore:
+    return StateStore(cluster, "web", "production")
 
 
 def record(generation: int = 1) -> Record:
@@ -45,24 +45,24 @@ def noise(length: int) -> str:
     return "".join(Random(0).choices("0123456789abcdefghijklmnopqrstuvwxyz", k=length))
 
 
-def config_map(cluster: Cluster, records: Records) -> dict[str, Any]:
+def config_map(cluster: NamespaceClient, records: StateStore) -> dict[str, Any]:
     found = cluster.get("v1", "ConfigMap", records.name)
     assert found is not None
     return found
 
 
-def test_where_nothing_was_deployed_there_is_an_empty_record(records: Records) -> None:
-    assert records.read() == Stored(Record(), (), None)
+def test_where_nothing_was_deployed_there_is_an_empty_record(records: StateStore) -> None:
+    assert records.read() == StoredRecord(Record(), (), None)
 
 
-def test_what_is_written_is_read(records: Records) -> None:
+def test_what_is_written_is_read(records: StateStore) -> None:
     made = records.write(record(), [WEB], None)
-    assert made == records.read() == Stored(record(), (WEB,), made.version)
+    assert made == records.read() == StoredRecord(record(), (WEB,), made.version)
     replaced = records.write(record(2), [], made.version)
-    assert replaced == records.read() == Stored(record(2), (), replaced.version)
+    assert replaced == records.read() == StoredRecord(record(2), (), replaced.version)
 
 
-def test_people_can_read_it(cluster: Cluster, records: Records) -> None:
+def test_people_can_read_it(cluster: NamespaceClient, records: StateStore) -> None:
     records.write(record(), [WEB], None)
     found = config_map(cluster, records)
     assert found["metadata"]["name"] == "cd.web.production"
@@ -71,7 +71,7 @@ def test_people_can_read_it(cluster: Cluster, records: Records) -> None:
     assert json.loads(found["data"]["inventory"])[0]["name"] == "web"
 
 
-def test_who_did_not_see_the_last_change_is_refused(records: Records) -> None:
+def test_who_did_not_see_the_last_change_is_refused(records: StateStore) -> None:
     made = records.write(record(), [], None)
     with pytest.raises(DeployConflictError, match="generation 1 now"):
         records.write(record(5), [], None)
@@ -81,14 +81,14 @@ def test_who_did_not_see_the_last_change_is_refused(records: Records) -> None:
     assert records.read().record.generation == 2
 
 
-def test_of_many_that_write_at_once_one_does(cluster: Cluster, records: Records) -> None:
+def test_of_many_that_write_at_once_one_does(cluster: NamespaceClient, records: StateStore) -> None:
     version = records.write(record(), [], None).version
     together, written = threading.Barrier(6), []
 
     def write(number: int) -> None:
         together.wait()
         try:
-            written.append(Records(cluster, "web", "production").write(record(number), [], version))
+            written.append(StateStore(cluster, "web", "production").write(record(number), [], version))
         except DeployConflictError:
             pass
 
@@ -100,12 +100,14 @@ def test_of_many_that_write_at_once_one_does(cluster: Cluster, records: Records)
     assert written == [records.read()]
 
 
-def test_a_removed_record_is_not_written_again_by_who_saw_it(cluster: Cluster, records: Records) -> None:
+def test_a_removed_record_is_not_written_again_by_who_saw_it(
+    cluster: NamespaceClient, records: StateStore
+) -> None:
     made = records.write(record(), [], None)
     records.remove()
     with pytest.raises(DeployConflictError, match="removed the record"):
         records.write(record(2), [], made.version)
-    assert records.read() == Stored(Record(), (), None)
+    assert records.read() == StoredRecord(Record(), (), None)
 
 
 class Deaf:
@@ -120,11 +122,13 @@ class Deaf:
         return self._client.call_api(path, method, **kwargs)
 
 
-def test_what_was_written_before_the_answer_was_lost_counts(cluster: Cluster, records: Records) -> None:
-    deaf = Cluster(lambda: Deaf(cluster.client), cluster.namespace, "web in production")
-    made = Records(deaf, "web", "production").write(record(), [WEB], None)
+def test_what_was_written_before_the_answer_was_lost_counts(
+    cluster: NamespaceClient, records: StateStore
+) -> None:
+    deaf = NamespaceClient(lambda: Deaf(cluster.client), cluster.namespace, "web in production")
+    made = StateStore(deaf, "web", "production").write(record(), [WEB], None)
     assert made == records.read()
-    again = Records(deaf, "web", "production").write(record(2), [WEB], made.version)
+    again = StateStore(deaf, "web", "production").write(record(2), [WEB], made.version)
     assert again == records.read()
 
 
@@ -140,7 +144,7 @@ def test_what_was_written_before_the_answer_was_lost_counts(cluster: Cluster, re
     ],
 )
 def test_what_is_no_record_is_never_taken_for_an_empty_one(
-    cluster: Cluster, records: Records, data: dict[str, str], named: str
+    cluster: NamespaceClient, records: StateStore, data: dict[str, str], named: str
 ) -> None:
     made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": records.name}, "data": data}
     cluster.create(made)
@@ -153,18 +157,18 @@ def test_what_is_no_record_is_never_taken_for_an_empty_one(
         records.write(record(), [], None)
 
 
-def test_a_large_record_is_kept_all_the_same(cluster: Cluster, records: Records) -> None:
+def test_a_large_record_is_kept_all_the_same(cluster: NamespaceClient, records: StateStore) -> None:
     small, large = record(), record(2).model_copy(update={"hold": Hold(by=noise(400_000), since=NEW_YEAR)})
     made = records.write(small, [], None)
     made = records.write(large, [WEB], made.version)
-    assert records.read() == Stored(large, (WEB,), made.version)
+    assert records.read() == StoredRecord(large, (WEB,), made.version)
     assert "data" not in config_map(cluster, records)
     made = records.write(small, [], made.version)
     assert records.read() == made
     assert "binaryData" not in config_map(cluster, records)
 
 
-def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: Records) -> None:
+def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: StateStore) -> None:
     made = records.write(record(), [], None)
     huge = record(2).model_copy(update={"hold": Hold(by=noise(3_000_000), since=NEW_YEAR)})
     with pytest.raises(ManifestError, match="web in production: the record has .* bytes"):
@@ -174,7 +178,9 @@ def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: Recor
     assert records.read() == made
 
 
-def test_what_releases_consist_of_is_kept_until_it_is_forgotten(cluster: Cluster, records: Records) -> None:
+def test_what_releases_consist_of_is_kept_until_it_is_forgotten(
+    cluster: NamespaceClient, records: StateStore
+) -> None:
     objects = [{"kind": "Service", "metadata": {"name": "ü"}}, {"data": noise(100_000)}]
     assert records.objects(ONE) is None
     records.keep_objects(ONE, objects)
@@ -184,19 +190,19 @@ def test_what_releases_consist_of_is_kept_until_it_is_forgotten(cluster: Cluster
     # A service may have ConfigMaps of its own, and another environment its own releases.
     own = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own", "labels": records.labels}}
     cluster.apply([own])
-    staging = Records(cluster, "web", "staging")
+    staging = StateStore(cluster, "web", "staging")
     staging.keep_objects(ONE, [])
     records.forget_objects({TWO})
     assert (records.objects(ONE), records.objects(TWO), staging.objects(ONE)) == (None, [], [])
     assert cluster.get("v1", "ConfigMap", "own") is not None
 
 
-def test_another_release_whose_digest_begins_alike_is_not_taken_for_it(records: Records) -> None:
+def test_another_release_whose_digest_begins_alike_is_not_taken_for_it(records: StateStore) -> None:
     records.keep_objects(ONE, [{"a": 1}])
     assert records.objects(ONE[:40] + "f" * 31) is None
 
 
-def test_what_was_kept_and_cannot_be_read_is_named(cluster: Cluster, records: Records) -> None:
+def test_what_was_kept_and_cannot_be_read_is_named(cluster: NamespaceClient, records: StateStore) -> None:
     records.keep_objects(ONE, [])
     kept = Reference(api_version="v1", kind="ConfigMap", name="cd.web.production.111111111111")
     cluster.merge(kept, {"binaryData": {"objects": "bm90IGd6aXA="}})
@@ -206,10 +212,10 @@ def test_what_was_kept_and_cannot_be_read_is_named(cluster: Cluster, records: Re
         records.objects(ONE)
 
 
-def test_a_removed_service_leaves_nothing(cluster: Cluster, records: Records) -> None:
+def test_a_removed_service_leaves_nothing(cluster: NamespaceClient, records: StateStore) -> None:
     records.write(record(), [], None)
     records.keep_objects(ONE, [])
-    staging = Records(cluster, "web", "staging")
+    staging = StateStore(cluster, "web", "staging")
     staging.write(record(), [], None)
     records.remove()
     records.remove()
@@ -217,17 +223,17 @@ def test_a_removed_service_leaves_nothing(cluster: Cluster, records: Records) ->
     assert staging.read().record == record()
 
 
-def test_services_whose_names_are_alike_do_not_share_a_record(cluster: Cluster) -> None:
+def test_services_whose_names_are_alike_do_not_share_a_record(cluster: NamespaceClient) -> None:
     names = [("my-shop", "eu"), ("my_shop", "eu"), ("my-shop-", "eu"), ("my-shop_", "eu"), ("my", "shop-eu")]
     for number, (service, environment) in enumerate(names):
-        Records(cluster, service, environment).write(record(number), [], None)
-    found = [Records(cluster, *name).read().record.generation for name in names]
+        StateStore(cluster, service, environment).write(record(number), [], None)
+    found = [StateStore(cluster, *name).read().record.generation for name in names]
     assert found == list(range(len(names)))
 
 
 def test_reading_and_writing_are_a_request_each(cluster_client: Any, namespace: str) -> None:
     counted = Counted(cluster_client)
-    records = Records(Cluster(lambda: counted, namespace, "web"), "web", "production")
+    records = StateStore(NamespaceClient(lambda: counted, namespace, "web"), "web", "production")
     made = records.write(record(), [], None)
     assert len(counted.during(records.read)) == 1
     assert len(counted.during(lambda: records.write(record(2), [], made.version))) == 1

@@ -14,11 +14,11 @@ from harness.waiting import wait_until
 from airflow_cd.exceptions import AccessDeniedError
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.census import Census
-from airflow_cd.targets.kubernetes.cluster import Cluster, Reference
-from airflow_cd.targets.kubernetes.keeping import Kept, keep, undeclared
+from airflow_cd.targets.kubernetes.census import DeprecatedApiScanner
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
+from airflow_cd.targets.kubernetes.keeping import Kept, reconcile_namespace, undeclared
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES, keeper_role
-from airflow_cd.targets.kubernetes.tenancy import Login
+from airflow_cd.targets.kubernetes.tenancy import RegistryLogin
 
 CORE, RBAC = "v1", "rbac.authorization.k8s.io/v1"
 
@@ -30,12 +30,12 @@ def acting_as(user: str) -> Any:
     return client
 
 
-def as_deployer(cluster: Cluster, **settings: Any) -> Cluster:
+def as_deployer(cluster: NamespaceClient, **settings: Any) -> NamespaceClient:
     """Return the namespace as its deployer has it, after it was declared."""
     content = {"name": cluster.namespace, "deployer": settings}
-    keep(cluster, Namespace.model_validate(content), "eu", {})
+    reconcile_namespace(cluster, Namespace.model_validate(content), "eu", {})
     client = acting_as(f"system:serviceaccount:{cluster.namespace}:deployer")
-    return Cluster(lambda: client, cluster.namespace, "web in production")
+    return NamespaceClient(lambda: client, cluster.namespace, "web in production")
 
 
 def config_map(name: str = "settings") -> dict[str, Any]:
@@ -46,7 +46,7 @@ def of(obj: dict[str, Any]) -> Reference:
     return Reference(api_version=obj["apiVersion"], kind=obj["kind"], name=obj["metadata"]["name"])
 
 
-def may(cluster: Cluster, verb: str, group: str, resource: str, namespace: str | None = None) -> bool:
+def may(cluster: NamespaceClient, verb: str, group: str, resource: str, namespace: str | None = None) -> bool:
     """Ask the cluster."""
     name, _, part = resource.partition("/")
     attributes = {
@@ -86,7 +86,7 @@ def test_the_documentation_lists_what_a_deployer_may_do() -> None:
     assert documented == list(DEPLOYER_RULES)
 
 
-def test_a_deployer_may_do_what_is_listed_in_its_namespace_alone(cluster: Cluster) -> None:
+def test_a_deployer_may_do_what_is_listed_in_its_namespace_alone(cluster: NamespaceClient) -> None:
     deployer = as_deployer(cluster)
     for rule in DEPLOYER_RULES:
         for group in rule["apiGroups"]:
@@ -96,7 +96,7 @@ def test_a_deployer_may_do_what_is_listed_in_its_namespace_alone(cluster: Cluste
                     assert not may(deployer, verb, group, resource, "default"), (verb, group, resource)
 
 
-def test_a_deployer_applies_reads_and_deletes(cluster: Cluster) -> None:
+def test_a_deployer_applies_reads_and_deletes(cluster: NamespaceClient) -> None:
     deployer = as_deployer(cluster)
     # The API server hears of new roles a moment after they are stored.
     wait_until(lambda: may(deployer, "patch", "", "configmaps"), "its rights are known", timeout=30)
@@ -122,7 +122,7 @@ def test_a_deployer_applies_reads_and_deletes(cluster: Cluster) -> None:
     ],
 )
 def test_a_deployer_may_not_undo_what_keeps_its_namespace_apart(
-    cluster: Cluster, group: str, resource: str
+    cluster: NamespaceClient, group: str, resource: str
 ) -> None:
     deployer = as_deployer(cluster)
     for verb in ("get", "create", "patch", "update", "delete"):
@@ -132,11 +132,11 @@ def test_a_deployer_may_not_undo_what_keeps_its_namespace_apart(
         assert not may(deployer, verb, "", "pods")
 
 
-def test_a_deployer_has_nothing_outside_its_namespace(cluster: Cluster) -> None:
+def test_a_deployer_has_nothing_outside_its_namespace(cluster: NamespaceClient) -> None:
     deployer = as_deployer(cluster)
     for resource in ("nodes", "namespaces", "persistentvolumes", "secrets", "configmaps"):
         assert not may(deployer, "list", "", resource, "")
-    other = Cluster(lambda: deployer.client, "default", "web elsewhere")
+    other = NamespaceClient(lambda: deployer.client, "default", "web elsewhere")
     with pytest.raises(AccessDeniedError, match='verbs: \\["patch"\\]'):
         other.apply([config_map()])
     role = {"apiVersion": RBAC, "kind": "Role", "metadata": {"name": "more"}, "rules": []}
@@ -144,7 +144,7 @@ def test_a_deployer_has_nothing_outside_its_namespace(cluster: Cluster) -> None:
         deployer.apply([role])
 
 
-def test_secrets_and_more_are_only_for_those_who_ask(cluster: Cluster) -> None:
+def test_secrets_and_more_are_only_for_those_who_ask(cluster: NamespaceClient) -> None:
     things = {"api_groups": ["example.com"], "resources": ["things"], "verbs": ["get", "patch"]}
     deployer = as_deployer(cluster, secrets=True, extra_rules=[things])
     for verb in ("get", "create", "patch", "delete"):
@@ -157,10 +157,10 @@ def test_secrets_and_more_are_only_for_those_who_ask(cluster: Cluster) -> None:
     assert not may(deployer, "get", "", "secrets") and not may(deployer, "get", "example.com", "things")
 
 
-def test_another_namespaces_account_may_deploy(cluster: Cluster) -> None:
+def test_another_namespaces_account_may_deploy(cluster: NamespaceClient) -> None:
     as_deployer(cluster, service_account="worker", namespace="default")
     client = acting_as("system:serviceaccount:default:worker")
-    Cluster(lambda: client, cluster.namespace, "web").apply([config_map()])
+    NamespaceClient(lambda: client, cluster.namespace, "web").apply([config_map()])
     assert cluster.get("v1", "ServiceAccount", "worker") is None
 
 
@@ -184,7 +184,7 @@ def keeper(cluster_client: Any, namespace: str) -> Iterator[Any]:
 
 
 def test_the_keepers_role_is_enough_for_all_that_its_dag_does(keeper: Any, namespace: str) -> None:
-    cluster = Cluster(lambda: keeper, namespace, "cluster eu")
+    cluster = NamespaceClient(lambda: keeper, namespace, "cluster eu")
     whole = {
         "name": namespace,
         "labels": {"team": "shop"},
@@ -194,13 +194,15 @@ def test_the_keepers_role_is_enough_for_all_that_its_dag_does(keeper: Any, names
         "network": "isolated",
         "pull_secrets": [{"name": "regcred", "conn_id": "registry"}],
     }
-    logins = {"registry": Login("r.example", "bot", "pass-of-bot")}
-    assert len(keep(cluster, Namespace.model_validate(whole), "eu", logins).created) > 5
-    assert keep(cluster, Namespace.model_validate(whole), "eu", logins) == Kept()
-    assert len(keep(cluster, Namespace.model_validate({"name": namespace}), "eu", {}).deleted) > 5
+    logins = {"registry": RegistryLogin("r.example", "bot", "pass-of-bot")}
+    assert len(reconcile_namespace(cluster, Namespace.model_validate(whole), "eu", logins).created) > 5
+    assert reconcile_namespace(cluster, Namespace.model_validate(whole), "eu", logins) == Kept()
+    assert (
+        len(reconcile_namespace(cluster, Namespace.model_validate({"name": namespace}), "eu", {}).deleted) > 5
+    )
     assert undeclared(cluster, f"none-{namespace}", []) == []
     assert cluster.request("GET", "/api/v1/nodes")["items"]
     assert cluster.request("GET", "/version")["gitVersion"]
-    assert isinstance(Census(cluster, server=20, until=32).uses(), list)
+    assert isinstance(DeprecatedApiScanner(cluster, server=20, until=32).uses(), list)
     assert not may(cluster, "delete", "", "namespaces")
     assert not may(cluster, "create", "", "pods")

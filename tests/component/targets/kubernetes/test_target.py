@@ -26,7 +26,7 @@ from airflow_cd.exceptions import (
     ManifestError,
     NotReadyError,
 )
-from airflow_cd.model.progress import Answer, Phase
+from airflow_cd.model.progress import Phase, RolloutAnswer
 from airflow_cd.targets.base import DeclarativeTarget
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.registry import open_target
@@ -199,7 +199,7 @@ def test_a_canary_has_its_share_of_the_instances_and_an_abort_gives_all_back(
     place.reopen(app={"ready": "/", "replicas": 4, "stop_after": "1s", "grace": "1s"})
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
-    record = until(place, Phase.ASKING)
+    record = until(place, Phase.AWAITING_DECISION)
     assert record.rollout is not None
     token = record.rollout.token
 
@@ -242,8 +242,8 @@ def test_a_canary_that_gets_ready_between_two_looks_gets_its_share_first(
         # As it was before: nothing of the next stage could be applied.
         patched.setattr(type(place.target), "_continue", lambda self, stored: stored)
         after = target_of(place).advance(rollout.token).rollout
-    assert after is not None and after.progress.phase is Phase.SETTING
-    until(place, Phase.ASKING)
+    assert after is not None and after.progress.phase is Phase.SHIFTING_TRAFFIC
+    until(place, Phase.AWAITING_DECISION)
     assert live(cluster_client, place, "deployment", stable).spec.replicas == 1
 
 
@@ -255,11 +255,11 @@ def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
     one, two = place.release("one"), place.release("two")
     place.deploy(one)
     begun(place, two)
-    until(place, Phase.ASKING)
+    until(place, Phase.AWAITING_DECISION)
     preview = live(cluster_client, place, "service", f"{place.service}-preview")
     assert preview.spec.selector["airflow-cd/track"] == "green"
     assert place.served() == "one"
-    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
+    until(place, Phase.PROMOTED, RolloutAnswer(promote=True, by="ada"))
     until_served(place, "two")
     assert live(cluster_client, place, "deployment", f"{place.service}-blue").status.ready_replicas == 1
     place.target.rollback(bad=two.digest, actor="test")

@@ -12,9 +12,9 @@ from tests.support.places import KubernetesPlace
 from tests.support.rollouts_on_cluster import as_deployer, begun, live, packaged, target_of, until
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError
-from airflow_cd.model.progress import Answer, Phase
+from airflow_cd.model.progress import Phase, RolloutAnswer
 from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
-from airflow_cd.targets.kubernetes.scene import Scene
+from airflow_cd.targets.kubernetes.scene import RolloutContext
 
 # What the API server writes for a weight that is left out; alone, it is everything.
 ALL = 1
@@ -26,13 +26,13 @@ def test_a_route_shares_out_exactly(place: KubernetesPlace, cluster_client: Any,
     place.deploy(packaged(place, "one", gateway.route(place.service)))
     assert _weights(cluster_client, place) == {place.service: ALL}
     begun(place, packaged(place, "two", gateway.route(place.service)))
-    until(place, Phase.ASKING)
+    until(place, Phase.AWAITING_DECISION)
     canary = f"{place.service}-canary"
     assert _weights(cluster_client, place) == {place.service: 93, canary: 7}
     gateway.until_shared(one=93, two=7)
     tracks = [live(cluster_client, place, "service", name).spec.selector for name in (place.service, canary)]
     assert [one["airflow-cd/track"] for one in tracks] == ["stable", "canary"]
-    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
+    until(place, Phase.PROMOTED, RolloutAnswer(promote=True, by="ada"))
     assert _weights(cluster_client, place) == {place.service: ALL}
     gateway.until_shared(two=100)
     assert place.served() == "two"
@@ -45,7 +45,7 @@ def test_an_abort_gives_the_route_back_at_once_and_drift_sees_other_weights(
     place.reopen(manifests="k8s", app=None)
     place.deploy(packaged(place, "one", gateway.route(place.service)))
     begun(place, packaged(place, "two", gateway.route(place.service)))
-    until(place, Phase.ASKING)
+    until(place, Phase.AWAITING_DECISION)
     gateway.until_shared(one=60, two=40)
     target_of(place).abort(actor="ada", reason="prices")
     canary = f"{place.service}-canary"
@@ -71,10 +71,10 @@ def test_a_route_that_is_somebody_elses_is_used_and_given_back(
     place.deploy(place.release("one"))
     before = _read(cluster_client, place)
     begun(place, place.release("two"))
-    until(place, Phase.ASKING)
+    until(place, Phase.AWAITING_DECISION)
     assert _weights(cluster_client, place) == {place.service: 90, f"{place.service}-canary": 10}
     gateway.until_shared(one=90, two=10)
-    until(place, Phase.PROMOTED, Answer(promote=True, by="ada"))
+    until(place, Phase.PROMOTED, RolloutAnswer(promote=True, by="ada"))
     assert _weights(cluster_client, place).keys() == {place.service}
     gateway.until_shared(two=100)
     assert (place.served(), target_of(place).drift()) == ("two", [])
@@ -128,8 +128,8 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
     place.reopen()
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
-    until(place, Phase.ASKING)
-    look, changed = Scene.route_of, []
+    until(place, Phase.AWAITING_DECISION)
+    look, changed = RolloutContext.route_of, []
 
     def late(*args: Any) -> Any:
         """Somebody adds a rule of theirs right after the first look."""
@@ -139,7 +139,7 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
             _add_rule(cluster_client, place)
         return found
 
-    monkeypatch.setattr(Scene, "route_of", staticmethod(late))
+    monkeypatch.setattr(RolloutContext, "route_of", staticmethod(late))
     with suppress(DeployConflictError):
         target_of(place).abort(actor="ada", reason="prices")
     until(place, Phase.ABORTED)
@@ -159,8 +159,8 @@ def test_what_a_controller_says_of_their_route_meanwhile_is_no_change_of_it(
     place.reopen()
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
-    until(place, Phase.ASKING)
-    look, said = Scene.route_of, []
+    until(place, Phase.AWAITING_DECISION)
+    look, said = RolloutContext.route_of, []
 
     def late(*args: Any) -> Any:
         """A controller says something right after each look."""
@@ -169,7 +169,7 @@ def test_what_a_controller_says_of_their_route_meanwhile_is_no_change_of_it(
         _say(cluster_client, place, said[-1])
         return found
 
-    monkeypatch.setattr(Scene, "route_of", staticmethod(late))
+    monkeypatch.setattr(RolloutContext, "route_of", staticmethod(late))
     target_of(place).abort(actor="ada", reason="prices")
     assert said and _weights(cluster_client, place).get(f"{place.service}-canary", 0) == 0
     monkeypatch.undo()

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from tests.support.kubernetes_objects import http_route, objects, side
 
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Observation
 from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.cluster import Cluster
+from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is
-from airflow_cd.targets.kubernetes.wanted import place_of, settled, wanted
+from airflow_cd.targets.kubernetes.wanted import desired_state, place_of, steady_state
 
-SETTINGS = KubernetesTarget(namespace="shop", manifests="k8s")
+SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 STEPS = [{"weight": 30}, {"weight": 100}]
 
@@ -28,7 +28,7 @@ STEPS = [{"weight": 30}, {"weight": 100}]
     ids=["rolling", "by_number", "by_route", "blue_green"],
 )
 def test_every_phase_of_every_strategy_is_taken_by_a_cluster_that_has_what_ran_before(
-    cluster: Cluster, written: dict[str, Any] | None, before: str, request: pytest.FixtureRequest
+    cluster: NamespaceClient, written: dict[str, Any] | None, before: str, request: pytest.FixtureRequest
 ) -> None:
     strategy = None if written is None else StrategyChoice.model_validate(written)
     routes = []
@@ -38,26 +38,26 @@ def test_every_phase_of_every_strategy_is_taken_by_a_cluster_that_has_what_ran_b
     # Nothing is to be started: what is checked is what the API server says.
     old = side(1, before, objects(1, 0, *routes))
     new = side(2, place_of(strategy, before), objects(2, 0, *routes))
-    cluster.apply(settled(SETTINGS, None, old, None, scaled_down=False).objects)
+    cluster.apply(steady_state(SETTINGS, None, old, None, scaled_down=False).objects)
     plan = Plan(strategy.steps if strategy else ())
     progress = plan.begin(NOW)
     while not progress.over:
         for one in (progress, progress.aborting("bad", NOW)):
-            for stage in wanted(SETTINGS, strategy, one, new, old, fast=False).stages:
+            for stage in desired_state(SETTINGS, strategy, one, new, old, fast=False).stages:
                 cluster.validate(stage.objects)
-        what = wanted(SETTINGS, strategy, progress, new, old, fast=False).last
+        what = desired_state(SETTINGS, strategy, progress, new, old, fast=False).last
         cluster.apply(what.objects)
         progress = plan.advance(progress, Observation(ready=True), progress.since + timedelta(days=1))
-    cluster.apply(settled(SETTINGS, strategy, new, old, scaled_down=True).objects)
+    cluster.apply(steady_state(SETTINGS, strategy, new, old, scaled_down=True).objects)
 
 
-def test_a_number_of_instances_that_is_left_to_others_stays_what_it_is(cluster: Cluster) -> None:
+def test_a_number_of_instances_that_is_left_to_others_stays_what_it_is(cluster: NamespaceClient) -> None:
     (deployment,) = [one for one in objects(1, 0) if one["kind"] == "Deployment"]
     (live,) = cluster.apply([deployment])
     del deployment["spec"]["replicas"]
     kept = left_as_it_is(live, deployment, "airflow-cd")
     assert kept is not None
-    Cluster(lambda: cluster.client, cluster.namespace, cluster.where, SCALE_MANAGER).apply([kept])
+    NamespaceClient(lambda: cluster.client, cluster.namespace, cluster.where, SCALE_MANAGER).apply([kept])
     (live,) = cluster.apply([deployment])
     assert live["spec"]["replicas"] == 0, "without, it would be 1"
     assert left_as_it_is(live, deployment, "airflow-cd") is None

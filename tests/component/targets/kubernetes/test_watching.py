@@ -14,7 +14,7 @@ import pytest
 from tests.support.tcp_relay import TcpRelay
 
 from airflow_cd.targets.kubernetes import watching as module
-from airflow_cd.targets.kubernetes.watching import watching
+from airflow_cd.targets.kubernetes.watching import watch_namespace
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient, Configuration
@@ -126,10 +126,10 @@ async def test_cancelled_in_the_moment_of_a_change_the_wait_ends() -> None:
 
 
 async def test_only_changes_of_what_is_watched_are_told(place: Place) -> None:
-    async with watching(place.client, place.namespace, OURS) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS) as changes:
         await quiet(changes)
         waiting = asyncio.create_task(changes.wait(LONG))
-        async with watching(place.client, place.namespace, OTHERS) as others:
+        async with watch_namespace(place.client, place.namespace, OTHERS) as others:
             await quiet(others)
             theirs = asyncio.create_task(others.wait(LONG))
             await place.change(OTHERS)
@@ -140,7 +140,7 @@ async def test_only_changes_of_what_is_watched_are_told(place: Place) -> None:
 
 
 async def test_what_changes_while_nobody_waits_is_told_by_the_next_wait(place: Place) -> None:
-    async with watching(place.client, place.namespace, OURS) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS) as changes:
         await quiet(changes)
         await place.change(OURS)
         await happened(changes.changed.is_set)
@@ -148,7 +148,7 @@ async def test_what_changes_while_nobody_waits_is_told_by_the_next_wait(place: P
 
 
 async def test_without_changes_a_wait_returns_after_its_time(place: Place) -> None:
-    async with watching(place.client, place.namespace, OURS) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS) as changes:
         await quiet(changes)
         await told(asyncio.create_task(changes.wait(0.1)))
         await told(asyncio.create_task(changes.wait(0.0)))
@@ -158,7 +158,7 @@ async def test_a_cut_connection_is_made_again_and_nothing_is_missed(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with watching(place.client, place.namespace, OURS, ["Deployment"]) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS, ["Deployment"]) as changes:
         await quiet(changes)
         waiting = asyncio.create_task(changes.wait(LONG))
         place.relay.cut()
@@ -172,13 +172,13 @@ async def test_a_cut_connection_is_made_again_and_nothing_is_missed(
 
 
 async def test_after_a_cut_it_goes_on_from_the_last_change_it_saw(place: Place) -> None:
-    async with watching(place.client, place.namespace, OURS, ["Deployment"]) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS, ["Deployment"]) as changes:
         await place.change(OURS)
         await quiet(changes)
         waiting, before = asyncio.create_task(changes.wait(LONG)), place.relay.accepted
         place.relay.drop()
         await happened(lambda: place.relay.accepted > before)
-        async with watching(place.client, place.namespace, OURS, ["Deployment"]) as later:
+        async with watch_namespace(place.client, place.namespace, OURS, ["Deployment"]) as later:
             await quiet(later)
         # One that began anew would have told of the Deployment that is there.
         assert not waiting.done()
@@ -188,7 +188,7 @@ async def test_after_a_cut_it_goes_on_from_the_last_change_it_saw(place: Place) 
 
 async def test_a_silent_connection_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_READ_SECONDS", 2)
-    async with watching(place.client, place.namespace, OURS, ["Deployment"]) as changes:
+    async with watch_namespace(place.client, place.namespace, OURS, ["Deployment"]) as changes:
         await quiet(changes)
         place.relay.go_silent()
         waiting = asyncio.create_task(changes.wait(LONG))
@@ -212,7 +212,7 @@ async def test_a_version_that_the_server_forgot_is_left_for_what_is_there_now(pl
 async def test_a_refused_watch_is_said_once_raises_nothing_and_does_not_hammer(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with watching(place.nobody, place.namespace, OURS, ["Deployment"]) as changes:
+    async with watch_namespace(place.nobody, place.namespace, OURS, ["Deployment"]) as changes:
         await happened(lambda: place.relay.accepted >= 2)
         await changes.wait(2.0)
     assert place.relay.accepted < 10
@@ -228,7 +228,7 @@ async def test_a_client_that_cannot_be_made_is_tried_again(
     def make() -> ApiClient:
         return clients.pop(0)() if len(clients) > 1 else clients[0]()
 
-    async with watching(make, place.namespace, OURS, ["Deployment"]) as changes:
+    async with watch_namespace(make, place.namespace, OURS, ["Deployment"]) as changes:
         await place.change(OURS)
         await told(asyncio.create_task(changes.wait(LONG)))
     assert len(lost(caplog)) == 1
@@ -242,7 +242,7 @@ async def test_nothing_is_left_when_it_ends(place: Place) -> None:
         return made[-1]
 
     before = asyncio.all_tasks()
-    async with watching(make, place.namespace, OURS) as changes:
+    async with watch_namespace(make, place.namespace, OURS) as changes:
         await quiet(changes)
     assert asyncio.all_tasks() == before
     assert made and all(one.rest_client.pool_manager.closed for one in made)
@@ -251,7 +251,7 @@ async def test_nothing_is_left_when_it_ends(place: Place) -> None:
 async def test_many_watch_in_one_loop(place: Place) -> None:
     async def one(number: int) -> None:
         labels = {**OURS, "airflow-cd/service": f"web{number}"}
-        async with watching(place.client, place.namespace, labels) as changes:
+        async with watch_namespace(place.client, place.namespace, labels) as changes:
             await quiet(changes)
             waiting = asyncio.create_task(changes.wait(LONG))
             await place.change(labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cd.runners.kubernetes.records import Records
+from airflow_cd.runners.kubernetes.records import TimestampedLines
 
 TIME = b"2026-11-25T13:49:38.206710001Z "
 SECOND = 1795614578
@@ -12,7 +12,7 @@ SECOND = 1795614578
 
 def read(log: bytes, size: int) -> list[tuple[int, bytes]]:
     """Return the pieces, those of one second put together."""
-    records, found = Records(), []
+    records, found = TimestampedLines(), []
     for at in range(0, len(log), size):
         for second, piece in records.feed(log[at : at + size]):
             if found and found[-1][0] == second:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.targets.kubernetes.address import url_of
 
-SETTINGS = KubernetesTarget(namespace="shop", manifests="k8s")
+SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 WEB = {"name": "http", "port": 80, "nodePort": 30080}
 
 
@@ -69,5 +69,5 @@ def test_another_name_is_that_name() -> None:
 
 
 def test_what_the_settings_say_comes_first() -> None:
-    settings = KubernetesTarget(namespace="shop", manifests="k8s", url="https://shop.example")
+    settings = KubernetesTargetSettings(namespace="shop", manifests="k8s", url="https://shop.example")
     assert url_of(service([WEB]), settings) == "https://shop.example"

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.hooks.kubernetes import _Retry
-from airflow_cd.targets.kubernetes.refusals import problem_of
+from airflow_cd.targets.kubernetes.refusals import translate_api_error
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiException
@@ -32,7 +32,7 @@ def failure(message: str, code: int = 500) -> ApiException:
 
 
 def said(message: str, what: str = "Deployment/web") -> TargetError:
-    return problem_of(failure(message), "web in production", "shop", what)
+    return translate_api_error(failure(message), "web in production", "shop", what)
 
 
 SCHEMA = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.kubernetes_objects import http_route, objects, side
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.route import find_route, weighted, without
 from airflow_cd.targets.kubernetes.wanted import check_route
@@ -152,7 +152,7 @@ LABELS = {"airflow-cd/service": "shop", "airflow-cd/environment": "production"}
 def test_a_route_that_is_about_to_be_deleted_is_not_used(metadata: dict[str, Any], is_refused: bool) -> None:
     live = http_route()
     live["metadata"].update(metadata, resourceVersion="1")
-    settings = KubernetesTarget(namespace="shop", manifests="k8s")
+    settings = KubernetesTargetSettings(namespace="shop", manifests="k8s")
     strategy = StrategyChoice.model_validate({"canary": {"route": "web", "steps": [{"weight": 5}]}})
     check_route(settings, strategy, side(1, content=objects(1, 1, live)), None, LABELS)
     try:

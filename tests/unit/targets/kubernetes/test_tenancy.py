@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.tenancy import KEPT_KINDS, Login, namespace_object, namespace_objects
+from airflow_cd.targets.kubernetes.tenancy import (
+    KEPT_KINDS,
+    RegistryLogin,
+    namespace_object,
+    namespace_objects,
+)
 
 
 def policies(network: Any) -> dict[str, Any]:
@@ -55,7 +60,7 @@ WHOLE = {
     "network": "isolated",
     "pull_secrets": [{"name": "regcred", "conn_id": "registry"}],
 }
-LOGINS = {"registry": Login("r.example", "bot", "pass")}
+LOGINS = {"registry": RegistryLogin("r.example", "bot", "pass")}
 
 
 def test_everything_is_labelled_and_of_a_kind_that_is_pruned() -> None:

@@ -21,15 +21,15 @@ from tests.support.kubernetes_objects import (
 )
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Observation, Phase, Progress
 from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.slots import TRACK, key_of, place_of
-from airflow_cd.targets.kubernetes.stages import Wanted
-from airflow_cd.targets.kubernetes.wanted import Side, settled, wanted
+from airflow_cd.targets.kubernetes.stages import DesiredState
+from airflow_cd.targets.kubernetes.wanted import Side, desired_state, steady_state
 
-SETTINGS = KubernetesTarget(namespace="shop", manifests="k8s")
+SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 READY = Observation(ready=True)
 BLUE_GREEN = StrategyChoice.model_validate({"blue_green": {}})
@@ -49,7 +49,7 @@ def course(strategy: StrategyChoice | None, *, fast: bool = False) -> list[Progr
     return seen[:-1]
 
 
-def scale(stage: Wanted) -> dict[str, int | None]:
+def scale(stage: DesiredState) -> dict[str, int | None]:
     """Return the number of instances by workload."""
     return {
         one["metadata"]["name"]: one["spec"].get("replicas")
@@ -58,31 +58,31 @@ def scale(stage: Wanted) -> dict[str, int | None]:
     }
 
 
-def of(stage: Wanted, kind: str, name: str = "web") -> dict[str, Any]:
+def of(stage: DesiredState, kind: str, name: str = "web") -> dict[str, Any]:
     return next(one for one in stage.objects if (one["kind"], one["metadata"]["name"]) == (kind, name))
 
 
-def track(stage: Wanted, name: str = "web") -> str | None:
+def track(stage: DesiredState, name: str = "web") -> str | None:
     return of(stage, "Service", name)["spec"]["selector"].get(TRACK)
 
 
-def shares(stage: Wanted) -> dict[str, int]:
+def shares(stage: DesiredState) -> dict[str, int]:
     refs = of(stage, "HTTPRoute")["spec"]["rules"][0]["backendRefs"]
     return {ref["name"]: ref.get("weight", 1) for ref in refs}
 
 
-def release_in(stage: Wanted, name: str) -> str:
+def release_in(stage: DesiredState, name: str) -> str:
     return of(stage, "Deployment", name)["spec"]["template"]["metadata"]["annotations"]["airflow-cd/version"]
 
 
 def test_a_canary_by_number_grows_before_the_stable_release_shrinks() -> None:
     first, second, promoting = course(strategy := canary(25, 100))
-    stages = list(wanted(SETTINGS, strategy, first, side(2), side(1), fast=False).stages)
+    stages = list(desired_state(SETTINGS, strategy, first, side(2), side(1), fast=False).stages)
     assert [scale(one) for one in stages] == [{"web": 4, "web-canary": 1}, {"web": 3, "web-canary": 1}]
     assert stages[0].gate == [("Deployment", "web-canary")]
-    stages = list(wanted(SETTINGS, strategy, second, side(2), side(1), fast=False).stages)
+    stages = list(desired_state(SETTINGS, strategy, second, side(2), side(1), fast=False).stages)
     assert [scale(one) for one in stages] == [{"web": 3, "web-canary": 4}, {"web": 0, "web-canary": 4}]
-    (last,) = wanted(SETTINGS, strategy, promoting, side(2), side(1), fast=False).stages
+    (last,) = desired_state(SETTINGS, strategy, promoting, side(2), side(1), fast=False).stages
     assert scale(last) == {"web": 4, "web-canary": 4} and release_in(last, "web") == "v2"
     assert track(last) is None
 
@@ -90,7 +90,7 @@ def test_a_canary_by_number_grows_before_the_stable_release_shrinks() -> None:
 def test_a_canary_by_route_gets_requests_when_it_is_ready_for_them() -> None:
     strategy = canary(25, 50, 10, route="web")
     old, new = side(1, content=objects(1, 4, http_route())), side(2, content=objects(2, 4, http_route()))
-    phases = [wanted(SETTINGS, strategy, one, new, old, fast=False) for one in course(strategy)]
+    phases = [desired_state(SETTINGS, strategy, one, new, old, fast=False) for one in course(strategy)]
     told = [[(scale(stage), shares(stage)) for stage in phase.stages] for phase in phases]
     assert told == [
         [
@@ -112,16 +112,18 @@ def test_a_canary_by_route_gets_requests_when_it_is_ready_for_them() -> None:
 def test_each_release_of_a_canary_by_route_has_a_service_of_its_own() -> None:
     strategy = canary(25, route="web")
     old, new = side(1, content=objects(1, 4, http_route())), side(2, content=objects(2, 4, http_route()))
-    stage = wanted(SETTINGS, strategy, course(strategy)[0], new, old, fast=False)
+    stage = desired_state(SETTINGS, strategy, course(strategy)[0], new, old, fast=False)
     assert (track(stage), track(stage, "web-canary")) == ("stable", "canary")
 
 
 def test_blue_green_switches_only_when_the_new_colour_is_ready() -> None:
     preview, promoting = course(BLUE_GREEN)
-    (stage,) = wanted(SETTINGS, BLUE_GREEN, preview, side(2, "green"), side(1, "blue"), fast=False).stages
+    (stage,) = desired_state(
+        SETTINGS, BLUE_GREEN, preview, side(2, "green"), side(1, "blue"), fast=False
+    ).stages
     assert scale(stage) == {"web-blue": 4, "web-green": 4}
     assert (track(stage), track(stage, "web-preview")) == ("blue", "green")
-    first, last = wanted(
+    first, last = desired_state(
         SETTINGS, BLUE_GREEN, promoting, side(2, "green"), side(1, "blue"), fast=False
     ).stages
     assert (track(first), first.gate, track(last)) == ("blue", [("Deployment", "web-green")], "green")
@@ -130,7 +132,7 @@ def test_blue_green_switches_only_when_the_new_colour_is_ready() -> None:
 
 @pytest.mark.parametrize(("scaled_down", "left"), [(False, 4), (True, 0)])
 def test_the_old_colour_is_kept_until_it_is_given_up(scaled_down: bool, left: int) -> None:
-    stage = settled(SETTINGS, BLUE_GREEN, side(2, "green"), side(1, "blue"), scaled_down=scaled_down)
+    stage = steady_state(SETTINGS, BLUE_GREEN, side(2, "green"), side(1, "blue"), scaled_down=scaled_down)
     assert scale(stage) == {"web-green": 4, "web-blue": left}
     assert (track(stage), release_in(stage, "web-blue")) == ("green", "v1")
     assert ("v1", "Service", "web-preview") in stage.delete
@@ -139,7 +141,9 @@ def test_the_old_colour_is_kept_until_it_is_given_up(scaled_down: bool, left: in
 
 def test_a_colour_that_is_scaled_down_is_ready_again_before_it_is_gone_back_to() -> None:
     (progress,) = course(BLUE_GREEN, fast=True)
-    first, last = wanted(SETTINGS, BLUE_GREEN, progress, side(1, "blue"), side(2, "green"), fast=True).stages
+    first, last = desired_state(
+        SETTINGS, BLUE_GREEN, progress, side(1, "blue"), side(2, "green"), fast=True
+    ).stages
     assert scale(first) == {"web-blue": 4, "web-green": 4}
     assert (track(first), first.gate, track(last)) == ("green", [("Deployment", "web-blue")], "blue")
 
@@ -147,9 +151,9 @@ def test_a_colour_that_is_scaled_down_is_ready_again_before_it_is_gone_back_to()
 def test_from_rolling_to_blue_green_the_old_instances_serve_until_the_new_ones_are_ready() -> None:
     new = side(2, place_of(BLUE_GREEN, "stable"))
     preview, promoting = course(BLUE_GREEN)
-    stage = wanted(SETTINGS, BLUE_GREEN, preview, new, side(1), fast=False)
+    stage = desired_state(SETTINGS, BLUE_GREEN, preview, new, side(1), fast=False)
     assert scale(stage) == {"web": 4, "web-blue": 4} and track(stage) == "stable"
-    first, last = wanted(SETTINGS, BLUE_GREEN, promoting, new, side(1), fast=False).stages
+    first, last = desired_state(SETTINGS, BLUE_GREEN, promoting, new, side(1), fast=False).stages
     assert (track(first), track(last), scale(last)) == ("stable", "blue", {"web": 4, "web-blue": 4})
 
 
@@ -157,18 +161,22 @@ def test_from_rolling_to_blue_green_the_old_instances_serve_until_the_new_ones_a
 def test_from_blue_green_to_another_strategy_the_colour_serves_until_the_others_are_ready(
     strategy: StrategyChoice | None,
 ) -> None:
-    what = wanted(SETTINGS, strategy, course(strategy)[-1], side(2), side(1, "blue"), fast=False)
+    what = desired_state(SETTINGS, strategy, course(strategy)[-1], side(2), side(1, "blue"), fast=False)
     assert what.gate == [("Deployment", "web")]
     assert track(what) == ("blue" if strategy is None else None)
     assert scale(what)["web-blue"] == (4 if strategy is None else 2)
     assert (track(what.last), scale(what.last)["web"]) == ("stable", 4)
-    assert "web-blue" not in scale(settled(SETTINGS, strategy, side(2), side(1, "blue"), scaled_down=False))
+    assert "web-blue" not in scale(
+        steady_state(SETTINGS, strategy, side(2), side(1, "blue"), scaled_down=False)
+    )
 
 
 def test_nothing_is_touched_while_an_older_candidate_still_serves() -> None:
     strategy = canary(25, 100)
     first = course(strategy)[0]
-    stages = list(wanted(SETTINGS, strategy, first, side(3), side(1), fast=False, occupied=True).stages)
+    stages = list(
+        desired_state(SETTINGS, strategy, first, side(3), side(1), fast=False, occupied=True).stages
+    )
     assert [scale(one) for one in stages] == [
         {"web": 4},
         {"web": 4, "web-canary": 1},
@@ -195,7 +203,9 @@ def test_what_is_aborted_loses_all_requests_as_soon_as_anything_else_can_take_th
 ) -> None:
     strategy = canary(50, 100)
     progress = course(strategy)[step].aborting("bad", NOW)
-    stages = list(wanted(SETTINGS, strategy, progress, side(2), side(1), fast=False, serving=serving).stages)
+    stages = list(
+        desired_state(SETTINGS, strategy, progress, side(2), side(1), fast=False, serving=serving).stages
+    )
     last = stages[-1]
     assert (track(last), scale(last), release_in(last, "web")) == (
         "stable",
@@ -212,7 +222,7 @@ def test_what_is_aborted_loses_all_requests_as_soon_as_anything_else_can_take_th
 def test_a_first_release_that_is_aborted_goes_but_not_what_somebody_stored() -> None:
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}}
     progress = course(None)[0].aborting("bad", NOW)
-    what = wanted(SETTINGS, None, progress, side(1, content=objects(1, 4, claim)), None, fast=True)
+    what = desired_state(SETTINGS, None, progress, side(1, content=objects(1, 4, claim)), None, fast=True)
     assert what.objects == []
     assert what.delete == [
         ("v1", "Service", "web"),
@@ -224,19 +234,19 @@ def test_a_first_release_that_is_aborted_goes_but_not_what_somebody_stored() -> 
 def test_a_release_of_which_nothing_can_be_made_can_still_be_aborted() -> None:
     strategy = canary(50)
     progress = course(strategy)[0].aborting("bad", NOW)
-    what = wanted(SETTINGS, strategy, progress, side(2, content=[config_map(2)]), side(1), fast=False)
+    what = desired_state(SETTINGS, strategy, progress, side(2, content=[config_map(2)]), side(1), fast=False)
     assert scale(what.last) == {"web": 4} and release_in(what.last, "web") == "v1"
 
 
 def test_the_first_release_of_a_colour_gets_requests_when_it_is_ready() -> None:
     (progress,) = course(BLUE_GREEN, fast=True)
-    first, last = wanted(SETTINGS, BLUE_GREEN, progress, side(1, "blue"), None, fast=True).stages
+    first, last = desired_state(SETTINGS, BLUE_GREEN, progress, side(1, "blue"), None, fast=True).stages
     assert (track(first), first.gate, track(last)) == (None, [("Deployment", "web-blue")], "blue")
 
 
 def test_what_runs_side_by_side_reads_its_own_configuration() -> None:
     strategy = canary(50)
-    stage = wanted(SETTINGS, strategy, course(strategy)[0], side(2), side(1), fast=False)
+    stage = desired_state(SETTINGS, strategy, course(strategy)[0], side(2), side(1), fast=False)
     assert of(stage, "ConfigMap", "settings")["data"] == {"RELEASE": "1"}
     assert of(stage, "ConfigMap", "settings-canary")["data"] == {"RELEASE": "2"}
     pods = of(stage, "Deployment", "web-canary")["spec"]["template"]["spec"]
@@ -246,24 +256,24 @@ def test_what_runs_side_by_side_reads_its_own_configuration() -> None:
 def test_configuration_that_did_not_change_is_shared() -> None:
     strategy = canary(50)
     same = [config_map(1), deployment(2), service()]
-    stage = wanted(SETTINGS, strategy, course(strategy)[0], side(2, content=same), side(1), fast=False)
+    stage = desired_state(SETTINGS, strategy, course(strategy)[0], side(2, content=same), side(1), fast=False)
     assert [one["metadata"]["name"] for one in stage.objects if one["kind"] == "ConfigMap"] == ["settings"]
 
 
 def test_what_only_the_candidate_has_is_there_for_it_and_its_own_workers_wait() -> None:
     worker, queue = deployment(2, 2, "worker"), deployment(2, 1, "queue")
     queue["spec"]["template"]["spec"]["containers"][0]["image"] = "queue:1"
-    settings = KubernetesTarget(namespace="shop", manifests="k8s", workload="web")
+    settings = KubernetesTargetSettings(namespace="shop", manifests="k8s", workload="web")
     strategy = canary(50)
     new = side(2, content=objects(2, 4, worker, queue))
-    stage = wanted(settings, strategy, course(strategy)[0], new, side(1), fast=False)
+    stage = desired_state(settings, strategy, course(strategy)[0], new, side(1), fast=False)
     assert "queue" in scale(stage) and "worker" not in scale(stage)
-    promoted = wanted(settings, strategy, course(strategy)[-1], new, side(1), fast=False)
+    promoted = desired_state(settings, strategy, course(strategy)[-1], new, side(1), fast=False)
     assert ("Deployment", "worker") in promoted.candidate and scale(promoted)["worker"] == 2
 
 
 def test_pods_say_what_they_are_and_nothing_that_changes_by_itself() -> None:
-    stage = settled(SETTINGS, None, side(1), None, scaled_down=False)
+    stage = steady_state(SETTINGS, None, side(1), None, scaled_down=False)
     metadata = of(stage, "Deployment")["spec"]["template"]["metadata"]
     assert metadata["labels"] == {"app": "web", TRACK: "stable"}
     assert metadata["annotations"] == {"airflow-cd/digest": digest_of(1), "airflow-cd/version": "v1"}
@@ -276,10 +286,10 @@ def test_a_service_that_selects_others_selects_both_while_one_replaces_the_other
     old = [deployment(1, labels={"app": "web", "tier": "a"}), service(selector={"app": "web", "tier": "a"})]
     new = [deployment(2, labels={"app": "web", "tier": "b"}), service(selector={"app": "web", "tier": "b"})]
     (progress,) = course(None)
-    what = wanted(SETTINGS, None, progress, side(2, content=new), side(1, content=old), fast=False)
+    what = desired_state(SETTINGS, None, progress, side(2, content=new), side(1, content=old), fast=False)
     assert of(what, "Service")["spec"]["selector"] == {"app": "web"}
     assert of(what.last, "Service")["spec"]["selector"] == {"app": "web", "tier": "b"}
-    back = wanted(
+    back = desired_state(
         SETTINGS, None, progress.aborting("bad", NOW), side(2, content=new), side(1, content=old), fast=False
     )
     assert of(back, "Service")["spec"]["selector"] == {"app": "web"}
@@ -288,7 +298,7 @@ def test_a_service_that_selects_others_selects_both_while_one_replaces_the_other
 
 def test_a_workload_that_is_renamed_serves_until_its_successor_is_ready() -> None:
     new = [deployment(2, name="shop"), service(selector={"app": "shop"})]
-    what = wanted(SETTINGS, None, course(None)[0], side(2, content=new), side(1), fast=False)
+    what = desired_state(SETTINGS, None, course(None)[0], side(2, content=new), side(1), fast=False)
     assert of(what, "Service")["spec"]["selector"] == {"app": "web"}
     assert scale(what) == {"shop": 4, "web": 4} and what.gate == [("Deployment", "shop")]
     assert of(what.last, "Service")["spec"]["selector"] == {"app": "shop"}
@@ -297,16 +307,18 @@ def test_a_workload_that_is_renamed_serves_until_its_successor_is_ready() -> Non
 def test_where_an_autoscaler_says_how_many_nobody_else_does() -> None:
     old, new = (side(number, content=objects(number, 3, autoscaler())) for number in (1, 2))
     (progress,) = course(None)
-    assert scale(wanted(SETTINGS, None, progress, new, old, fast=False, replicas=7)) == {"web": None}
+    assert scale(desired_state(SETTINGS, None, progress, new, old, fast=False, replicas=7)) == {"web": None}
     by_route = canary(50, route="web")
     old, new = (side(n, content=objects(n, None, autoscaler(), http_route())) for n in (1, 2))
-    stage = wanted(SETTINGS, by_route, course(by_route)[0], new, old, fast=False, replicas=7)
+    stage = desired_state(SETTINGS, by_route, course(by_route)[0], new, old, fast=False, replicas=7)
     assert scale(stage) == {"web": None, "web-canary": 4}
     by_number = canary(50)
-    stage = wanted(SETTINGS, by_number, course(by_number)[0], new, old, fast=False, replicas=7).last
+    stage = desired_state(SETTINGS, by_number, course(by_number)[0], new, old, fast=False, replicas=7).last
     assert scale(stage) == {"web": 3, "web-canary": 4}
     with pytest.raises(ManifestError, match="HorizontalPodAutoscaler.*blue_green"):
-        wanted(SETTINGS, BLUE_GREEN, course(BLUE_GREEN)[0], side(2, "blue", new.objects), old, fast=False)
+        desired_state(
+            SETTINGS, BLUE_GREEN, course(BLUE_GREEN)[0], side(2, "blue", new.objects), old, fast=False
+        )
 
 
 def test_a_rolling_release_may_have_workloads_of_all_kinds() -> None:
@@ -314,12 +326,12 @@ def test_a_rolling_release_may_have_workloads_of_all_kinds() -> None:
     database["kind"] = "StatefulSet"
     old = side(1, content=objects(1, 4, database, deployment(1, 2, "worker")))
     new = side(2, content=objects(2, 4, database, deployment(2, 2, "worker")))
-    (stage,) = wanted(SETTINGS, None, course(None)[0], new, old, fast=False).stages
+    (stage,) = desired_state(SETTINGS, None, course(None)[0], new, old, fast=False).stages
     assert set(stage.candidate) == {("Deployment", "web"), ("Deployment", "worker"), ("StatefulSet", "db")}
 
 
 def test_what_is_in_nobodys_way_comes_first_and_workloads_after_the_way_to_them() -> None:
-    stage = wanted(SETTINGS, BLUE_GREEN, course(BLUE_GREEN)[0], side(2, "blue"), side(1), fast=False)
+    stage = desired_state(SETTINGS, BLUE_GREEN, course(BLUE_GREEN)[0], side(2, "blue"), side(1), fast=False)
     kinds = [one["kind"] for one in stage.objects]
     assert kinds == sorted(kinds, key=["ConfigMap", "Service", "Deployment"].index)
 
@@ -347,7 +359,7 @@ def test_what_a_strategy_cannot_work_with_is_refused(
 ) -> None:
     new = side(2, place_of(strategy, "stable"), content)
     with pytest.raises(ManifestError, match=problem):
-        wanted(SETTINGS, strategy, course(strategy)[0], new, side(1), fast=False)
+        desired_state(SETTINGS, strategy, course(strategy)[0], new, side(1), fast=False)
 
 
 choices = st.one_of(
@@ -379,7 +391,7 @@ def test_the_same_is_wanted_again_and_nothing_is_done_to_what_was_given(
 ) -> None:
     *arguments, told = change
     given_objects = deepcopy([arguments[2].objects, arguments[3].objects])
-    assert wanted(SETTINGS, *arguments, **told) == wanted(SETTINGS, *arguments, **told)
+    assert desired_state(SETTINGS, *arguments, **told) == desired_state(SETTINGS, *arguments, **told)
     assert [arguments[2].objects, arguments[3].objects] == given_objects
 
 
@@ -388,11 +400,13 @@ def test_the_end_is_what_is_settled_but_for_what_settling_clears_away(
     change: tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]],
 ) -> None:
     strategy, progress, new, old, told = change
-    last = {key_of(one): one for one in wanted(SETTINGS, strategy, progress, new, old, **told).last.objects}
+    last = {
+        key_of(one): one for one in desired_state(SETTINGS, strategy, progress, new, old, **told).last.objects
+    }
     if progress.phase is Phase.ABORTING:
-        end = settled(SETTINGS, None, old, None, scaled_down=False)
+        end = steady_state(SETTINGS, None, old, None, scaled_down=False)
     elif progress.phase is Phase.PROMOTING:
-        end = settled(SETTINGS, strategy, new, old, scaled_down=False)
+        end = steady_state(SETTINGS, strategy, new, old, scaled_down=False)
     else:
         return
     settling = {key_of(one): one for one in end.objects}
@@ -422,7 +436,7 @@ def test_a_gate_that_was_passed_stays_passed(
     change: tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]],
 ) -> None:
     strategy, progress, new, old, told = change
-    stages = list(wanted(SETTINGS, strategy, progress, new, old, **{**told, "occupied": False}).stages)
+    stages = list(desired_state(SETTINGS, strategy, progress, new, old, **{**told, "occupied": False}).stages)
     for number, stage in enumerate(stages[:-1]):
         waited = {key_of(one): one for one in stage.gates()}
         assert len(waited) == len(stage.gate)
@@ -436,7 +450,7 @@ def test_instances_add_up_to_what_there_was(size: int, weights: list[int]) -> No
     strategy = canary(*weights)
     for progress in course(strategy)[:-1]:
         old, new = side(1, content=objects(1, size)), side(2, content=objects(2, size))
-        what = wanted(SETTINGS, strategy, progress, new, old, fast=False)
+        what = desired_state(SETTINGS, strategy, progress, new, old, fast=False)
         counts = scale(what.last)
         stable, extra = counts["web"], counts["web-canary"]
         assert stable is not None and extra is not None

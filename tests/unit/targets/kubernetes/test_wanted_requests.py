@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from tests.support.kubernetes_objects import http_route, objects, side
 from tests.support.pretended_namespace import VERSION, Namespace
 
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Observation, Phase, Progress
 from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.wanted import Side, Wanted, place_of, settled, wanted
+from airflow_cd.targets.kubernetes.wanted import Side, Wanted, desired_state, place_of, steady_state
 
-SETTINGS = KubernetesTarget(namespace="shop", manifests="k8s")
+SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
@@ -104,7 +104,7 @@ class Environment:
             serving = sum(pod.ready for pod in self.namespace.of(name))
         arguments = (SETTINGS, strategy, progress, new, self.current)
         told = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}
-        return wanted(*arguments, **told)
+        return desired_state(*arguments, **told)
 
     def apply(self, what: Wanted, progress: Progress | None) -> None:
         for obj in what.objects:
@@ -118,7 +118,7 @@ class Environment:
         if self.current is None:
             return
         previous = self.previous[0] if self.previous else None
-        what = settled(SETTINGS, self.strategy, self.current, previous, scaled_down=scaled_down)
+        what = steady_state(SETTINGS, self.strategy, self.current, previous, scaled_down=scaled_down)
         self.apply(what, None)
         kept = {(obj["kind"], obj["metadata"]["name"]) for obj in what.objects}
         for kind, name in set(self.namespace.objects) - kept:  # as pruning does

@@ -6,7 +6,7 @@ import pytest
 from tests.support.kubernetes_objects import IMAGE, autoscaler, config_map, deployment, digest_of, service
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTarget
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.targets.kubernetes.workload import (
     WORKLOADS,
     find_service,
@@ -18,8 +18,8 @@ from airflow_cd.targets.kubernetes.workload import (
 )
 
 
-def target(**more: Any) -> KubernetesTarget:
-    return KubernetesTarget(namespace="shop", manifests="k8s", **more)
+def target(**more: Any) -> KubernetesTargetSettings:
+    return KubernetesTargetSettings(namespace="shop", manifests="k8s", **more)
 
 
 def with_image(obj: dict[str, Any], image: str) -> dict[str, Any]:
