@@ -9,8 +9,6 @@ from typing import NamedTuple, Protocol
 from airflow_cd.exceptions import MetricError
 from airflow_cd.model.subject import Subject
 
-__all__ = ["Login", "Logins", "Metric", "MetricError", "Reading", "Subject"]
-
 
 class Reading(NamedTuple):
     """

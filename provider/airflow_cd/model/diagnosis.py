@@ -24,8 +24,6 @@ from airflow_cd.model.problem import (
     told_of,
 )
 
-__all__ = ["Problem", "diagnose"]
-
 _QUOTA = re.compile(r"exceeded quota|failed quota|must specify (limits|requests)|(maximum|minimum) \w+ usage")
 _ACCOUNT = re.compile(r"service ?account", re.IGNORECASE)
 _UNREACHABLE = re.compile(r"failed calling webhook|failed to call webhook|timeout|connection refused|EOF")

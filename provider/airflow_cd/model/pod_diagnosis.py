@@ -56,10 +56,10 @@ def pod_problems(pod: Mapping[str, Any], events: Sequence[Event], now: datetime)
 
 
 def _ready(status: Mapping[str, Any]) -> bool:
-    return (_condition(status, "Ready") or {}).get("status") == "True"
+    return (_status_condition(status, "Ready") or {}).get("status") == "True"
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+def _status_condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
     return next((one for one in status.get("conditions") or [] if one.get("type") == kind), None)
 
 
@@ -87,7 +87,7 @@ def _failed(pod: Mapping[str, Any], status: Mapping[str, Any]) -> Problem:
 def _unschedulable(
     pod: Mapping[str, Any], status: Mapping[str, Any], events: Sequence[Event], now: datetime
 ) -> Problem | None:
-    condition = _condition(status, "PodScheduled") or {}
+    condition = _status_condition(status, "PodScheduled") or {}
     if condition.get("status") != "False":
         return None
     why = str(condition.get("message") or "")
@@ -131,7 +131,7 @@ def _unmade(
 
 def _unready(pod: Mapping[str, Any], status: Mapping[str, Any], events: Sequence[Event]) -> list[Problem]:
     probe = newest(events, ["Unhealthy"], "Readiness probe") or newest(events, ["Unhealthy"], "Startup probe")
-    condition = _condition(status, "Ready") or {}
+    condition = _status_condition(status, "Ready") or {}
     if probe is not None:
         summary, why = "runs and is not ready", probe["message"]
     elif condition.get("reason") == "ReadinessGatesNotReady":

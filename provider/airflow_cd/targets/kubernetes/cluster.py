@@ -18,8 +18,6 @@ from airflow_cd.targets.kubernetes.api import MERGE, NamespaceApi
 from airflow_cd.targets.kubernetes.differences import NEW, FieldDifference, text_of
 from airflow_cd.targets.kubernetes.objects import Reference, reference_of
 
-__all__ = ["Cluster", "Difference", "Reference", "reference_of"]
-
 log = logging.getLogger(__name__)
 
 # The class has a method ``list``, which its annotations would name.

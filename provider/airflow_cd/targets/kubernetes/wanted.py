@@ -22,8 +22,6 @@ from airflow_cd.targets.kubernetes.slots import CANARY, STABLE, ReleaseVariant, 
 from airflow_cd.targets.kubernetes.stages import DesiredState, Wave, chain_waves
 from airflow_cd.targets.kubernetes.workload import Object, name_of
 
-__all__ = ["ReleaseVariant", "DesiredState", "place_of", "settled", "wanted"]
-
 
 def desired_state(
     settings: KubernetesTargetSettings,

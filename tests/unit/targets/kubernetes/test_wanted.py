@@ -27,7 +27,7 @@ from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.slots import TRACK, key_of, place_of
 from airflow_cd.targets.kubernetes.stages import DesiredState
-from airflow_cd.targets.kubernetes.wanted import Side, desired_state, steady_state
+from airflow_cd.targets.kubernetes.wanted import ReleaseVariant, desired_state, steady_state
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -371,7 +371,7 @@ choices = st.one_of(
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]]:
+def changes(draw: st.DrawFn) -> tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]]:
     """Draw any progress of any rollout, aborted or not."""
     strategy = draw(choices)
     before = draw(st.sampled_from(["stable", "blue", "green"]))
@@ -387,7 +387,7 @@ def changes(draw: st.DrawFn) -> tuple[StrategyChoice | None, Progress, Side, Sid
 
 @given(changes())
 def test_the_same_is_wanted_again_and_nothing_is_done_to_what_was_given(
-    change: tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]],
+    change: tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]],
 ) -> None:
     *arguments, told = change
     given_objects = deepcopy([arguments[2].objects, arguments[3].objects])
@@ -397,7 +397,7 @@ def test_the_same_is_wanted_again_and_nothing_is_done_to_what_was_given(
 
 @given(changes())
 def test_the_end_is_what_is_settled_but_for_what_settling_clears_away(
-    change: tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]],
+    change: tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]],
 ) -> None:
     strategy, progress, new, old, told = change
     last = {
@@ -433,7 +433,7 @@ def _bare(obj: dict[str, Any]) -> dict[str, Any]:
 
 @given(changes())
 def test_a_gate_that_was_passed_stays_passed(
-    change: tuple[StrategyChoice | None, Progress, Side, Side, dict[str, Any]],
+    change: tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]],
 ) -> None:
     strategy, progress, new, old, told = change
     stages = list(desired_state(SETTINGS, strategy, progress, new, old, **{**told, "occupied": False}).stages)

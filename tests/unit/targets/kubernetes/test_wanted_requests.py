@@ -19,7 +19,7 @@ from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.progress import Observation, Phase, Progress
 from airflow_cd.model.rollout import Plan
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.wanted import Side, Wanted, desired_state, place_of, steady_state
+from airflow_cd.targets.kubernetes.wanted import ReleaseVariant, DesiredState, desired_state, place_of, steady_state
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -43,15 +43,15 @@ class Environment:
 
     random: Random
     namespace: Namespace = field(default_factory=Namespace)
-    current: Side | None = None
+    current: ReleaseVariant | None = None
     strategy: StrategyChoice | None = None
-    previous: tuple[Side, StrategyChoice | None] | None = None
+    previous: tuple[ReleaseVariant, StrategyChoice | None] | None = None
     enough: int = 0
     now: datetime = NOW
 
     def bring(
         self,
-        new: Side,
+        new: ReleaseVariant,
         strategy: StrategyChoice | None,
         *,
         fast: bool = False,
@@ -77,7 +77,7 @@ class Environment:
         return progress.phase is Phase.PROMOTED
 
     def look(
-        self, plan: Plan, progress: Progress, new: Side, strategy: StrategyChoice | None, fast: bool
+        self, plan: Plan, progress: Progress, new: ReleaseVariant, strategy: StrategyChoice | None, fast: bool
     ) -> Progress:
         self.now += timedelta(seconds=1)
         what = self.wanted(progress, new, strategy, fast)
@@ -95,7 +95,7 @@ class Environment:
         )
         return plan.advance(progress, seen, self.now)
 
-    def wanted(self, progress: Progress, new: Side, strategy: StrategyChoice | None, fast: bool) -> Wanted:
+    def wanted(self, progress: Progress, new: ReleaseVariant, strategy: StrategyChoice | None, fast: bool) -> DesiredState:
         live = self.namespace.objects.get(("Deployment", "web-canary"))
         release = live and live["spec"]["template"]["metadata"]["annotations"][VERSION]
         serving = None
@@ -106,7 +106,7 @@ class Environment:
         told = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}
         return desired_state(*arguments, **told)
 
-    def apply(self, what: Wanted, progress: Progress | None) -> None:
+    def apply(self, what: DesiredState, progress: Progress | None) -> None:
         for obj in what.objects:
             self.namespace.apply(obj)
             self.check(progress)
@@ -184,5 +184,5 @@ def bring_next(environment: Environment, number: int, random: Random) -> None:
     assert not (made_it and end == "broken")
 
 
-def size_of(release: Side) -> int:
+def size_of(release: ReleaseVariant) -> int:
     return release.objects[1]["spec"]["replicas"]
