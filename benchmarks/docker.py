@@ -15,7 +15,7 @@ from tests.support.images import Registry
 from tests.support.places import DockerPlace
 
 from airflow_cd.model.release import Release
-from airflow_cd.targets.docker.probing import Probe
+from airflow_cd.targets.docker.proxy import Probe
 from benchmarks.report import Result, report
 
 LIMIT = 1.5

@@ -12,8 +12,8 @@ from harness.runs import Run
 from harness.waiting import wait_until
 from tests.support.releases import release_of
 
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.model.release import Release, ReleaseRef
+from airflow_cd.stores.registry import open_store
 
 APPROVE = "production.approve"
 

@@ -15,9 +15,9 @@ from tests.support.databases import metadata_database
 from tests.support.git_repository import GitRepository
 from tests.support.releases import release_of
 
-from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Service
+from airflow_cd.packaging.archive import pack, unpack
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.registry import open_target

@@ -1,5 +1,5 @@
 """Tasks run in forks: what their parent has loaded they need not."""
 
-from airflow_cd.warm import preload
+from airflow_cd.preload import preload
 
 preload("docker")

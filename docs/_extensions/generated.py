@@ -32,7 +32,7 @@ _ROOTS = (
 
 def services() -> str:
     """Return the reference of services files: one table for each mapping, from the JSON schema."""
-    from airflow_cd.model.schema import services_schema
+    from airflow_cd.model.services_file.schema import services_schema
 
     schema = services_schema()
     places = _places(schema["$defs"])

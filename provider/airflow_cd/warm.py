@@ -1,67 +1,7 @@
-"""
-What tasks need, loaded before they start.
-
-Airflow runs a task in a fork of its scheduler or worker: what that process has loaded, the task need not.
-In ``$AIRFLOW_HOME/config/airflow_local_settings.py``, which each of Airflow's processes reads::
-
-    from airflow_cd.warm import warm
-
-    warm()
-
-Nothing depends on it: a task that finds something missing loads it then.
-"""
+"""The name of :mod:`airflow_cd.preload` until 0.1; an ``airflow_local_settings.py`` of then keeps working."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from importlib import import_module
-from pkgutil import walk_packages
+from airflow_cd.preload import preload as warm
 
-import airflow_cd
-from airflow_cd.model.base import Frozen
-
-# The command line and the pages are no part of a task.
-_PACKAGES = (
-    *("artifacts", "dag_factories", "hooks", "links", "metrics", "model", "operators", "processes"),
-    *("runners", "sensors", "sources", "targets", "triggers"),
-)
-# What functions of these packages import when they are called.
-_LIBRARIES = (
-    "anyio._backends._asyncio",  # by httpx, with its first request
-    "httpx",
-    "jinja2.ext",
-    "junitparser",
-    "psutil",
-    "supervisor.xmlrpc",
-)
-# By extra. Each takes from tenths of a second to seconds, in every process of Airflow that starts.
-_VENDORS = {
-    "docker": ("docker",),
-    "kubernetes": ("kubernetes.client", "kubernetes.config", "kubernetes.watch"),
-}
-
-
-def preload(*extras: str) -> None:
-    """
-    Load what the tasks of pipelines import while they run.
-
-    :param extras: ``docker``, ``kubernetes``: what these need besides. Name those that most pipelines use.
-    :raises ValueError: there is no such extra
-    """
-    if unknown := [extra for extra in extras if extra not in _VENDORS]:
-        raise ValueError(f"warm() knows nothing of {unknown[0]!r}; it knows {', '.join(_VENDORS)}")
-    found = walk_packages(airflow_cd.__path__, f"{airflow_cd.__name__}.", onerror=lambda name: None)
-    own = [module.name for module in found if module.name.split(".")[1] in _PACKAGES]
-    vendors = [library for extra in extras for library in _VENDORS[extra]]
-    for name in (*own, *_LIBRARIES, *vendors):
-        # What cannot be imported is told by the task that needs it, and must not keep Airflow from starting.
-        with suppress(ImportError):
-            import_module(name)
-    _build(Frozen)
-
-
-def _build(model: type[Frozen]) -> None:
-    """Make the validators of all models, which are made when they are first used otherwise."""
-    for one in model.__subclasses__():
-        one.model_rebuild(raise_errors=False)
-        _build(one)
+__all__ = ["warm"]

@@ -23,9 +23,9 @@ from benchmarks.__main__ import BENCHMARKS
 from markdown_it import MarkdownIt
 
 from airflow_cd.cli.commands import get_cd_commands
-from airflow_cd.model.loading import load_services
-from airflow_cd.model.schema import services_schema
 from airflow_cd.model.service import Service
+from airflow_cd.model.services_file.loader import load_services
+from airflow_cd.model.services_file.schema import services_schema
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -20,11 +20,11 @@ from harness.ports import any_free
 from harness.waiting import wait_until
 from tests.support.requirements import require
 
-from airflow_cd.artifacts.archive import pack
-from airflow_cd.artifacts.manifests import render
+from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.model.junit import parse_junit
-from airflow_cd.model.loading import load_services
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+from airflow_cd.model.services_file.loader import load_services
+from airflow_cd.packaging.archive import pack
+from airflow_cd.packaging.manifests import render
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("hello", "shout")

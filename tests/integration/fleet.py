@@ -16,10 +16,10 @@ from tests.integration.services import APP, DAG_FILE
 from tests.support.git_repository import GitRepository
 from tests.support.releases import release_of
 
-from airflow_cd.artifacts.archive import pack, unpack
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
+from airflow_cd.packaging.archive import pack, unpack
+from airflow_cd.stores.registry import open_store
 from airflow_cd.targets.base import Access, Target
 from airflow_cd.targets.record import Record
 from airflow_cd.targets.registry import open_target

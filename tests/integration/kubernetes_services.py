@@ -14,9 +14,9 @@ from tests.integration.services import TestService, made
 from tests.support.engine import remove_later
 from tests.support.images import DOCKERFILE, Registry
 
-from airflow_cd.artifacts.archive import unpack
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+from airflow_cd.packaging.archive import unpack
 from airflow_cd.targets.base import Access
 
 # What ends up in a definition's last environment, beside what the base class puts there.

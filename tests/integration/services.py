@@ -19,12 +19,12 @@ from harness.runs import Run
 from harness.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
-from airflow_cd.artifacts.archive import unpack
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
+from airflow_cd.packaging.archive import unpack
+from airflow_cd.stores.registry import open_store
 from airflow_cd.targets.base import Access, Target
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of

@@ -18,8 +18,8 @@ from tests.integration.services import APP, DAG_FILE, REPORT, WRITE_REPORT
 from tests.support.git_repository import GitRepository
 from tests.support.settable_clock import settable_clock
 
-from airflow_cd.artifacts.archive import unpack
 from airflow_cd.model.service import Service
+from airflow_cd.packaging.archive import unpack
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.record import Record

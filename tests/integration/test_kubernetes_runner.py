@@ -14,7 +14,7 @@ from tests.support.cluster_jobs import left_in, need_nodes_that_answer
 from tests.support.engine import PYTHON
 
 from airflow_cd.exceptions import RunnerError
-from airflow_cd.runners.kubernetes.execution import execute
+from airflow_cd.runners.kubernetes.workspace_volume import execute
 
 pytestmark = pytest.mark.scheduler
 

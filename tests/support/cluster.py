@@ -15,7 +15,7 @@ import pytest
 from harness.waiting import wait_until
 from tests.support.requirements import NEEDS_CLUSTER, require
 
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+from airflow_cd.kubernetes.client import NamespaceClient
 
 # How long tests wait for a cluster that somebody sets up meanwhile.
 WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_cd.targets.kubernetes.slots import ReleaseVariant
+from airflow_cd.targets.kubernetes.variants import ReleaseVariant
 
 IMAGE = "registry.example:5000/shop/web"
 

@@ -15,12 +15,12 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from harness.ports import any_free
 from tests.support.git_repository import GitRepository
 
-from airflow_cd.artifacts.filesystem import FilesystemStore
-from airflow_cd.hooks.adapters import open_target
 from airflow_cd.model.service import Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
+from airflow_cd.releases.adapters import open_target
+from airflow_cd.stores.filesystem import FilesystemStore
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.record import Record
 

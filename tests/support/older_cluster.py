@@ -23,7 +23,7 @@ import yaml
 from tests.support.cluster import kubeconfig_of
 
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+from airflow_cd.kubernetes.client import NamespaceClient
 
 VERSION = "v1.20.4"
 _VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]

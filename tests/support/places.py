@@ -13,10 +13,10 @@ from tests.support.engine import need_front_image, remove_all, remove_later
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
 
-from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
 from airflow_cd.model.release import Release
+from airflow_cd.packaging.archive import pack, unpack
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.testing.programs import APP, BROKEN, ENDS_CONNECTIONS

@@ -11,8 +11,8 @@ from harness.waiting import wait_until
 from tests.support.cluster import deployer, kubeconfig_of
 from tests.support.places import KubernetesPlace
 
-from airflow_cd.model.progress import Phase, RolloutAnswer
 from airflow_cd.model.release import Release
+from airflow_cd.model.rollout import Phase, RolloutAnswer
 from airflow_cd.targets.base import Access, DeclarativeTarget
 from airflow_cd.targets.kubernetes.app import objects_of_app
 from airflow_cd.targets.record import Record

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_cd.warm import preload
+from airflow_cd.preload import preload
 
 # What the tasks of a pipeline import while they work, each with what makes it do so.
 WORK = """
 import asyncio, pathlib, tempfile
-from airflow_cd.artifacts.archive import pack
-from airflow_cd.artifacts.registry import open_store
+from airflow_cd.packaging.archive import pack
+from airflow_cd.stores.registry import open_store
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.model.junit import parse_junit
 from airflow_cd.runners.registry import open_runner
@@ -24,7 +24,7 @@ from airflow_cd.sources.git import GitSource
 from airflow_cd.targets.local.supervision import Supervisor
 from airflow_cd.targets.local.target import LocalTarget
 from airflow_cd.triggers.health import http_client
-from airflow_cd.triggers.probe import take_sample
+from airflow_cd.triggers.health import take_sample
 
 folder = pathlib.Path(tempfile.mkdtemp())
 open_runner("subprocess")
@@ -62,7 +62,7 @@ def loaded_by(then: str, first: str, home: Path) -> set[str]:
 
 
 def test_work_loads_nothing_after_it(tmp_path: Path) -> None:
-    assert loaded_by(WORK, "from airflow_cd.warm import warm; warm()", tmp_path) == set()
+    assert loaded_by(WORK, "from airflow_cd.preload import warm; warm()", tmp_path) == set()
 
 
 def test_models_are_whole_after_it(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def incomplete(model):
 from airflow_cd.model.base import Frozen
 incomplete(Frozen)
 """
-    loaded_by(incomplete, "from airflow_cd.warm import warm; warm()", tmp_path)
+    loaded_by(incomplete, "from airflow_cd.preload import warm; warm()", tmp_path)
 
 
 def test_work_would_load_a_lot_without_it(tmp_path: Path) -> None:
@@ -83,15 +83,15 @@ def test_work_would_load_a_lot_without_it(tmp_path: Path) -> None:
 
 
 def test_vendors_are_loaded_by_name_only(tmp_path: Path) -> None:
-    warmed = loaded_by("warm()", "from airflow_cd.warm import warm", tmp_path)
+    warmed = loaded_by("warm()", "from airflow_cd.preload import warm", tmp_path)
     assert not [name for name in warmed if name.split(".")[0] in ("docker", "kubernetes", "boto3")]
     assert "docker.models.containers" in loaded_by(
-        "warm('docker')", "from airflow_cd.warm import warm", tmp_path
+        "warm('docker')", "from airflow_cd.preload import warm", tmp_path
     )
 
 
 def test_what_is_not_installed_keeps_nothing_from_starting(tmp_path: Path) -> None:
-    first = "import sys; sys.modules['junitparser'] = None; from airflow_cd.warm import warm"
+    first = "import sys; sys.modules['junitparser'] = None; from airflow_cd.preload import warm"
     assert "supervisor.xmlrpc" in loaded_by("warm('docker')", first, tmp_path)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.archive import pack
-from airflow_cd.model.loading import load_services
 from airflow_cd.model.release import Release
+from airflow_cd.model.services_file.loader import load_services
+from airflow_cd.packaging.archive import pack
 from airflow_cd.testing.target_conformance import TargetConformance
 from airflow_cd.testing.target_place import TargetPlace
 

@@ -1,23 +1,132 @@
-"""Talks to the Airflow API as the user who types the command."""
+"""Calls the Airflow API as the user who runs the command, with retries, and starts runs only once."""
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
+import sys
+import time
+import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from getpass import GetPassWarning, getpass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
-
-from airflow_cd.cli.login import TOKEN_VARIABLE, given_token, password_of, subject_of
-from airflow_cd.cli.repeats import NoAnswerError, Patience, repeated
 
 if TYPE_CHECKING:
     import httpx
 
+TOKEN_VARIABLE = "AIRFLOW_CD_TOKEN"
+PASSWORD_VARIABLE = "AIRFLOW_CD_PASSWORD"
+
+
+def has_login(args: Namespace) -> bool:
+    """Return whether the command names its user."""
+    return bool(args.user or os.environ.get(TOKEN_VARIABLE))
+
+
+def given_token() -> str:
+    """
+    Return the access token from the environment.
+
+    :raises SystemExit: there is none, or it cannot be one
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        raise SystemExit(f"No user is named: give --user, or put an access token into {TOKEN_VARIABLE}.")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise SystemExit(f"{TOKEN_VARIABLE} holds no access token: it contains spaces or control characters.")
+    return token
+
+
+def password_of(user: str) -> str:
+    """
+    Return the user's password, from the environment or the terminal.
+
+    :raises SystemExit: there is no terminal, or its input ended
+    :raises KeyboardInterrupt: the user pressed Ctrl-C
+    """
+    if password := os.environ.get(PASSWORD_VARIABLE):
+        return password
+    try:
+        with warnings.catch_warnings():
+            # Without a terminal, getpass would read the next line of standard input, whatever that is.
+            warnings.simplefilter("error", GetPassWarning)
+            return getpass(f"Password of {user}: ")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise
+    except (EOFError, OSError, GetPassWarning) as error:
+        raise SystemExit(
+            f"No terminal to ask for the password of {user!r}: put the password into {PASSWORD_VARIABLE}, "
+            f"or leave out --user and put an access token into {TOKEN_VARIABLE}."
+        ) from error
+
+
+def subject_of(token: str) -> str | None:
+    """Return the id of the user that Airflow's access tokens name, or ``None`` for another token."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return str(claims["sub"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+_T = TypeVar("_T")
+
+
+class NoAnswerError(Exception):
+    """Raised when a request has no answer: the server may have received it, or not. Says what happened."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """
+    How long a command waits for the API server: with the defaults, for about two minutes.
+
+    :param connect: seconds for a connection
+    :param answer: seconds for an answer
+    :param starts: seconds from the first attempt to each one; an attempt that takes longer delays the next
+    """
+
+    connect: float = 10.0
+    answer: float = 30.0
+    starts: tuple[float, ...] = (0.0, 2.0, 10.0, 30.0)
+
+
+def repeated(attempt: Callable[[bool], _T], patience: Patience) -> _T:
+    """
+    Return what ``attempt`` returns, as soon as it has an answer.
+
+    :param attempt: is called with whether it is a repetition, and raises :class:`NoAnswerError`
+    :raises NoAnswerError: the last attempt has no answer either
+    """
+    began, most, number = time.monotonic(), len(patience.starts), 0
+    while True:
+        time.sleep(max(0.0, began + patience.starts[number] - time.monotonic()))
+        number += 1
+        try:
+            return attempt(number > 1)
+        except NoAnswerError as error:
+            if number == most:
+                raise
+            with suppress(OSError):  # nobody reads standard error
+                print(
+                    f"The Airflow API {error}; trying again ({number + 1} of {most})",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+
 PATIENCE = Patience()
 _PAGE = 100
 _OTHER_ADDRESS = "--api-url names another address."
-_T = TypeVar("_T")
 
 
 class RefusedError(SystemExit):
@@ -214,3 +323,66 @@ def _detail(response: httpx.Response) -> str:
     except ValueError:
         return response.text[:500]
     return str(answer.get("detail", answer) if isinstance(answer, dict) else answer)
+
+
+def start_run(api: AirflowApi, dag_id: str, conf: dict[str, Any]) -> str:
+    """
+    Start a run and return its id.
+
+    The id is chosen here, so that Airflow refuses a repeated request whose predecessor arrived.
+
+    :raises RefusedError: Airflow refuses
+    :raises SystemExit: Airflow does not answer
+    """
+    run_id = f"cd__{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}_{secrets.token_hex(4)}"
+    path = f"/dags/{quote(dag_id)}/dagRuns"
+    body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+
+    def attempt(is_repetition: bool) -> None:
+        try:
+            api.once("POST", path, json=body)
+        except RefusedError as error:
+            if not (is_repetition and error.status == 409 and _is_there(api, f"{path}/{run_id}")):
+                raise
+
+    page = api.address(f"/dags/{quote(dag_id)}/runs/{run_id}")
+    api.repeated(attempt, unknown=f"The run may have started: look at {page} before you repeat the command.")
+    return run_id
+
+
+def _is_there(api: AirflowApi, path: str) -> bool:
+    try:
+        api.once("GET", path)
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+Question = dict[str, Any]
+
+
+def waiting_questions(
+    api: AirflowApi, dag_id: str = "~", state: Sequence[str] = ("awaiting_input",)
+) -> Iterator[Question]:
+    """
+    Yield the questions that wait for an answer, newest first, as Airflow's API returns them.
+
+    :param dag_id: whose; ``~`` for those of all DAGs
+    :param state: of the tasks that ask; a rollout is ``deferred``, since it is watched meanwhile
+    """
+    yield from api.rows(
+        f"/dags/{quote(dag_id)}/dagRuns/~/hitlDetails",
+        "hitl_details",
+        response_received=False,
+        state=list(state),
+        order_by="-created_at",
+    )
+
+
+def stage_of(question: Question, task: str) -> str | None:
+    """Return the environment the question is about, if a task of this name asks it."""
+    # A train's own question is about no single environment or member: its stage is empty.
+    stage, _, name = str(question["task_instance"]["task_id"]).rpartition(".")
+    return stage if name == task else None

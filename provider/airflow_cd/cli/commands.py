@@ -158,13 +158,13 @@ def get_cd_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="promote",
                     help="Promote a rollout that waits for an answer",
-                    func=_command("airflow_cd.cli.rollouts.promote"),
+                    func=_command("airflow_cd.cli.decide.promote"),
                     args=_OVERRIDE,
                 ),
                 ActionCommand(
                     name="abort",
                     help="Abort a rollout that waits for an answer; `rollback` aborts any",
-                    func=_command("airflow_cd.cli.rollouts.abort"),
+                    func=_command("airflow_cd.cli.decide.abort"),
                     args=_OVERRIDE,
                 ),
                 ActionCommand(

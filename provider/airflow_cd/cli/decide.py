@@ -1,4 +1,4 @@
-"""``airflow cd approve``, ``reject`` and ``override``: answer what waits, as the user you are."""
+"""``airflow cd approve``, ``reject``, ``override``, ``promote``, ``abort``: answers pending questions."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import AirflowApi, RefusedError, logged_in
+from airflow_cd.cli.api import AirflowApi, Question, RefusedError, logged_in, stage_of, waiting_questions
 from airflow_cd.cli.printing import say
-from airflow_cd.cli.questions import Question, stage_of, waiting_questions
-from airflow_cd.model.approval_request import digest_in, revision_in
+from airflow_cd.model.decision_requests import ABORT, DEPLOY_NOW, GO_ON, digest_in, revision_in
 from airflow_cd.model.train import TRAIN_PREFIX
-from airflow_cd.model.window_request import DEPLOY_NOW
 
 # Shorter beginnings of a commit or digest are more likely a mistake than a name.
 _SHORTEST = 4
@@ -212,3 +210,27 @@ def _refusal(question: Question, error: RefusedError) -> str:
     if error.status == 404:
         return f"{question['subject']!r} is not asked any more: the run was deleted meanwhile (HTTP 404)."
     return str(error)
+
+
+def promote(args: Namespace) -> None:
+    """Let a rollout that asks go on. :raises SystemExit: with why, when that is not possible"""
+    _answer(args, GO_ON)
+
+
+def abort(args: Namespace) -> None:
+    """Abort a rollout that asks. :raises SystemExit: with why, when that is not possible"""
+    _answer(args, ABORT)
+
+
+def _answer(args: Namespace, option: str) -> None:
+    dag_ids = {f"{args.service}_{kind}" for kind in ("delivery", "deployment")}
+    with logged_in(args) as api:
+        asked = [
+            one
+            for one in waiting_questions(api, state=["deferred"])
+            if option in one["options"] and one["task_instance"]["dag_id"] in dag_ids
+        ]
+        question = choose(asked, args.service, args.run_id, args.environment, task="deploy")
+        api.check_enabled(question["task_instance"]["dag_id"])
+        answer_question(api, question, option, args.reason)
+    tell(question, option)

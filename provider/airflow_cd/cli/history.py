@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow_cd.cli.api import AirflowApi, logged_in
-from airflow_cd.cli.printing import print_table, say
-from airflow_cd.cli.tables import Column
+from airflow_cd.cli.printing import Column, print_table, say
 from airflow_cd.model.base import format_age
-from airflow_cd.model.change import Change, changes_of
+from airflow_cd.model.history import Change, changes_of
 
 _COLUMNS = (
     Column("WHEN"),

@@ -7,9 +7,8 @@ from argparse import Namespace
 from typing import Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import AirflowApi, logged_in
+from airflow_cd.cli.api import AirflowApi, logged_in, start_run
 from airflow_cd.cli.printing import say
-from airflow_cd.cli.runs import start_run
 
 _ENDED = ("success", "failed")
 _POLL_SECONDS = 1.0

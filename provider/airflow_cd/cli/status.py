@@ -9,14 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_cd.cli.api import AirflowApi, logged_in
-from airflow_cd.cli.login import TOKEN_VARIABLE, has_login
-from airflow_cd.cli.printing import print_table, say
-from airflow_cd.cli.questions import stage_of, waiting_questions
-from airflow_cd.cli.tables import Column
+from airflow_cd.cli.api import TOKEN_VARIABLE, AirflowApi, has_login, logged_in, stage_of, waiting_questions
+from airflow_cd.cli.printing import Column, print_table, say
 from airflow_cd.model.base import format_age
-from airflow_cd.model.loading import load_services
-from airflow_cd.model.window_request import opening
+from airflow_cd.model.decision_requests import opening
+from airflow_cd.model.services_file.loader import load_services
 
 if TYPE_CHECKING:
     from airflow_cd.exceptions import DefinitionError
@@ -100,7 +97,7 @@ def _rows(service: Service, waiting: Counter[tuple[str, str]] | None) -> Iterato
 def _cells(service: Service, environment: Environment) -> tuple[str, ...]:
     """Return release, commit, its age, the deployment's age, and what else is to be known."""
     from airflow_cd.exceptions import CdError
-    from airflow_cd.hooks.adapters import open_target
+    from airflow_cd.releases.adapters import open_target
 
     try:
         record = open_target(service, environment).record()

@@ -8,17 +8,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_cd.cli.api import AirflowApi, RefusedError, logged_in
+from airflow_cd.cli.api import AirflowApi, RefusedError, has_login, logged_in, start_run, waiting_questions
 from airflow_cd.cli.decide import answer_question
-from airflow_cd.cli.login import has_login
-from airflow_cd.cli.printing import print_table, say
-from airflow_cd.cli.questions import waiting_questions
-from airflow_cd.cli.runs import start_run
+from airflow_cd.cli.printing import Column, print_table, say
 from airflow_cd.cli.status import services_file
-from airflow_cd.cli.tables import Column
-from airflow_cd.model.loading import load_services
+from airflow_cd.model.services_file.loader import load_services
 from airflow_cd.model.train import CANCELLED, TRAIN_PREFIX
-from airflow_cd.model.wall_clock import local
+from airflow_cd.model.window import local
 
 if TYPE_CHECKING:
     from airflow_cd.model.service import Service
@@ -163,8 +159,8 @@ def _next(train: Train) -> str:
 def _member(service: Service) -> tuple[str, str, str, str]:
     """Return the name, the release that is ready, what production runs, and why that is not known."""
     from airflow_cd.exceptions import CdError
-    from airflow_cd.hooks.adapters import open_target
-    from airflow_cd.hooks.readiness import ready_release
+    from airflow_cd.releases.adapters import open_target
+    from airflow_cd.trains.select import ready_release
 
     try:
         ref = ready_release(service)

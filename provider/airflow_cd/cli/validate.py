@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from airflow_cd.cli.printing import say
-from airflow_cd.model.loading import load_services
+from airflow_cd.model.services_file.loader import load_services
 
 
 def validate(args: Namespace) -> None:

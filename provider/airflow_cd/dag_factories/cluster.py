@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, CronTriggerTimetable, TaskGroup
 
-from airflow_cd.dag_factories.configured import dag_defaults
-from airflow_cd.model.cluster import Cluster
-from airflow_cd.model.markdown import cell, code, escape
-from airflow_cd.model.namespace import Namespace
-from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredNamespacesOperator
-from airflow_cd.operators.cluster_health import DeprecatedApisOperator, NodeHealthOperator
+from airflow_cd.clusters.operators import (
+    DeprecatedApisOperator,
+    NamespaceOperator,
+    NodeHealthOperator,
+    UndeclaredNamespacesOperator,
+)
+from airflow_cd.dag_factories.dag_defaults import dag_defaults
+from airflow_cd.model.cluster import Cluster, Namespace
+from airflow_cd.model.text import cell, code, escape
 
 
 def cluster_dag(cluster: Cluster) -> DAG:

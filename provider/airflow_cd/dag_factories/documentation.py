@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.markdown import cell, code, escape
 from airflow_cd.model.service import Service
+from airflow_cd.model.text import cell, code, escape
 from airflow_cd.model.train import Train
 
 

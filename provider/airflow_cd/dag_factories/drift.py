@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, CronTriggerTimetable, MultipleCronTriggerTimetable, TaskGroup
 
-from airflow_cd.dag_factories.configured import dag_defaults
+from airflow_cd.dag_factories.dag_defaults import dag_defaults
 from airflow_cd.model.service import Service
 from airflow_cd.operators.drift import DriftOperator
 

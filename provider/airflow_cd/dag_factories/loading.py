@@ -1,23 +1,64 @@
-"""Turns a services file into DAGs."""
+"""Loads a services file into DAGs. A broken service does not affect the others."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, get_parsing_context
 
-from airflow_cd.dag_factories.broken import BrokenServicesDag
-from airflow_cd.dag_factories.cache import cached_document
+from airflow_cd.dag_factories.parse_cache import cached_document
 from airflow_cd.dag_factories.pipeline import dag_id_of, delivery_dag, deployment_dag
 from airflow_cd.dag_factories.rollback import rollback_dag, rollback_dag_id
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.loading import Definitions, load_services
 from airflow_cd.model.service import Service
+from airflow_cd.model.services_file.loader import Definitions, load_services
 from airflow_cd.model.train import TRAIN_PREFIX
+
+
+class BrokenServicesDag(DAG):
+    """
+    Carries the errors of a services file to where Airflow shows import errors.
+
+    Airflow refuses to run any DAG of a file that has an import error, so the error must not be the DAG
+    file's: in the DAG processor this DAG is found invalid only when it is serialized, and by then it
+    says that it comes from the services file. Everywhere else (a test with ``DagBag``) it is invalid at once.
+    """
+
+    def __init__(self, file: Path, errors: Sequence[DefinitionError]) -> None:
+        name = re.sub(r"[^A-Za-z0-9_]", "_", file.name)
+        super().__init__(dag_id=f"errors_in_{name}", schedule=None)
+        self._file = file
+        self._problem = DefinitionError("\n".join(str(error) for error in errors))
+
+    def validate(self) -> None:
+        """
+        Raise the errors, or leave that to serialization.
+
+        :raises DefinitionError: outside the DAG processor
+        """
+        if not _in_dag_processor():
+            raise self._problem
+        folder = os.path.dirname(self.relative_fileloc or "")
+        beside = os.path.relpath(self._file, os.path.dirname(self.fileloc))
+        self.relative_fileloc = os.path.normpath(os.path.join(folder, beside))
+        object.__setattr__(self, "get_serialized_fields", self._raise)
+
+    def _raise(self) -> Any:
+        raise self._problem
+
+
+def _in_dag_processor() -> bool:
+    """Only processes that Airflow supervises have this; the one that runs a task never makes this DAG."""
+    from airflow.sdk.execution_time import task_runner
+
+    return hasattr(task_runner, "SUPERVISOR_COMMS")
+
 
 _FACTORIES = {"delivery": delivery_dag, "deployment": deployment_dag}
 

@@ -8,11 +8,11 @@ from functools import cache
 from airflow.sdk import DAG, Param
 from airflow.sdk.definitions.param import ParamsDict
 
-from airflow_cd.hooks.questions import LONGEST_REASON
-from airflow_cd.model.rollback_request import CHOOSE, PREVIOUS
+from airflow_cd.model.decision_requests import CHOOSE, PREVIOUS
 from airflow_cd.model.service import Service
-from airflow_cd.operators.ready import BOARD, BYPASS
-from airflow_cd.operators.revision import SHA_PATTERN
+from airflow_cd.operators.build import SHA_PATTERN
+from airflow_cd.releases.questions import LONGEST_REASON
+from airflow_cd.trains.select import BOARD, BYPASS
 
 
 def set_revision_param(dag: DAG) -> None:

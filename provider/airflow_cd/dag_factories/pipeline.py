@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, BaseOperator, TaskGroup
 
-from airflow_cd.dag_factories.configured import dag_defaults
+from airflow_cd.dag_factories.dag_defaults import dag_defaults
 from airflow_cd.dag_factories.documentation import pipeline_doc
 from airflow_cd.dag_factories.params import set_member_params, set_revision_param
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
@@ -16,11 +16,11 @@ from airflow_cd.model.service import Service
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
-from airflow_cd.operators.ready import MarkReadyOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.operators.test import TestOperator
 from airflow_cd.sensors.approval import ApprovalSensor
 from airflow_cd.sensors.health import HealthCheckSensor
+from airflow_cd.trains.select import MarkReadyOperator
 from airflow_cd.triggers.git_heads import GitHeadTrigger
 
 # Every effect of these tasks is idempotent, so a lost worker costs a retry, not a release. What would fail

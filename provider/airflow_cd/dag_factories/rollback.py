@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, AssetAny, AssetWatcher, TaskGroup
 
-from airflow_cd.dag_factories.configured import dag_defaults
+from airflow_cd.dag_factories.dag_defaults import dag_defaults
 from airflow_cd.dag_factories.documentation import rollback_doc
 from airflow_cd.dag_factories.params import set_rollback_params
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.service import Service
-from airflow_cd.operators.restore import ManualRollbackOperator
+from airflow_cd.operators.manual_rollback import ManualRollbackOperator
 from airflow_cd.triggers.monitor import MonitorTrigger
 
 # A rollback that meets a deployment waits for its end: until then it is not known what is to be rolled back.

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from airflow_cd.exceptions import MetricError
 from airflow_cd.model.subject import Subject
 
 

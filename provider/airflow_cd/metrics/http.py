@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.asking import HttpAnswer, address, ask, login_of
 from airflow_cd.metrics.base import Logins, Reading
-from airflow_cd.metrics.values import number_of
-from airflow_cd.model.metric import HttpQuery
+from airflow_cd.metrics.http_client import HttpAnswer, address, ask, login_of, number_of
+from airflow_cd.model.analysis import HttpQuery
 from airflow_cd.model.subject import Subject
 
 

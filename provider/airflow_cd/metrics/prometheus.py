@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_cd.exceptions import MetricError
-from airflow_cd.metrics.asking import HttpAnswer, address, ask, login_of, quoted
 from airflow_cd.metrics.base import Logins, Reading
-from airflow_cd.metrics.values import number_of
-from airflow_cd.model.metric import PrometheusQuery
+from airflow_cd.metrics.http_client import HttpAnswer, address, ask, login_of, number_of, quoted
+from airflow_cd.model.analysis import PrometheusQuery
 from airflow_cd.model.subject import Subject, fill_promql
 
 _PATH = "/api/v1/query"

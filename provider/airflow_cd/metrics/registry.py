@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from airflow_cd.model.metric import HttpQuery, PrometheusQuery
+from airflow_cd.model.analysis import HttpQuery, PrometheusQuery
 
 if TYPE_CHECKING:
     from airflow_cd.metrics.base import Logins, Metric

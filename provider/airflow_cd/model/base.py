@@ -1,4 +1,4 @@
-"""What every model shares: immutability, no unknown keys, and durations people write as ``30s`` or ``3d``."""
+"""What all models share: immutable, no unknown keys, durations such as ``30s``, checked names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
@@ -69,3 +78,31 @@ Duration = Annotated[
         {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"type": "number", "minimum": 0}]}
     ),
 ]
+
+
+# Names become DAG ids, task ids, file names and process names: no dots, no upper case, no surprises.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Argv = Annotated[tuple[Annotated[str, StringConstraints(min_length=1)], ...], Field(min_length=1)]
+
+
+def _relative(path: str) -> str:
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError("is not a path inside the source; write it relative, without '..'")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+Env = dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str]
+
+
+def _bytes(value: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]*[kmg]", value):
+        raise ValueError("is not an amount of memory; write for example 512m or 2g")
+    return value
+
+
+Memory = Annotated[str, AfterValidator(_bytes)]
+# Of an image, with a tag or a digest if need be; never an option of a command.
+ImageName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][^\s]{0,511}$")]
+# Address of a Docker engine.
+Engine = Annotated[str, StringConstraints(pattern=r"^(unix|tcp|ssh)://\S+$")]

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.wall_clock import ZoneName
-from airflow_cd.model.window import Cron
+from airflow_cd.model.window import Cron, ZoneName
 
 HEAL = "heal"
 

@@ -7,11 +7,9 @@ from typing import Literal
 from pydantic import model_validator
 
 from airflow_cd.model.approval import Approval, UserId
-from airflow_cd.model.base import Frozen
+from airflow_cd.model.base import Frozen, Name
 from airflow_cd.model.drift import DriftPolicy
-from airflow_cd.model.fields import Name
-from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import MonitorSettings
+from airflow_cd.model.health import HealthCheck, MonitorSettings
 from airflow_cd.model.signing import VerificationSettings
 from airflow_cd.model.strategy import Strategy
 from airflow_cd.model.target import TargetChoice

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.fields import Argv, Env, RelativePath
+from airflow_cd.model.base import Argv, Duration, Env, Frozen, RelativePath
 from airflow_cd.model.strategy import ObjectName
 from airflow_cd.model.target_settings import TargetSettings
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from airflow_cd.model.base import Frozen
-from airflow_cd.model.fields import Engine, Env, RelativePath
+from airflow_cd.model.base import Engine, Env, Frozen, RelativePath
 
 # As in https://pkg.go.dev/github.com/distribution/reference, where the registry may be left out: not here.
 _REGISTRY = r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:[0-9]+)?"

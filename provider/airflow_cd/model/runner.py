@@ -16,8 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.fields import Engine, ImageName, Memory
+from airflow_cd.model.base import Duration, Engine, Frozen, ImageName, Memory
 from airflow_cd.model.kubernetes import DnsLabel
 from airflow_cd.model.strategy import ObjectName
 

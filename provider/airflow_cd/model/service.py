@@ -9,15 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from airflow_cd.model.analysis import Analysis
-from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.base import Argv, Duration, Env, Frozen, Name, RelativePath
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.fields import Argv, Env, Name, RelativePath
-from airflow_cd.model.freeze import Freeze
 from airflow_cd.model.notification import OF_SERVICES, NotificationSettings
 from airflow_cd.model.package import PackageSettings
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import SigningSettings
-from airflow_cd.model.window import Closed, closed_because
+from airflow_cd.model.window import Closed, Freeze, closed_because
 
 
 class SourceSettings(Frozen):

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from airflow_cd.model.base import Duration, Frozen, format_duration
-from airflow_cd.model.fields import Name
+from airflow_cd.model.base import Duration, Frozen, Name, format_duration
 
 APPROVAL = "approval"
 # What Kubernetes takes as the name of most of its objects.

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from airflow_cd.exceptions import MetricError
 from airflow_cd.model.base import Frozen
-from airflow_cd.model.messages import closest
+from airflow_cd.model.services_file.errors import closest
 
 
 class Subject(Frozen):

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.fields import Argv, Engine, Env, ImageName, Memory
+from airflow_cd.model.base import Argv, Duration, Engine, Env, Frozen, ImageName, Memory
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.target_settings import TargetSettings, settings_class
 

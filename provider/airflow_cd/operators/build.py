@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,12 @@ from airflow_cd.exceptions import (
     ArtifactCorruptError,
     ArtifactNotFoundError,
     CommandError,
+    SigningKeyError,
     UnsafeArchiveError,
     UnsafeTreeError,
 )
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandsMixin
-from airflow_cd.operators.revision import choose_revision
-from airflow_cd.operators.signing import signer_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,10 +30,79 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from securesystemslib.signer import CryptoSigner
 
-    from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Commit, Revision
     from airflow_cd.model.service import Service
     from airflow_cd.sources.base import Source
+    from airflow_cd.stores.base import ArtifactStore
+
+SHA_PATTERN = r"^[0-9a-f]{40}$"
+_STATE_KEY = "revision"
+
+
+def choose_revision(
+    context: Context, service: Service, source: Source, wanted: str | None
+) -> tuple[str, str | None]:
+    """
+    Return the SHA this run builds, and the one that was the branch's head before, when that is known.
+
+    The choice is kept in the task's state store: a retry or a clear builds the same commit, also when the
+    branch has moved meanwhile.
+
+    :param wanted: the run's ``revision`` param, rendered; empty to choose by event or branch
+    :raises AirflowFailException: ``wanted`` is not a full SHA
+    """
+    wanted = (wanted or "").strip()
+    if wanted and not _is_sha(wanted):
+        raise AirflowFailException(
+            f"revision {wanted[:80]!r} is not a full commit SHA (40 hexadecimal digits); "
+            "abbreviations and branch names are refused, since they can change their meaning"
+        )
+    if wanted:
+        return wanted, None
+    state = context.get("task_state_store")
+    kept: Any = state.get(_STATE_KEY) if state is not None else None
+    if kept:
+        return kept["sha"], kept["previous"]
+    sha, previous = _from_events(context) or (source.head(service.source.branch), None)
+    if state is not None:
+        state.set(_STATE_KEY, {"sha": sha, "previous": previous})
+    return sha, previous
+
+
+def _from_events(context: Context) -> tuple[str, str | None] | None:
+    """Read the newest pushed commit, and what was the head before the oldest of these pushes."""
+    payloads: list[dict[str, Any]] = []
+    for events in (context.get("triggering_asset_events") or {}).values():
+        for event in sorted(events, key=lambda item: item.timestamp):
+            payload = (event.extra or {}).get("payload")
+            if isinstance(payload, dict) and _is_sha(payload.get("revision")):
+                payloads.append(payload)
+    if not payloads:
+        return None
+    previous = payloads[0].get("previous")
+    return payloads[-1]["revision"], previous if _is_sha(previous) else None
+
+
+def _is_sha(value: object) -> bool:
+    # Not match(), for which a line end may follow the `$`.
+    return isinstance(value, str) and re.fullmatch(SHA_PATTERN, value) is not None
+
+
+def signer_of(service: Service) -> CryptoSigner | None:
+    """
+    Return what signs the service's builds and releases, ``None`` when nobody does.
+
+    :raises AirflowFailException: its connection is missing, or holds no usable private key
+    """
+    if service.signing is None:
+        return None
+    from airflow_cd.hooks.signing import SigningKeyHook
+
+    try:
+        return SigningKeyHook(service.signing.conn_id).signer()
+    except SigningKeyError as error:
+        raise AirflowFailException(f"{service.name} is to be signed, but {error}") from error
+
 
 # Part of every build key: raise it when the meaning of a stored workspace changes.
 _FORMAT = 1
@@ -85,7 +154,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
         :raises AirflowFailException: a command failed, the commit holds what no folder may, or there is no
             usable signing key
         """
-        from airflow_cd.hooks.adapters import open_source, open_store, store_url
+        from airflow_cd.releases.adapters import open_source, open_store, store_url
 
         signer = signer_of(self.service)
         with open_source(self.service) as source:
@@ -116,7 +185,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
             )
 
     def _stored(self, store: ArtifactStore, key: str, signer: CryptoSigner | None) -> str | None:
-        from airflow_cd.hooks.verification import is_signed_build
+        from airflow_cd.releases.verification import is_signed_build
 
         found = store.get_ref(f"builds/{key}")
         if found is None:
@@ -133,7 +202,7 @@ class BuildOperator(CommandsMixin, BaseOperator):
 
     def _is_intact(self, store: ArtifactStore, workspace: str) -> bool:
         """Return whether the stored bytes can be used; damaged ones would stop every later task."""
-        from airflow_cd.hooks.adapters import scratch_dir
+        from airflow_cd.releases.adapters import scratch_dir
 
         try:
             with scratch_dir(f"build-{self.service.name}") as scratch:
@@ -152,9 +221,9 @@ class BuildOperator(CommandsMixin, BaseOperator):
         key: str,
         signer: CryptoSigner | None,
     ) -> str:
-        from airflow_cd.artifacts.archive import pack
-        from airflow_cd.hooks.adapters import scratch_dir
-        from airflow_cd.hooks.verification import sign_build
+        from airflow_cd.packaging.archive import pack
+        from airflow_cd.releases.adapters import scratch_dir
+        from airflow_cd.releases.verification import sign_build
 
         with scratch_dir(f"build-{self.service.name}") as scratch:
             tree: Path = scratch / "tree"

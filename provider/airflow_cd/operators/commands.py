@@ -38,7 +38,7 @@ class CommandsMixin:
         :raises CommandError: a command failed; those after it did not run
         :raises RunnerError: what runs commands cannot be used
         """
-        from airflow_cd.hooks.adapters import open_runner
+        from airflow_cd.releases.adapters import open_runner
 
         if not commands:
             return

@@ -1,8 +1,9 @@
-"""Brings a release to an environment, through every gate."""
+"""Deploys a release to an environment after it passed every gate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -10,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.exceptions import (
     AccessDeniedError,
+    ApprovalError,
     ArtifactCorruptError,
     ArtifactNotFoundError,
     FieldConflictError,
@@ -17,22 +19,274 @@ from airflow_cd.exceptions import (
     NotReadyError,
     SigningKeyError,
     VerificationError,
+    WindowClosedError,
 )
-from airflow_cd.hooks.history import change_of, changes_alias, emit
-from airflow_cd.hooks.notifications import notify_of_change
-from airflow_cd.hooks.releases import actor_of, load_ref, read_release
 from airflow_cd.links.release import ApprovalLink, ServiceLink
-from airflow_cd.operators.gates import GatesMixin
+from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
 from airflow_cd.operators.rollouts import RolloutsMixin
-from airflow_cd.operators.turns import RetryOnConflictMixin
+from airflow_cd.releases.history import change_of, changes_alias, emit
+from airflow_cd.releases.notifications import notify_of_change
+from airflow_cd.releases.run import actor_of, load_ref, read_release, superseded_by
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_cd.model.approval import Decision
+    from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release, ReleaseRef
     from airflow_cd.model.service import Service
+    from airflow_cd.model.window import Closed
     from airflow_cd.targets.base import ProgressiveTarget, Target
     from airflow_cd.targets.record import DeployOutcome, Record
+
+# Under this key a task that waits, or failed, tells why: {"reason": ..., "opens_at": ISO time or None}.
+CLOSED = "closed"
+
+
+class WindowsMixin:
+    """
+    Lets an operator keep to an environment's windows and freezes.
+
+    Waiting takes no worker slot. Where nobody may override, the task waits in the triggerer; else it parks as
+    a question to those who may, whose answer is kept where only workers write, for this run, this release and
+    until the opening that they read of.
+    """
+
+    log: Any
+    defer: Any
+    task_id: Any
+    service: Service
+    environment: str
+
+    def _pass_windows(self, context: Context, release: Release) -> str | None:
+        """
+        Return who let the release in although the environment is closed; ``None`` when it is open.
+
+        :raises TaskDeferred: it is closed
+        :raises TaskAwaitingInput: it is closed, and somebody may override that
+        :raises WindowClosedError: it is closed, and the release is not to wait, or would do so for ever
+        """
+        environment = self.service.environment(self.environment)
+        now = datetime.now(timezone.utc)
+        closed = self.service.closed(environment, now)
+        if closed is None:
+            return None
+        told = f"{self.environment} may not be deployed to now: {closed.reason}"
+        if override := self._override(context, environment, release, now):
+            by = f"window override by {override.by}: {override.reason or 'no reason given'}"
+            self.log.warning("%s. Deploying all the same: %s", told, by)
+            return by
+        opens_at = closed.opens_at.isoformat() if closed.opens_at else None
+        context["ti"].xcom_push(key=CLOSED, value={"reason": closed.reason, "opens_at": opens_at})
+        if environment.when_closed == "fail":
+            when = f"it opens at {opens_at}" if opens_at else "no opening is in sight"
+            raise WindowClosedError(f"{told}; {when}. Clear this task when it is open.")
+        if environment.window_approvers:
+            self._ask_to_override(context, environment, release, closed, now)
+        if closed.opens_at is None:
+            raise WindowClosedError(f"{told}; no opening is in sight. Change the windows and clear this.")
+        self.log.info(
+            "%s. Waiting until it opens at %s; clear this task to look again earlier.", told, opens_at
+        )
+        self._wait_until(closed.opens_at, now)
+        return None  # never reached: waiting leaves the task
+
+    def window_opened(self, context: Context, event: Any) -> Any:
+        """Decide anew, from the beginning."""
+        return self.execute(context)
+
+    def window_answered(
+        self, context: Context, event: dict[str, Any], digest: str, until: str | None = None
+    ) -> Any:
+        """
+        Keep the answer, if there is one, and decide anew.
+
+        :param digest: the release the question was about
+        :param until: when the environment opens by itself, in ISO format
+        """
+        from airflow_cd.model.approval import ApprovalOutcome, Decision
+        from airflow_cd.model.decision_requests import DEPLOY_NOW
+        from airflow_cd.releases.decisions import keep_decision
+        from airflow_cd.releases.questions import reason_in
+
+        by = (event.get("responded_by_user") or {}).get("id")
+        meant = event.get("chosen_options") == [DEPLOY_NOW]
+        if meant and by in self.service.environment(self.environment).window_approvers:
+            decision = Decision(
+                outcome=ApprovalOutcome.APPROVED,
+                digest=digest,
+                by=by,
+                at=event.get("responded_at"),
+                reason=reason_in(event) or None,
+                until=datetime.fromisoformat(until) if until else None,
+            )
+            keep_decision(context, self.service, self.environment, self.task_id, decision)
+        elif "error" not in event:
+            why = "is not among the window_approvers" if meant else "answered another question"
+            self.log.warning("This answer does not count: %r %s.", by, why)
+        return self.execute(context)
+
+    def execute(self, context: Context) -> Any:
+        """Do the operator's work."""
+        raise NotImplementedError
+
+    def _override(
+        self, context: Context, environment: Environment, release: Release, now: datetime
+    ) -> Decision | None:
+        """Return the answer that lets this release in now, if there is one."""
+        from airflow_cd.releases.decisions import kept_decision
+
+        if not environment.window_approvers:
+            return None
+        kept = kept_decision(context, self.service, self.environment, self.task_id)
+        if kept is None or kept.by not in environment.window_approvers or kept.digest != release.digest:
+            return None
+        return kept if kept.until is None or now < kept.until else None
+
+    def _ask_to_override(
+        self, context: Context, environment: Environment, release: Release, closed: Closed, now: datetime
+    ) -> None:
+        """Park until somebody answers or the environment opens; return when the question cannot be put."""
+        from airflow.sdk.exceptions import TaskAwaitingInput
+
+        from airflow_cd.links.release import approval_url
+        from airflow_cd.model import decision_requests
+        from airflow_cd.model.decision_requests import digest_in
+        from airflow_cd.releases.questions import put_question, reason_form
+
+        ti, users = context["ti"], environment.window_approvers
+        later = environment.approval.approvers if environment.strategy and environment.approval else ()
+        shown = put_question(
+            ti.id,
+            subject=decision_requests.window_subject(release, self.environment),
+            body=decision_requests.window_body(release, self.environment, closed),
+            options=[decision_requests.DEPLOY_NOW, *_later_options(environment)],
+            params={"reason": reason_form().get_param("reason").serialize()},
+            assigned=sorted({*users, *later}),
+        )
+        if digest_in(shown) != release.digest:
+            # Airflow keeps one question for the whole run, and this run's release is another one by now.
+            self.log.warning(
+                "Nobody can be asked to override: Airflow still shows another release's question."
+            )
+            return
+        self.log.info(
+            "%s may not be deployed to now: %s; %s. Waiting for that, or for an override by %s: %s",
+            *(self.environment, closed.reason, decision_requests.opening(closed), ", ".join(users)),
+            approval_url(ti.dag_id, ti.run_id, ti.task_id),
+        )
+        raise TaskAwaitingInput(
+            method_name="window_answered",
+            timeout=max(closed.opens_at - now, _settling()) if closed.opens_at else None,
+            kwargs={
+                "digest": release.digest,
+                "until": closed.opens_at.isoformat() if closed.opens_at else None,
+            },
+        )
+
+    def _wait_until(self, opens_at: datetime, now: datetime) -> None:
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        self.defer(
+            trigger=DateTimeTrigger(moment=max(opens_at, now + _settling())), method_name="window_opened"
+        )
+
+
+def _later_options(environment: Environment) -> list[str]:
+    """Airflow keeps a task's first question: what a rollout asks later has to be among its answers."""
+    from airflow_cd.model.decision_requests import ABORT, GO_ON
+
+    return [GO_ON, ABORT] if environment.strategy is not None else []
+
+
+def _settling() -> timedelta:
+    from airflow_cd.triggers.defer_delay import defer_delay_seconds
+
+    return timedelta(seconds=defer_delay_seconds())
+
+
+class GatesMixin(WindowsMixin):
+    """
+    Lets an operator decide whether a release may be deployed.
+
+    Each gate is asked anew at every turn: what was true before a wait need not be true after it.
+    """
+
+    log: Any
+    service: Service
+    environment: str
+    approval_task_id: str | None
+
+    def _pass_gates(self, context: Context, release: Release, record: Record) -> str | None:
+        """Return how the deployment was allowed; raise when it is not."""
+        if newer := superseded_by(self.service, release, record, on_its_way=True):
+            raise AirflowSkipException(
+                f"superseded: {self.environment} runs {newer.version} ({newer.revision.short}), "
+                f"which is newer than {release.version} ({release.revision.short})"
+            )
+        self._refuse_aborted(context, release, record)
+        self._refuse_rolled_back(context, release, record)
+        self._respect_hold(context, record)
+        try:
+            allowed = self._check_approval(context, release)
+            overridden = self._pass_windows(context, release)
+            return "; ".join(filter(None, (allowed, overridden))) or None
+        except (ApprovalError, WindowClosedError) as error:
+            raise AirflowFailException(str(error)) from error
+
+    def _refuse_rolled_back(self, context: Context, release: Release, record: Record) -> None:
+        """A failed candidate is not tried again by itself; a person who triggers the DAG may."""
+        rolled_back = record.current is not None and record.current.rolled_back_from == release.digest
+        if rolled_back and context["dag_run"].run_type != "manual":
+            raise AirflowSkipException(
+                f"{release.version} was rolled back in {self.environment}; "
+                "trigger the DAG by hand to try it again"
+            )
+
+    def _refuse_aborted(self, context: Context, release: Release, record: Record) -> None:
+        """What was aborted is not tried again by itself, neither by this task's retry nor by another run."""
+        aborted = record.aborted
+        if aborted is None or aborted.release.digest != release.digest:
+            return
+        if aborted.actor == actor_of(context):
+            raise AirflowFailException(f"aborted: {aborted.reason}")
+        if context["dag_run"].run_type != "manual":
+            raise AirflowSkipException(
+                f"{release.version} was aborted in {self.environment} ({aborted.reason}); "
+                "trigger the DAG by hand to try it again"
+            )
+
+    def _respect_hold(self, context: Context, record: Record) -> None:
+        """After a person went back to an older release, only a person's later decision goes on."""
+        hold = record.hold
+        if hold is None or context["dag_run"].run_type == "manual":
+            return
+        decision = self._decision(context)
+        if decision is not None and decision.at is not None and decision.at > hold.since:
+            return
+        raise AirflowSkipException(
+            f"{self.environment} is held since {hold.by} rolled it back at "
+            f"{hold.since.isoformat(timespec='seconds')} ({hold.reason or 'no reason given'}); "
+            "trigger the DAG by hand to deploy and lift the hold"
+        )
+
+    def _check_approval(self, context: Context, release: Release) -> str | None:
+        from airflow_cd.model.approval import Approval
+
+        if self.approval_task_id is None:
+            return None
+        policy = self.service.environment(self.environment).approval or Approval()
+        allowed = policy.check(self._decision(context), release.digest, release.authors)
+        self.log.info("Approval: %s", allowed)
+        return allowed
+
+    def _decision(self, context: Context) -> Decision | None:
+        """Return what a person decided in this run, if anybody did."""
+        from airflow_cd.releases.decisions import kept_decision
+
+        if self.approval_task_id is None:
+            return None
+        return kept_decision(context, self.service, self.environment, self.approval_task_id)
 
 
 class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperator):
@@ -158,7 +412,7 @@ class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperat
 
     def _verified(self, ref: ReleaseRef) -> tuple[Release, str | None]:
         """Return the release, and the id of the key whose signature lets it in here."""
-        from airflow_cd.hooks.verification import verify_release
+        from airflow_cd.releases.verification import verify_release
 
         try:
             release = read_release(ref)
@@ -179,8 +433,8 @@ class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperat
         approval: str | None,
         verified_by: str | None,
     ) -> Record:
-        from airflow_cd.hooks.adapters import open_store
-        from airflow_cd.hooks.verification import explain_archive
+        from airflow_cd.releases.adapters import open_store
+        from airflow_cd.releases.verification import explain_archive
         from airflow_cd.targets.base import ProgressiveTarget
 
         store = open_store(store_url)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_cd.hooks.notifications import notify
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.model.drift import HEAL
-from airflow_cd.operators.turns import RetryOnConflictMixin
+from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
+from airflow_cd.releases.notifications import notify
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,7 +54,7 @@ class DriftOperator(RetryOnConflictMixin, BaseOperator):
 
     def take_turn(self, context: Context) -> dict[str, Any]:
         """Compare once. :raises DeployConflictError: somebody changes the environment"""
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import DeclarativeTarget
 
         environment = self.service.environment(self.environment)

@@ -1,27 +1,58 @@
-"""Makes a release of a built and tested revision."""
+"""Packages a built and tested revision as a release."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cd.exceptions import SourceError, TargetError
-from airflow_cd.hooks.releases import load_build
-from airflow_cd.operators.manifests import keep_manifests
-from airflow_cd.operators.signing import signer_of
+from airflow_cd.exceptions import ManifestError, SourceError, TargetError
+from airflow_cd.operators.build import signer_of
+from airflow_cd.releases.run import load_build
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airflow.sdk import Context
     from securesystemslib.signer import CryptoSigner
 
-    from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.release import Commit, Envelopes, Release, Revision, TestTotals
     from airflow_cd.model.service import Service
+    from airflow_cd.stores.base import ArtifactStore
+
+log = logging.getLogger(__name__)
+
+
+def keep_manifests(service: Service, store: ArtifactStore, tree: Path, digest: str) -> dict[str, str]:
+    """
+    Render the manifests of each environment that has some, and keep them in the artifact store.
+
+    :param tree: the workspace that was built
+    :param digest: of the release's image
+    :return: environment -> digest of its objects
+    :raises AirflowFailException: they cannot be deployed; the same tree fails again in the same way
+    """
+    from airflow_cd.packaging.manifests import canonical, described, render
+
+    image = service.package.image
+    kept = {}
+    for environment in service.environments:
+        settings = environment.target.kubernetes
+        if settings is None or settings.manifests is None:
+            continue
+        assert image is not None  # as the model makes sure
+        try:
+            objects = render(tree, settings.manifests, image=image.repository, digest=digest)
+        except ManifestError as error:
+            raise AirflowFailException(f"manifests of {environment.name}: {error}") from error
+        kept[environment.name] = store.put_bytes(canonical(objects))
+        names = ", ".join(described(one) for one in objects)
+        log.info("Manifests of %s: %s: %s", environment.name, names, kept[environment.name])
+    return kept
+
 
 BUILDER_ID = "https://pypi.org/project/airflow-provider-cd/"
 
@@ -64,10 +95,10 @@ class PackageOperator(BaseOperator):
             or the Dockerfile cannot be built
         :raises AirflowFailException: there is no usable signing key, or manifests cannot be deployed
         """
-        from airflow_cd.artifacts.archive import unpack
-        from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
-        from airflow_cd.hooks.verification import sign_release
         from airflow_cd.model.release import ReleaseRef, Revision
+        from airflow_cd.packaging.archive import unpack
+        from airflow_cd.releases.adapters import open_store, scratch_dir, store_url
+        from airflow_cd.releases.verification import sign_release
 
         signer = signer_of(self.service)
         build = load_build(context, self.build_task_id)
@@ -112,8 +143,7 @@ class PackageOperator(BaseOperator):
         ).model_dump(mode="json")
 
     def _archive(self, store: ArtifactStore, tree: Path, archive: Path) -> dict[str, Any]:
-        from airflow_cd.artifacts.archive import pack
-        from airflow_cd.artifacts.contents import list_of
+        from airflow_cd.packaging.archive import list_of, pack
 
         chosen = self.service.package.archive
         names = pack(tree, archive, include=chosen.include, exclude=chosen.exclude)
@@ -124,7 +154,7 @@ class PackageOperator(BaseOperator):
     def _image(
         self, store: ArtifactStore, tree: Path, revision: Revision, build: str, signer: CryptoSigner | None
     ) -> dict[str, Any]:
-        from airflow_cd.hooks.images import make_image
+        from airflow_cd.releases.images import make_image
 
         assert self.service.package.image is not None
         made = make_image(self.service, revision, build, tree, store, signer)
@@ -139,8 +169,8 @@ class PackageOperator(BaseOperator):
         envelopes: Envelopes | None,
     ) -> None:
         """Put the evidence where the image goes, for whoever looks at it there."""
-        from airflow_cd.artifacts.attestation import STATEMENT
-        from airflow_cd.hooks import images
+        from airflow_cd.packaging.provenance import STATEMENT
+        from airflow_cd.releases import images
 
         documents = {STATEMENT: statement}
         if sbom is not None:
@@ -151,12 +181,12 @@ class PackageOperator(BaseOperator):
         images.attach_documents(self.service.package.image, digest, documents)
 
     def _sbom(self, tree: Path, revision: Revision) -> bytes | None:
-        from airflow_cd.artifacts.sbom import sbom
+        from airflow_cd.packaging.sbom import sbom
 
         return sbom(tree, name=self.service.name, version=revision.version, created_at=revision.committed_at)
 
     def _provenance(self, context: Context, revision: Revision, digest: str) -> bytes:
-        from airflow_cd.artifacts.provenance import provenance
+        from airflow_cd.packaging.provenance import provenance
 
         run, image = context["dag_run"], self.service.package.image
         assert run.start_date is not None  # since this task runs
@@ -191,7 +221,7 @@ class PackageOperator(BaseOperator):
 
     def _running_in_production(self) -> str | None:
         """An unreachable production costs the changelog its start, not the release its making."""
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
 
         try:
             current = open_target(self.service, self.service.production).record().current
@@ -201,7 +231,7 @@ class PackageOperator(BaseOperator):
         return current.release.revision.sha if current else None
 
     def _changelog(self, since: str | None, revision: Revision) -> tuple[Commit, ...]:
-        from airflow_cd.hooks.adapters import open_source
+        from airflow_cd.releases.adapters import open_source
 
         try:
             with open_source(self.service) as source:

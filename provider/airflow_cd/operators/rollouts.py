@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import DeployConflictError
-from airflow_cd.model.progress import Phase
+from airflow_cd.model.rollout import Phase
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -81,8 +81,8 @@ class RolloutsMixin:
         raise NotImplementedError
 
     def _tell_of_abort(self, context: Context, record: Record) -> None:
-        from airflow_cd.hooks.notifications import notify
         from airflow_cd.model.release import ReleaseName
+        from airflow_cd.releases.notifications import notify
 
         aborted, current = record.aborted, record.current
         if aborted is None:
@@ -96,13 +96,13 @@ class RolloutsMixin:
         notify(context, self.service, self.environment, "aborted", aborted.token, facts)
 
     def _open_target(self) -> Any:
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
 
         return open_target(self.service, self.service.environment(self.environment))
 
     def _wait_here(self, record: Record, rollout: Rollout, target: ProgressiveTarget) -> Record:
-        from airflow_cd.targets.driven import drive_to_completion
-        from airflow_cd.targets.rollouts import rollout_of
+        from airflow_cd.targets.record import rollout_of
+        from airflow_cd.targets.rollout_controller import drive_to_completion
 
         goes_back = rollout.progress.phase is Phase.ABORTING
         if not goes_back and any(step.weight is None for step in rollout.plan.steps):
@@ -131,22 +131,22 @@ class RolloutsMixin:
 
     def _ask_how_to_go_on(self, context: Context, rollout: Rollout) -> str:
         """Put the question how to go on, and return its name."""
-        from airflow_cd.hooks.notifications import notify
-        from airflow_cd.hooks.questions import put_question, reason_form
         from airflow_cd.links.release import approval_url
-        from airflow_cd.model import rollout_request
+        from airflow_cd.model import decision_requests
         from airflow_cd.model.release import ReleaseName
+        from airflow_cd.releases.notifications import notify
+        from airflow_cd.releases.questions import put_question, reason_form
         from airflow_cd.triggers.rollout import question_of
 
         ti = context["ti"]
         release, plan = rollout.candidate.release, rollout.plan
         put_question(
             ti.id,
-            subject=rollout_request.rollout_subject(release, self.environment),
-            body=rollout_request.rollout_body(
+            subject=decision_requests.rollout_subject(release, self.environment),
+            body=decision_requests.rollout_body(
                 release, self.environment, plan.described(rollout.progress), rollout.progress
             ),
-            options=[*self._other_options(), rollout_request.GO_ON, rollout_request.ABORT],
+            options=[*self._other_options(), decision_requests.GO_ON, decision_requests.ABORT],
             params={"reason": reason_form().get_param("reason").serialize()},
             assigned=self._who_may_answer(release),
         )
@@ -167,10 +167,10 @@ class RolloutsMixin:
         """Hand an answer on to the rollout, if it counts; else it is asked again."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-        from airflow_cd.hooks.questions import reason_in
-        from airflow_cd.model import rollout_request
-        from airflow_cd.model.progress import RolloutAnswer
-        from airflow_cd.targets.driven import POLL_SECONDS
+        from airflow_cd.model import decision_requests
+        from airflow_cd.model.rollout import RolloutAnswer
+        from airflow_cd.releases.questions import reason_in
+        from airflow_cd.targets.rollout_controller import POLL_SECONDS
 
         by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
         chosen = event["chosen_options"]
@@ -180,7 +180,7 @@ class RolloutsMixin:
         if refusal := self._refused(by, chosen, rollout.candidate.release):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             return
-        promote = chosen == [rollout_request.GO_ON]
+        promote = chosen == [decision_requests.GO_ON]
         self.log.info("%s by %s: %s", chosen[0], by, reason_in(event) or "no reason given")
         step = int(asked.partition("/")[0]) if asked else None
         answer = RolloutAnswer(promote=promote, by=by, reason=reason_in(event), step=step)
@@ -192,14 +192,14 @@ class RolloutsMixin:
         retrying(target.advance, token, answer=answer)
 
     def _refused(self, by: str, chosen: list[str], release: Release) -> str | None:
-        from airflow_cd.model import rollout_request
+        from airflow_cd.model import decision_requests
         from airflow_cd.model.approval import Approval
 
-        if chosen not in ([rollout_request.GO_ON], [rollout_request.ABORT]):
+        if chosen not in ([decision_requests.GO_ON], [decision_requests.ABORT]):
             return f"{chosen} is no answer to this question"
         policy = self.service.environment(self.environment).approval or Approval()
         # Authors may not let their own work on, but they may take it back.
-        return policy.may_decide(by, release.authors if chosen == [rollout_request.GO_ON] else ())
+        return policy.may_decide(by, release.authors if chosen == [decision_requests.GO_ON] else ())
 
     def _who_may_answer(self, release: Release) -> list[str]:
         environment = self.service.environment(self.environment)
@@ -208,6 +208,6 @@ class RolloutsMixin:
         return sorted({*approvers, *environment.window_approvers}) if approvers else []
 
     def _other_options(self) -> list[str]:
-        from airflow_cd.model.window_request import DEPLOY_NOW
+        from airflow_cd.model.decision_requests import DEPLOY_NOW
 
         return [DEPLOY_NOW] if self.service.environment(self.environment).window_approvers else []

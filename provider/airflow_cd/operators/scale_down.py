@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_cd.hooks.releases import actor_of
-from airflow_cd.operators.turns import RetryOnConflictMixin
+from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
+from airflow_cd.releases.run import actor_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -43,7 +43,7 @@ class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
 
     def take_turn(self, context: Context) -> dict[str, Any]:
         """Scale down if it is time. :raises DeployConflictError: somebody changes the environment"""
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import ProgressiveTarget
 
         environment = self.service.environment(self.environment)
@@ -66,7 +66,7 @@ class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
     def _wait_for(self, left: timedelta) -> None:
         from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
-        from airflow_cd.triggers.settling import defer_delay_seconds
+        from airflow_cd.triggers.defer_delay import defer_delay_seconds
 
         self.log.info("The release before stays ready for %.0f s more", left.total_seconds())
         delay = max(left, timedelta(seconds=defer_delay_seconds()))

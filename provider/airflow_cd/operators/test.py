@@ -9,8 +9,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import ArtifactError, CommandError, TestsFailedError
-from airflow_cd.hooks.releases import load_build
 from airflow_cd.operators.commands import CommandsMixin
+from airflow_cd.releases.run import load_build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +45,8 @@ class TestOperator(CommandsMixin, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the suite. :raises AirflowFailException: tests failed, or a command did"""
-        from airflow_cd.artifacts.archive import unpack
-        from airflow_cd.hooks.adapters import open_store, scratch_dir, store_url
+        from airflow_cd.packaging.archive import unpack
+        from airflow_cd.releases.adapters import open_store, scratch_dir, store_url
 
         suite = self.service.test[self.suite]
         build = load_build(context, self.build_task_id)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# As in airflow_cd.hooks.departures, which this module, loaded by every process of Airflow, does without.
+# As in airflow_cd.releases.history, which this module, loaded by every process of Airflow, does without.
 _KEY = "cd_run_note"
 
 

@@ -2,7 +2,7 @@
 Ends the approvals of superseded releases, all at once, as skipped.
 
 Airflow calls this listener in the API server when a task's asset event was stored. The event names the runs
-(:mod:`airflow_cd.hooks.superseding`); only approvals of the DAG the event comes from are ended, and only
+(:mod:`airflow_cd.releases.superseded`); only approvals of the DAG the event comes from are ended, and only
 those that still wait, so an answer that was given before it counts.
 """
 

@@ -1,29 +1,88 @@
-"""Waits for a person's decision, on no slot of any kind."""
+"""Waits for a person's approval without occupying a slot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
 from airflow_cd.exceptions import SourceError
-from airflow_cd.hooks.decisions import keep_decision
-from airflow_cd.hooks.notifications import notify
-from airflow_cd.hooks.questions import put_question, reason_form
-from airflow_cd.hooks.releases import load_ref, load_release, superseded_by
 from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
+from airflow_cd.model.base import format_duration
 from airflow_cd.model.release import ReleaseName
-from airflow_cd.sensors.asking import APPROVE, EXPIRED, REJECT, ApproversMixin, told
+from airflow_cd.releases.decisions import keep_decision
+from airflow_cd.releases.notifications import notify
+from airflow_cd.releases.questions import put_question, reason_form, reason_in
+from airflow_cd.releases.run import load_ref, load_release, superseded_by
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
+
+APPROVE, REJECT = "Approve", "Reject"
+# What Airflow enters as the answer when nobody gave one in time. It is not among the buttons.
+EXPIRED = "Expired"
+
+
+class ApproversMixin:
+    """Parks a task until somebody answered, and reads the answer; for operators that extend Airflow's."""
+
+    process_trigger_event_error: Any
+
+    def _park(self, asked_at: datetime, policy: Approval, digest: str) -> NoReturn:
+        """
+        Give up the worker slot until somebody answers, or nobody did in time.
+
+        :param asked_at: when the question was asked first
+        :param digest: what the question is about
+        """
+        expires = policy.expires_after
+        raise TaskAwaitingInput(
+            method_name="execute_complete",
+            # A clock that was set back meanwhile must not give more time than was meant.
+            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
+            kwargs={"asked_at": asked_at.isoformat(), "digest": digest},
+        )
+
+    def _decision(self, event: dict[str, Any], policy: Approval, digest: str) -> Decision:
+        """Return what was decided about ``digest``. :raises Exception: the event tells of an error"""
+        if "error" in event and event.get("error_type") != "timeout":
+            self.process_trigger_event_error(event)
+        if "error" in event or event["chosen_options"] == [EXPIRED]:
+            waited = format_duration(policy.expires_after or timedelta())
+            why = f"nobody decided within {waited}"
+            return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, reason=why)
+        return Decision(
+            outcome=ApprovalOutcome.APPROVED
+            if event["chosen_options"] == [APPROVE]
+            else ApprovalOutcome.REJECTED,
+            digest=digest,
+            by=(event.get("responded_by_user") or {}).get("id"),
+            at=event.get("responded_at"),
+            reason=reason_in(event),
+        )
+
+    def _refusal(self, decision: Decision, policy: Approval, authors: tuple[str, ...]) -> str | None:
+        """Return why this answer does not count, or ``None``. :param authors: of what would be let in"""
+        if decision.outcome is ApprovalOutcome.EXPIRED:
+            return None
+        # Authors may not let their own work in, but they may take it back.
+        return policy.may_decide(
+            decision.by or "", authors if decision.outcome is ApprovalOutcome.APPROVED else ()
+        )
+
+
+def told(decision: Decision) -> str:
+    """Return the decision as a log says it."""
+    by = f" by {decision.by}" if decision.by else ""
+    return f"{decision.outcome.value}{by}: {decision.reason or 'no reason given'}"
+
 
 DECISION = "decision"
 
@@ -113,7 +172,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
 
     def _candidate(self, context: Context) -> tuple[Release, Release | None]:
         """Return the release in question and what runs now; skip when that is newer."""
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
 
         release, _ = load_release(context, self.release_task_id)
         record = open_target(self.service, self.service.environment(self.environment)).record()
@@ -141,7 +200,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         The base class's ``execute`` is not used: it would start the time until expiry anew every time the
         question is asked again.
         """
-        from airflow_cd.model import approval_request
+        from airflow_cd.model import decision_requests
         from airflow_cd.sources.web import compare_url
 
         ti = context["ti"]
@@ -154,14 +213,14 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         keep_decision(context, self.service, self.environment, self.task_id, None)
         shown = put_question(
             ti.id,
-            subject=approval_request.approval_subject(release, self.environment),
-            body=approval_request.approval_body(release, self.environment, running, diff, preview),
+            subject=decision_requests.approval_subject(release, self.environment),
+            body=decision_requests.approval_body(release, self.environment, running, diff, preview),
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
             default=EXPIRED if self.policy.expires_after else None,
         )
-        if (about := approval_request.digest_in(shown)) != release.digest:
+        if (about := decision_requests.digest_in(shown)) != release.digest:
             self._refuse_to_ask(release, about)
         url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
         self.log.info("Waiting for a decision: %s", url)
@@ -176,8 +235,8 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
 
     def _preview(self, context: Context, release: Release) -> str | None:
         """Return what deploying would change, where the target can tell."""
-        from airflow_cd.hooks.adapters import open_target
-        from airflow_cd.hooks.previews import preview_of
+        from airflow_cd.releases.adapters import open_target
+        from airflow_cd.releases.questions import preview_of
 
         environment = self.service.environment(self.environment)
         if not environment.target.has_strategies:  # nor is it told what is to be there

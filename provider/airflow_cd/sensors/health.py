@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
-from airflow_cd.hooks.releases import load_release
-from airflow_cd.hooks.superseding import report_superseded, superseded_alias
 from airflow_cd.links.release import ServiceLink
+from airflow_cd.releases.run import load_release
+from airflow_cd.releases.superseded import report_superseded, superseded_alias
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -150,7 +150,7 @@ class HealthCheckSensor(BaseOperator):
 
     def _still_ours(self, context: Context, release: Release) -> str | None:
         """Return the service's URL if this run's release is what runs; else skip."""
-        from airflow_cd.hooks.adapters import open_target
+        from airflow_cd.releases.adapters import open_target
 
         target = open_target(self.service, self.service.environment(self.environment))
         current = target.record().current

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import RolloutAnswer
 from airflow_cd.model.release import Release
+from airflow_cd.model.rollout import RolloutAnswer
 from airflow_cd.model.subject import Subject
 from airflow_cd.targets.record import Hold, Record, Rollout
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-    from airflow_cd.artifacts.base import ArtifactStore
+    from airflow_cd.stores.base import ArtifactStore
 
 
 def _no_client(engine: str | None, conn_id: str | None) -> DockerClient:

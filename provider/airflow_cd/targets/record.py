@@ -1,18 +1,23 @@
-"""What a target remembers of one service in one environment: what runs, what ran, and what is coming."""
+"""The record of an environment: what runs, what ran, what is on its way, and how a rollout changes it."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError
 from airflow_cd.model.analysis import Analysis, Measurement
 from airflow_cd.model.base import Duration, Frozen
-from airflow_cd.model.progress import Progress
 from airflow_cd.model.release import Release, ReleaseName
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
+
+if TYPE_CHECKING:
+    from airflow_cd.model.release import Release
 
 
 class Deployed(Frozen):
@@ -133,3 +138,169 @@ def outcome_of(record: Record, token: str) -> DeployOutcome:
     other = record.rollout.candidate if record.rollout is not None else record.current
     by = f"{other.release.version}, brought by {other.actor}, took its place" if other else "it was removed"
     return DeployOutcome("replaced", by)
+
+
+def newly_deployed(record: Record, release: Release, actor: str, approval: str | None) -> Deployed:
+    """Return a release as it is deployed now."""
+    return Deployed(
+        release=release,
+        deployed_at=datetime.now(timezone.utc),
+        actor=actor,
+        approval=approval,
+        replaced=_running_name(record),
+    )
+
+
+def _restored(record: Record, before: Deployed, *, bad: str, actor: str, reason: str | None) -> Deployed:
+    return Deployed(
+        release=before.release,
+        deployed_at=datetime.now(timezone.utc),
+        actor=actor,
+        approval=before.approval,
+        replaced=_running_name(record),
+        rolled_back_from=bad,
+        reason=reason,
+        place=before.place,
+        strategy=before.strategy,
+    )
+
+
+def _running_name(record: Record) -> ReleaseName | None:
+    return ReleaseName.of(record.current.release) if record.current else None
+
+
+def before_deploying(record: Record, release: Release) -> list[Deployed]:
+    """Return what can be gone back to when the release runs, newest first."""
+    history = [*([record.current] if record.current else []), *record.previous]
+    return [one for one in history if one.release.digest != release.digest]
+
+
+def gone_back(
+    record: Record,
+    is_restorable: Callable[[Release], bool],
+    where: str,
+    *,
+    bad: str,
+    to: str | None,
+    actor: str,
+    reason: str | None,
+) -> tuple[Deployed, list[Deployed]]:
+    """
+    Return the release that is gone back to, and what can be gone back to then.
+
+    :param bad: digest of what it replaces
+    :param to: its digest; ``None`` is the newest one that can be gone back to
+    :raises NoPreviousReleaseError: there is none
+    """
+    position = _position_of(record, to, is_restorable, where)
+    restored = _restored(record, record.previous[position], bad=bad, actor=actor, reason=reason)
+    return restored, list(record.previous[position + 1 :])
+
+
+def _position_of(record: Record, to: str | None, is_restorable: Callable[[Release], bool], where: str) -> int:
+    for position, deployed in enumerate(record.previous):
+        release = deployed.release
+        if (to is None or to == release.digest) and is_restorable(release):
+            return position
+    wanted = f"release {to}" if to else "release that ran before"
+    raise NoPreviousReleaseError(f"{where} has no {wanted} to go back to; deploy a good commit instead")
+
+
+def check_generation(record: Record, expected: int, release: Release, where: str) -> None:
+    """:raises DeployConflictError: the record is not at the generation that a decision was based on"""
+    if record.generation == expected:
+        return
+    now = record.current
+    runs = f"{now.release.version}, deployed by {now.actor}" if now else "nothing"
+    raise DeployConflictError(
+        f"{release.version} was to replace generation {expected} of {where}, but that is at generation "
+        f"{record.generation} now and runs {runs}"
+    )
+
+
+def begun(record: Record, deployed: Deployed, before: Sequence[Deployed], **how: Any) -> Rollout:
+    """
+    Return the rollout of a release that begins now.
+
+    :param before: what can be gone back to when it is done
+    :param how: further fields of the rollout
+    """
+    token, now = uuid.uuid4().hex, datetime.now(timezone.utc)
+    rollout = Rollout(
+        token=token,
+        candidate=deployed.model_copy(update={"token": token}),
+        before=tuple(before),
+        progress=Plan().begin(now),
+        # Where nothing runs there is nothing to compare with, and going back must not wait.
+        fast=record.current is None or how["kind"] == "rollback",
+        **how,
+    )
+    return rollout.model_copy(update={"progress": rollout.plan.begin(now)})
+
+
+def rollout_of(record: Record, token: str) -> Rollout | None:
+    """Return the rollout of this token, if it is under way."""
+    rollout = record.rollout
+    return rollout if rollout is not None and rollout.token == token else None
+
+
+def with_progress(record: Record, progress: Progress) -> Record:
+    """Return the record with its rollout so far."""
+    assert record.rollout is not None, "there is one to be so far"
+    return record.model_copy(update={"rollout": record.rollout.model_copy(update={"progress": progress})})
+
+
+def promoted(record: Record, rollout: Rollout, progress: Progress) -> Record:
+    """Return the record with what was on its way in as what runs."""
+    current = rollout.candidate.model_copy(
+        update={"deployed_at": datetime.now(timezone.utc), "measurements": progress.measurements}
+    )
+    return Record(
+        generation=record.generation + 1,
+        current=current,
+        previous=rollout.before,
+        hold=rollout.hold,
+    )
+
+
+def aborted(record: Record, rollout: Rollout, progress: Progress) -> Record:
+    """Return the record without what was on its way in, but for why it did not make it."""
+    why = Aborted(
+        token=rollout.token,
+        release=ReleaseName.of(rollout.candidate.release),
+        actor=rollout.candidate.actor,
+        at=datetime.now(timezone.utc),
+        reason=progress.reason or "no reason given",
+        measurements=progress.measurements,
+    )
+    return record.model_copy(update={"rollout": None, "aborted": why})
+
+
+def check_over(record: Record, over: str | None, release: Release, where: str) -> None:
+    """
+    Make sure that what is on its way in is what a decision was about.
+
+    :param over: token of the rollout that is to give way, ``None`` where there was none
+    :raises DeployConflictError: it is another one
+    """
+    rollout = record.rollout
+    if (rollout.token if rollout else None) == over:
+        return
+    if rollout is None:
+        raise DeployConflictError(
+            f"{release.version} was to replace a rollout in {where} that is over by now"
+        )
+    raise DeployConflictError(
+        f"{where} is being deployed by somebody else: {rollout.candidate.actor} brings "
+        f"{rollout.candidate.release.version}"
+    )
+
+
+def refuse_during_rollback(record: Record, where: str) -> None:
+    """:raises DeployConflictError: the place is being rolled back, which nothing may interrupt"""
+    rollout = record.rollout
+    if rollout is not None and rollout.kind == "rollback":
+        raise DeployConflictError(
+            f"{where} is being rolled back to {rollout.candidate.release.version} "
+            f"by {rollout.candidate.actor}"
+        )

@@ -20,12 +20,12 @@ def main(arguments: Sequence[str]) -> None:
 
     :param arguments: as on the command line; environment and release as JSON
     """
-    from airflow_cd.artifacts.archive import unpack
-    from airflow_cd.artifacts.registry import open_store
     from airflow_cd.hooks.docker import docker_client
     from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
+    from airflow_cd.packaging.archive import unpack
+    from airflow_cd.stores.registry import open_store
     from airflow_cd.targets.base import Access
     from airflow_cd.targets.registry import open_target
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
-from airflow_cd.artifacts.archive import unpack
-from airflow_cd.artifacts.base import ArtifactStore
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.release import Release
+from airflow_cd.packaging.archive import unpack
+from airflow_cd.stores.base import ArtifactStore
+from airflow_cd.stores.registry import open_store
 from airflow_cd.targets.base import Access, Target
 from airflow_cd.targets.registry import open_target
 from airflow_cd.testing.releases import release_of

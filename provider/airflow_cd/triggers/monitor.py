@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Alarm, MonitorSettings
-from airflow_cd.model.verdict import Verdict
-from airflow_cd.triggers.git_polling import backoff
-from airflow_cd.triggers.health import http_client
-from airflow_cd.triggers.probe import take_sample
+from airflow_cd.model.health import Alarm, HealthCheck, MonitorSettings, Verdict
+from airflow_cd.triggers.git_heads import backoff
+from airflow_cd.triggers.health import http_client, take_sample
 
 if TYPE_CHECKING:
     import httpx
@@ -114,7 +111,7 @@ class _Watch:
     """The watch over one environment's releases."""
 
     def __init__(self, service: str, environment: Environment, poll_interval: float, log: Any) -> None:
-        from airflow_cd.hooks.adapters import open_environment
+        from airflow_cd.releases.adapters import open_environment
 
         monitor = environment.monitor or MonitorSettings()
         self._target = open_environment(service, environment)

@@ -18,14 +18,14 @@ from airflow_cd.exceptions import (
     ManifestError,
 )
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.progress import Phase
+from airflow_cd.model.rollout import Phase
 from airflow_cd.processes.deadline import within
-from airflow_cd.triggers.git_polling import backoff
-from airflow_cd.triggers.settling import defer_delay_seconds
+from airflow_cd.triggers.defer_delay import defer_delay_seconds
+from airflow_cd.triggers.git_heads import backoff
 
 if TYPE_CHECKING:
     from airflow_cd.model.analysis import Measurement
-    from airflow_cd.model.progress import Progress
+    from airflow_cd.model.rollout import Progress
     from airflow_cd.model.subject import Subject
     from airflow_cd.targets.base import Changes, ProgressiveTarget
     from airflow_cd.targets.record import Record, Rollout
@@ -51,7 +51,7 @@ class RolloutTrigger(BaseTrigger):
     :param token: of the rollout
     :param started_at: when the task deferred, in seconds since the epoch
     :param settle: seconds from then until the event is fired at the earliest, see
-        :func:`~airflow_cd.triggers.settling.defer_delay_seconds`
+        :func:`~airflow_cd.triggers.defer_delay.defer_delay_seconds`
     :param asked: which question (see :func:`question_of`) was put already
     """
 
@@ -111,7 +111,7 @@ class RolloutTrigger(BaseTrigger):
             await within(_ABORT_SECONDS, drive.until_told(changes))
 
     async def _open(self) -> ProgressiveTarget:
-        from airflow_cd.hooks.adapters import open_environment
+        from airflow_cd.releases.adapters import open_environment
         from airflow_cd.targets.base import ProgressiveTarget
 
         environment = Environment.model_validate(self.environment)
@@ -123,7 +123,7 @@ class RolloutTrigger(BaseTrigger):
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
         from asgiref.sync import sync_to_async
 
-        from airflow_cd.hooks.task_states import name_of
+        from airflow_cd.releases.run import name_of
 
         ti: Any = self.task_instance
         states = await sync_to_async(RuntimeTaskInstance.get_task_states)(

@@ -20,7 +20,7 @@ from tests.support.cluster import allow, deployer, kubeconfig_of
 from airflow_cd.exceptions import AccessDeniedError, ClusterError, TargetError
 from airflow_cd.hooks import kubernetes as hook
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, reference_of
+from airflow_cd.kubernetes.client import NamespaceClient, reference_of
 
 READS = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 SETTINGS = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_cd.clusters.namespaces import pull_secret
+from airflow_cd.clusters.pull_secrets import login_of
 from airflow_cd.exceptions import EngineError
-from airflow_cd.hooks.pull_secrets import login_of
-from airflow_cd.targets.kubernetes.tenancy import pull_secret
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:

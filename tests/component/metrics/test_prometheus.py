@@ -12,7 +12,7 @@ from tests.support.prometheus import Prometheus
 from airflow_cd.exceptions import MetricError
 from airflow_cd.metrics.base import MetricLogin, Reading
 from airflow_cd.metrics.prometheus import PrometheusMetric
-from airflow_cd.model.metric import PrometheusQuery
+from airflow_cd.model.analysis import PrometheusQuery
 from airflow_cd.model.subject import Subject
 
 

@@ -14,11 +14,15 @@ import pytest
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_cd.clusters.operators import (
+    DeprecatedApisOperator,
+    NamespaceOperator,
+    NodeHealthOperator,
+    UndeclaredNamespacesOperator,
+)
 from airflow_cd.exceptions import EngineError, TargetError
+from airflow_cd.kubernetes import client as api
 from airflow_cd.model.cluster import Cluster
-from airflow_cd.operators.cluster import NamespaceOperator, UndeclaredNamespacesOperator
-from airflow_cd.operators.cluster_health import DeprecatedApisOperator, NodeHealthOperator
-from airflow_cd.targets.kubernetes import cluster as api
 
 told: list[dict[str, Any]] = []
 

@@ -18,9 +18,9 @@ from tests.support.images import DOCKERFILE, Registry
 from tests.support.signing_keys import new_key, private_pem
 from tests.support.small_disk import mounted
 
-from airflow_cd.artifacts.images.building import tag_of
 from airflow_cd.exceptions import ArtifactError
 from airflow_cd.model.release import Release
+from airflow_cd.packaging.images import tag_of
 
 PA55WORD = "$2b$04$QPmp1NjHCXruYbhlp5p8bOEy.oAumq.NI3xE5blk3IINvuoRtc/fW"  # made by htpasswd -B
 INDEX = {"Accept": "application/vnd.oci.image.index.v1+json"}
@@ -232,7 +232,7 @@ class TestRegistryGone:
                 one.registry.stop()
 
     def test_before_the_evidence_is_attached(self, own: ImageRun, monkeypatch: pytest.MonkeyPatch) -> None:
-        from airflow_cd.hooks import images
+        from airflow_cd.releases import images
 
         service, sha = own.defined(), own.commit("one")
         attach = images.attach_documents

@@ -16,9 +16,9 @@ from tests.support.local_run import flip
 from tests.support.requirements import require
 
 from airflow_cd.exceptions import ArtifactCorruptError
+from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.model.release import Release
 from airflow_cd.model.service import Service
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
 
 DEPLOYMENT = """apiVersion: apps/v1
 kind: Deployment

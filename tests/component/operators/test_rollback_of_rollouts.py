@@ -12,11 +12,11 @@ from airflow.sdk.exceptions import AirflowSkipException
 from tests.support.images import Registry
 from tests.support.places import KubernetesPlace
 
-from airflow_cd.hooks import notifications
-from airflow_cd.model.progress import Phase
 from airflow_cd.model.release import Release
+from airflow_cd.model.rollout import Phase
 from airflow_cd.model.service import Service
 from airflow_cd.operators.rollback import RollbackOperator
+from airflow_cd.releases import notifications
 from airflow_cd.targets.base import ProgressiveTarget
 
 STEPS = {"canary": {"steps": [{"weight": 50}, {"pause": "approval"}]}}

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from airflow_cd.artifacts.base import ArtifactStore
-from airflow_cd.artifacts.registry import open_store
+from airflow_cd.stores.base import ArtifactStore
+from airflow_cd.stores.registry import open_store
 
 
 class Row(NamedTuple):

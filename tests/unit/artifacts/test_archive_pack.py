@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_cd.artifacts.archive import pack, unpack
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
+from airflow_cd.packaging.archive import pack, unpack
 
 # Lower case, for file systems that take `a` and `A` for the same; parts that are folders do not end in "f".
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Lu", "Lt", "Cs"]))
@@ -77,7 +77,7 @@ def test_processes_agree_whatever_their_environment(tmp_path: Path) -> None:
         ["z", "ä/ß", "é"],
         age=0,
     )
-    code = "import sys; from pathlib import Path; from airflow_cd.artifacts.archive import pack; "
+    code = "import sys; from pathlib import Path; from airflow_cd.packaging.archive import pack; "
     code += "pack(Path(sys.argv[1]), Path(sys.argv[2]), include=['ä', 'z', '**'])"
     # The last one takes file names for ASCII.
     environments = [

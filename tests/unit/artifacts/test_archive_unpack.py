@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_cd.artifacts.archive import unpack
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
+from airflow_cd.packaging.archive import unpack
 
 Member = tuple[str, bytes, str]  # name, type, content or target of a link
 FILE, LINK, FOLDER = tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE

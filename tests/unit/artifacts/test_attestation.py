@@ -12,8 +12,8 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 from tests.support.signing_keys import new_key, public_pem
 
-from airflow_cd.artifacts.attestation import MANIFEST, STATEMENT, sign, verify
 from airflow_cd.exceptions import InvalidSignatureError, NotSignedError, UntrustedKeyError
+from airflow_cd.packaging.provenance import MANIFEST, STATEMENT, sign, verify
 
 PAYLOAD = b'{"subject": "hello"}'
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_cd.artifacts.archive import pack
-from airflow_cd.artifacts.contents import contents, differences, list_of, parsed
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError
+from airflow_cd.packaging.archive import contents, differences, list_of, pack, parsed
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_cd.artifacts.filesystem import FilesystemStore
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError
+from airflow_cd.stores.filesystem import FilesystemStore
 
 DAY = 24 * 3600
 
@@ -87,9 +87,7 @@ def test_a_damaged_reference_is_not_taken_for_a_missing_one(store: FilesystemSto
 def test_what_killed_writers_left_is_swept_after_a_day(store: FilesystemStore, tmp_path: Path) -> None:
     source = tmp_path / "source"
     os.mkfifo(source)
-    code = (
-        "import sys; from pathlib import Path; from airflow_cd.artifacts.filesystem import FilesystemStore; "
-    )
+    code = "import sys; from pathlib import Path; from airflow_cd.stores.filesystem import FilesystemStore; "
     code += "FilesystemStore(sys.argv[1]).put_file(Path(sys.argv[2]))"
     for _ in range(2):
         writer = subprocess.Popen([sys.executable, "-c", code, store.url, str(source)])

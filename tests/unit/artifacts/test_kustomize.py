@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.support.requirements import require
 
-from airflow_cd.artifacts.manifests import canonical, render
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.packaging.manifests import canonical, render
 
 IMAGE, DIGEST = "registry.example/shop/hello", f"sha256:{'ab' * 32}"
 POD = f"""apiVersion: v1

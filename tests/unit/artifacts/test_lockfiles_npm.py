@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.dependency import Dependency
-from airflow_cd.artifacts.lockfiles import read_lockfiles
+from airflow_cd.packaging.lock_files import Dependency, read_lockfiles
 
 DIGEST = bytes(range(64))
 INTEGRITY = "sha512-" + base64.b64encode(DIGEST).decode()

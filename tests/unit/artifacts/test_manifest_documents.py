@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from airflow_cd.artifacts.manifest_documents import documents
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.packaging.manifest_files import documents
 
 
 def billion(line: Callable[[str, str], str]) -> str:

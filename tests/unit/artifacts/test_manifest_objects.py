@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.manifest_documents import documents
-from airflow_cd.artifacts.manifest_objects import objects_in
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.packaging.manifest_files import documents
+from airflow_cd.packaging.manifests import objects_in
 
 CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.manifest_documents import MAX_BYTES
-from airflow_cd.artifacts.manifests import canonical, render
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.packaging.manifest_files import MAX_BYTES
+from airflow_cd.packaging.manifests import canonical, render
 
 IMAGE, DIGEST = "registry.example/shop/hello", f"sha256:{'ab' * 32}"
 PINNED = f"{IMAGE}@{DIGEST}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cd.artifacts.patterns import Patterns
+from airflow_cd.packaging.archive import Patterns
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.pinning import pin, repository_of
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.packaging.manifests import pin, repository_of
 
 IMAGE, DIGEST = "registry.example/shop/hello", f"sha256:{'ab' * 32}"
 PINNED = f"{IMAGE}@{DIGEST}"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import ArtifactError
+from airflow_cd.stores.registry import open_store
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "/var/lib/artifacts", "s3:bucket", ""])

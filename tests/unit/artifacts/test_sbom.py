@@ -14,8 +14,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from airflow_cd.artifacts.sbom import sbom
 from airflow_cd.exceptions import ArtifactError
+from airflow_cd.packaging.sbom import sbom
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 ROOT = Path(__file__).parents[3]
@@ -75,7 +75,7 @@ def test_the_document_is_valid_and_says_what_is_locked(source: Path) -> None:
 
 def test_processes_agree_on_the_bytes(source: Path) -> None:
     code = "import sys; from pathlib import Path; from datetime import datetime, timezone; "
-    code += "from airflow_cd.artifacts.sbom import sbom; sys.stdout.buffer.write(sbom(Path(sys.argv[1]), "
+    code += "from airflow_cd.packaging.sbom import sbom; sys.stdout.buffer.write(sbom(Path(sys.argv[1]), "
     code += "name='hello', version='1', created_at=datetime(2026, 1, 2, tzinfo=timezone.utc)))"
     made = [
         subprocess.run(

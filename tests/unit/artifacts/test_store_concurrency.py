@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.base import ArtifactStore
 from airflow_cd.exceptions import ArtifactNotFoundError
+from airflow_cd.stores.base import ArtifactStore
 
 MEGABYTE = 1024 * 1024
 
 PUT_ALL = """
 import sys
 from pathlib import Path
-from airflow_cd.artifacts.registry import open_store
+from airflow_cd.stores.registry import open_store
 store = open_store(sys.argv[1])
 sys.stdin.readline()
 for path in sys.argv[2:]:
@@ -28,7 +28,7 @@ for path in sys.argv[2:]:
 """
 PUT_REFS = """
 import sys
-from airflow_cd.artifacts.registry import open_store
+from airflow_cd.stores.registry import open_store
 store, writer = open_store(sys.argv[1]), int(sys.argv[2])
 for turn in range(40):
     store.put_ref("current", {"writer": writer, "turn": turn, "padding": str(writer) * 20_000})
@@ -36,7 +36,7 @@ for turn in range(40):
 PUT_ONE = """
 import sys
 from pathlib import Path
-from airflow_cd.artifacts.registry import open_store
+from airflow_cd.stores.registry import open_store
 open_store(sys.argv[1]).put_file(Path(sys.argv[2]))
 """
 

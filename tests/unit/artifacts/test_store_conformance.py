@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.base import ArtifactStore
-from airflow_cd.artifacts.registry import STORES as REGISTERED
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError
+from airflow_cd.stores.base import ArtifactStore
+from airflow_cd.stores.registry import STORES as REGISTERED
 
 MEGABYTE = 1024 * 1024
 

@@ -11,7 +11,7 @@ import yaml
 from tests.support.releases import release_of
 
 from airflow_cd.cli.status import status
-from airflow_cd.hooks.adapters import data_dir
+from airflow_cd.releases.adapters import data_dir
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of
 from airflow_cd.targets.record import Deployed, Hold, Record

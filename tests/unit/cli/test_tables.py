@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from airflow_cd.cli.printing import print_table, say
-from airflow_cd.cli.tables import Column, table_lines
+from airflow_cd.cli.printing import Column, print_table, say, table_lines
 
 COLUMNS = (Column("SERVICE"), Column("COMMIT AGE"), Column("COMMIT", text=True), Column("NOTE", text=True))
 ROWS = [["hello", "3d 4h", "aaaaaaaa fix", "held by bob: prices"], ["shop", "2s", "-", ""]]

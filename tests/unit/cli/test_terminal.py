@@ -18,9 +18,9 @@ from tests.unit.cli.pretended_airflow import PretendedAirflow, pretended_airflow
 from tests.unit.cli.terminal import airflow_command, in_terminal, several, without_terminal
 from tests.unit.cli.typed import commands, typed
 
-from airflow_cd.hooks.adapters import data_dir
-from airflow_cd.model.change import Change
+from airflow_cd.model.history import Change
 from airflow_cd.model.release import ReleaseName
+from airflow_cd.releases.adapters import data_dir
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.local.target import root_of
 from airflow_cd.targets.record import Deployed, Hold, Record

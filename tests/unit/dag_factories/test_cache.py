@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.dag_factories import cache, load_dags
+from airflow_cd.dag_factories import load_dags, parse_cache
 
 SERVICES = "services:" + "".join(
     f"""
@@ -26,7 +26,7 @@ SERVICES = "services:" + "".join(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a DAG file; its data folder is its own."""
-    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "parsed")
+    monkeypatch.setattr(parse_cache, "_folder", lambda: tmp_path / "parsed")
     return tmp_path
 
 
@@ -131,9 +131,11 @@ def test_what_somebody_else_can_write_is_not_believed(
     (file,) = remembered(folder)
     assert file.stat().st_mode & 0o777 == 0o600
     believed: list[bytes] = []
-    unpack = cache.unpack
-    monkeypatch.setattr(cache, "unpack", lambda data, key: believed.append(data) or unpack(data, key))
-    monkeypatch.setattr(cache, "unpack_one", lambda data, *args: believed.append(data) or unpack(data, b""))
+    unpack = parse_cache.unpack
+    monkeypatch.setattr(parse_cache, "unpack", lambda data, key: believed.append(data) or unpack(data, key))
+    monkeypatch.setattr(
+        parse_cache, "unpack_one", lambda data, *args: believed.append(data) or unpack(data, b"")
+    )
     file.chmod(0o666)
     assert owners(folder) == expected
     assert not believed
@@ -152,7 +154,7 @@ def test_what_json_cannot_say_is_not_remembered(folder: Path, value: str) -> Non
 
 
 def test_old_files_are_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_KEPT", 2)
+    monkeypatch.setattr(parse_cache, "_KEPT", 2)
     for number in range(4):
         dags(folder, f"{SERVICES}# {number}\n")
         for age, file in enumerate(sorted(remembered(folder), key=lambda one: one.stat().st_mtime)):

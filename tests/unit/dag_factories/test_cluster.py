@@ -61,10 +61,10 @@ def test_a_task_that_starts_gets_its_dag_alone(
 
 
 def test_a_remembered_file_has_its_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_cd.dag_factories import cache
+    from airflow_cd.dag_factories import parse_cache
 
-    monkeypatch.setattr(cache, "_folder", lambda: tmp_path / "parsed")
-    monkeypatch.setattr(cache, "_SMALLEST", 0)
+    monkeypatch.setattr(parse_cache, "_folder", lambda: tmp_path / "parsed")
+    monkeypatch.setattr(parse_cache, "_SMALLEST", 0)
     (tmp_path / "services.yaml").write_text(CLUSTERS + SERVICES)
     for _ in range(2):
         namespace: dict[str, Any] = {"__file__": str(tmp_path / "services.py")}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from airflow_cd.dag_factories import deployment_dag, release_train_dag
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model.loading import load_services
 from airflow_cd.model.service import Service
+from airflow_cd.model.services_file.loader import load_services
 from airflow_cd.model.train import Train
 
 NAMES = [f"s{n}" for n in range(8)]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.artifacts.registry import open_store
 from airflow_cd.exceptions import ApprovalError
-from airflow_cd.hooks.decisions import keep_decision, kept_decision
 from airflow_cd.model.approval import ApprovalOutcome, Decision
 from airflow_cd.model.service import Service
+from airflow_cd.releases.decisions import keep_decision, kept_decision
+from airflow_cd.stores.registry import open_store
 
 ASKED = ("production", "production.approve")
 APPROVED = Decision(outcome=ApprovalOutcome.APPROVED, digest="sha256:" + "a" * 64, by="bob")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseNotifier
 
-from airflow_cd.hooks import notifications
-from airflow_cd.hooks.notifications import notify, notify_of_train
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
+from airflow_cd.releases import notifications
+from airflow_cd.releases.notifications import notify, notify_of_train
 
 told: list[str] = []
 release = threading.Event()

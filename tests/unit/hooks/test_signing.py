@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from tests.support.signing_keys import connect, new_key, private_pem, public_pem
 
-from airflow_cd.artifacts.attestation import STATEMENT, sign, verify
 from airflow_cd.exceptions import SigningKeyError
 from airflow_cd.hooks.signing import SigningKeyHook
+from airflow_cd.packaging.provenance import STATEMENT, sign, verify
 
 
 @pytest.fixture(params=["ed25519", "ecdsa"])

@@ -10,7 +10,7 @@ from tests.support.answering import AnsweringServer
 from airflow_cd.exceptions import MetricError
 from airflow_cd.metrics.base import MetricLogin, Reading
 from airflow_cd.metrics.http import HttpMetric
-from airflow_cd.model.metric import HttpQuery
+from airflow_cd.model.analysis import HttpQuery
 from airflow_cd.model.subject import Subject
 
 

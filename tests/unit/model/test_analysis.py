@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from airflow_cd.model.analysis import Analysis, Judgement, Measurement, Outcome
-from airflow_cd.model.loading import load_services
-from airflow_cd.model.progress import Observation, Phase
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Observation, Phase, Plan
+from airflow_cd.model.services_file.loader import load_services
 from airflow_cd.model.strategy import CanaryStep
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

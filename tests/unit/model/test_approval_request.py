@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from airflow_cd.model.approval_request import approval_body, approval_subject, digest_in, escape, revision_in
+from airflow_cd.model.decision_requests import approval_body, approval_subject, digest_in, escape, revision_in
 from airflow_cd.model.release import Commit, Release, Revision, TestTotals
 
 COMMIT = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.base import format_age
-from airflow_cd.model.change import changes_of
+from airflow_cd.model.history import changes_of
 
 
 def extra(generation: int, **changes: Any) -> dict[str, Any]:

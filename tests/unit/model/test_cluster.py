@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.cluster import Cluster
-from airflow_cd.model.loading import Definitions, load_services
+from airflow_cd.model.services_file.loader import Definitions, load_services
 
 SERVICES = """
 services:
@@ -151,7 +151,7 @@ def test_a_deployer_may_be_another_namespaces() -> None:
 
 def test_the_documentation_names_every_key() -> None:
     text = (Path(__file__).parents[3] / "docs" / "clusters.md").read_text()
-    from airflow_cd.model.namespace import Deployer, Limits, Namespace, Network, PullSecret, Rule
+    from airflow_cd.model.cluster import Deployer, Limits, Namespace, Network, PullSecret, Rule
 
     for model in (Cluster, Namespace, Deployer, Limits, Network, PullSecret, Rule):
         for name in model.model_fields:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_cd.model.condition import parse_condition
+from airflow_cd.model.analysis import parse_condition
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.model.diagnosis import Problem, diagnose
+from airflow_cd.kubernetes.diagnosis import Problem, diagnose
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "workloads.json").read_text())
 APPLIED = datetime(2026, 11, 25, 13, 11, 55, tzinfo=timezone.utc)

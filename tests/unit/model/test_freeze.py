@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_cd.model.freeze import Freeze
-from airflow_cd.model.window import Window, closed_because
+from airflow_cd.model.window import Freeze, Window, closed_because
 
 ZONES = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Asia/Kolkata"]
 

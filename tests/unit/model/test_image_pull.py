@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.model.container_diagnosis import Container, container_problem
-from airflow_cd.model.image_pull import pull_failure, pull_reason
-from airflow_cd.model.problem import Problem
+from airflow_cd.kubernetes.diagnosis import Container, Problem, container_problem
+from airflow_cd.kubernetes.image_pull import pull_failure, pull_reason
 
 NOW = datetime(2026, 11, 27, 3, 0, 0, tzinfo=timezone.utc)
 IMAGE = "r.example:5000/team/web:1"

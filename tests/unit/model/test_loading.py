@@ -10,9 +10,9 @@ from textwrap import dedent, indent
 import pytest
 
 from airflow_cd.exceptions import DefinitionError
-from airflow_cd.model import kinds
-from airflow_cd.model.document import Document
-from airflow_cd.model.loading import Definitions, load_services
+from airflow_cd.model.services_file import kinds
+from airflow_cd.model.services_file.loader import Definitions, load_services
+from airflow_cd.model.services_file.yaml_lines import Document
 
 GOOD = """
 - name: good

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.support.releases import release_of
 
-from airflow_cd.model.manifest import TrainManifest, TrainRelease, digest_in
 from airflow_cd.model.release import Commit, ReleaseName
+from airflow_cd.model.train import TrainManifest, TrainRelease, digest_in
 
 DIGEST = "sha256:" + "1" * 64
 

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from airflow_cd.model.markdown import cell, code, escape
-from airflow_cd.model.text import printable
+from airflow_cd.model.text import cell, code, escape, printable
 
 HOSTILE = [
     "<script>alert(1)</script> <img src=x onerror=alert(1)>",

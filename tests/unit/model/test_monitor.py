@@ -7,9 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.monitor import Alarm, MonitorSettings
-from airflow_cd.model.verdict import Sample
+from airflow_cd.model.health import Alarm, HealthCheck, MonitorSettings, Sample
 
 CHECK = HealthCheck.model_validate({"http": "/", "healthy_after": 2, "failures": 1, "window": "10s"})
 

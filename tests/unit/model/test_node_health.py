@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.model.node_health import certificate_problems, minor_of, node_problems
+from airflow_cd.clusters.node_health import certificate_problems, node_problems
+from airflow_cd.kubernetes.removed_apis import minor_of
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=timezone.utc)
 FIVE_MINUTES = timedelta(minutes=5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cd.model.removed_apis import REMOVALS, Requested, removal_of, removals_until, requested
+from airflow_cd.kubernetes.removed_apis import REMOVALS, Requested, removal_of, removals_until, requested
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.support.releases import release_of
 
+from airflow_cd.model.decision_requests import find_release, release_choices, rollback_body
 from airflow_cd.model.release import Release
-from airflow_cd.model.rollback_request import find_release, release_choices, rollback_body
 
 
 def release(version: str, sha: str, digest: str, subject: str = "fix") -> Release:

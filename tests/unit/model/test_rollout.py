@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.analysis import Analysis, Measurement, Outcome
-from airflow_cd.model.progress import Observation, Phase, Progress, RolloutAnswer
-from airflow_cd.model.rollout import LOST_AFTER, Plan
+from airflow_cd.model.rollout import LOST_AFTER, Observation, Phase, Plan, Progress, RolloutAnswer
 from airflow_cd.model.strategy import CanaryStep
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from airflow_cd.model.analysis import Analysis, Measurement
-from airflow_cd.model.progress import Observation, Phase, Progress, RolloutAnswer
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Observation, Phase, Plan, Progress, RolloutAnswer
 from airflow_cd.model.strategy import APPROVAL, CanaryStep
 
 START = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from airflow_cd.model.schema import FILE, services_schema, written
+from airflow_cd.model.services_file.schema import FILE, services_schema, written
 
 ROOT = Path(__file__).parents[3]
 GOOD = yaml.safe_load((ROOT / "dags" / "services.yaml").read_text())
@@ -23,7 +23,7 @@ def check(content: Any) -> None:
 
 
 def test_the_shipped_file_is_up_to_date() -> None:
-    assert FILE.read_text() == written(), "run: python -m airflow_cd.model.schema"
+    assert FILE.read_text() == written(), "run: python -m airflow_cd.model.services_file.schema"
 
 
 def test_the_example_is_valid() -> None:
@@ -74,7 +74,9 @@ def test_editors_show_what_each_key_means(key: str, explained: dict[str, Any], r
     assert explained.get("description"), "add a `:param` line to the docstring of the model"
     required = required or explained["description"].endswith("required, here or in `defaults`")
     assert required or "default" in explained
-    assert explained.get("examples"), "add an example to the table in airflow_cd/model/schema.py"
+    assert explained.get("examples"), (
+        "add an example to the table in airflow_cd/model/services_file/schema.py"
+    )
 
 
 def test_examples_and_defaults_are_valid() -> None:
@@ -97,6 +99,8 @@ def test_short_forms_are_valid(environment: dict[str, Any]) -> None:
 
 
 def test_parsing_a_dag_file_does_not_make_the_schema() -> None:
-    code = "import sys, airflow_cd.dag_factories; print('airflow_cd.model.schema' in sys.modules)"
+    code = (
+        "import sys, airflow_cd.dag_factories; print('airflow_cd.model.services_file.schema' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "False"

@@ -15,7 +15,7 @@ from pydantic import Field
 from airflow_cd.exceptions import TargetError
 from airflow_cd.model import target_settings
 from airflow_cd.model.environment import Environment
-from airflow_cd.model.loading import Definitions, load_services
+from airflow_cd.model.services_file.loader import Definitions, load_services
 from airflow_cd.model.target_settings import TargetSettings
 from airflow_cd.targets.base import Access
 from airflow_cd.targets.registry import open_target

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_cd.model.health import HealthCheck
-from airflow_cd.model.verdict import Judge, Sample, Verdict
+from airflow_cd.model.health import HealthCheck, Judge, Sample, Verdict
 
 AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -11,12 +11,10 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from tests.support.local_run import LocalRun, local_run
 
-from airflow_cd.hooks.adapters import open_target
-from airflow_cd.hooks.readiness import ready_release
 from airflow_cd.model.service import Service
-from airflow_cd.operators.board import SelectReleaseOperator
-from airflow_cd.operators.ready import MarkReadyOperator
+from airflow_cd.releases.adapters import open_target
 from airflow_cd.targets.record import Hold
+from airflow_cd.trains.select import MarkReadyOperator, SelectReleaseOperator, ready_release
 
 
 class Member:

@@ -12,10 +12,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from tests.support.local_run import LocalRun, flip, local_run
 from tests.support.signing_keys import connect, new_key, private_pem, public_pem
 
-from airflow_cd.artifacts.archive import pack
-from airflow_cd.artifacts.attestation import MANIFEST, STATEMENT, sign
 from airflow_cd.hooks.signing import SigningKeyHook
 from airflow_cd.model.service import Service
+from airflow_cd.packaging.archive import pack
+from airflow_cd.packaging.provenance import MANIFEST, STATEMENT, sign
 
 
 @pytest.fixture

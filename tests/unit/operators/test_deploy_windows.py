@@ -12,9 +12,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 from tests.support.local_run import LocalRun, local_run
 
-from airflow_cd.hooks import questions
 from airflow_cd.model.service import Service
 from airflow_cd.operators.deploy import DeployOperator
+from airflow_cd.releases import questions
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)

@@ -11,8 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from tests.support.local_run import LocalRun, local_run
 from tests.support.signing_keys import connect, new_key, private_pem, public_pem
 
-from airflow_cd.artifacts.attestation import MANIFEST, STATEMENT, verify
 from airflow_cd.hooks.signing import SigningKeyHook
+from airflow_cd.packaging.provenance import MANIFEST, STATEMENT, verify
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 from tests.unit.operators.test_revision import SERVICE
 
-from airflow_cd.operators.restore import ManualRollbackOperator
+from airflow_cd.operators.manual_rollback import ManualRollbackOperator
 
 GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" * 64, "reason": "bad"}
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.model.service import Service
-from airflow_cd.operators.revision import choose_revision
+from airflow_cd.operators.build import choose_revision
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 SERVICE = Service.model_validate(

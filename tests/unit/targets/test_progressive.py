@@ -12,12 +12,12 @@ import pytest
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
-from airflow_cd.model.progress import Observation, Phase, RolloutAnswer
 from airflow_cd.model.release import Release
+from airflow_cd.model.rollout import Observation, Phase, RolloutAnswer
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.base import ProgressiveTarget
-from airflow_cd.targets.progressive import RolloutController
 from airflow_cd.targets.record import Hold, Record, outcome_of
+from airflow_cd.targets.rollout_controller import RolloutController
 
 CANARY = StrategyChoice.model_validate(
     {"canary": {"steps": [{"weight": 10}, {"pause": "approval"}, {"weight": 50}]}}

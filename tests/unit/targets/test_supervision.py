@@ -10,7 +10,7 @@ import pytest
 from harness.waiting import wait_until
 
 from airflow_cd.exceptions import TargetError
-from airflow_cd.targets.local import daemon
+from airflow_cd.targets.local import supervision
 from airflow_cd.targets.local.supervision import Supervisor
 
 SLEEPS = [sys.executable, "-c", "import time; time.sleep(3600)"]
@@ -51,9 +51,9 @@ def test_what_cannot_be_a_program_is_said(supervisor: Supervisor, tmp_path: Path
 def test_one_that_a_former_version_started_is_told_its_own_way(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = daemon._MAIN.index("[rpcinterface:airflow_cd]")
-    former = daemon._MAIN[:ours] + daemon._MAIN[daemon._MAIN.index("[include]") :]
-    monkeypatch.setattr(daemon, "_MAIN", former)
+    ours = supervision._MAIN.index("[rpcinterface:airflow_cd]")
+    former = supervision._MAIN[:ours] + supervision._MAIN[supervision._MAIN.index("[include]") :]
+    monkeypatch.setattr(supervision, "_MAIN", former)
     supervisor.add("one", SLEEPS, tmp_path / "one.log")
     wait_until(lambda: is_running(supervisor, "one"), "it runs", timeout=20)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cd.triggers.git_polling import backoff
+from airflow_cd.triggers.git_heads import backoff
 
 
 @pytest.mark.parametrize("failures", [1, 3, 10, 100_000])

@@ -13,7 +13,7 @@ import pytest
 from harness.ports import any_free
 
 from airflow_cd.model.health import HealthCheck
-from airflow_cd.triggers import probe
+from airflow_cd.triggers import health
 from airflow_cd.triggers.health import HealthTrigger
 
 
@@ -195,11 +195,11 @@ async def test_cancelled_while_it_is_answered_it_ends(url: str, monkeypatch: pyt
         asyncio.get_running_loop().call_soon(task.cancel)
 
     async def watch() -> None:
-        await probe.take_sample(HealthCheck(http="/"), url)
+        await health.take_sample(HealthCheck(http="/"), url)
         for _ in range(3):
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(probe, "_look", look)
+    monkeypatch.setattr(health, "_look", look)
     task = asyncio.create_task(watch())
     with pytest.raises(asyncio.CancelledError):
         await task

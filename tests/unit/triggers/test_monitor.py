@@ -14,7 +14,7 @@ import pytest
 from tests.support.releases import release_of
 from tests.support.watching import Store, Watch, eventually, watching
 
-from airflow_cd.hooks import adapters
+from airflow_cd.releases import adapters
 from airflow_cd.targets.local.layout import Layout
 from airflow_cd.targets.record import Deployed, Record
 from airflow_cd.triggers.monitor import MonitorTrigger

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from airflow_cd.model.fields import RelativePath
+from airflow_cd.model.base import RelativePath
 from airflow_cd.model.target_settings import TargetSettings
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError
-from airflow_cd.targets.blue_green import SideBySideTarget
 from airflow_cd.targets.record import Record
+from airflow_cd.targets.side_by_side import SideBySideTarget
 from airflow_cd_folder.settings import FolderSettings
 
 if TYPE_CHECKING:
-    from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
+    from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Access
 
 _LEASE_SECONDS = 30.0

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
-from airflow_cd.runners.kubernetes.following import follow
-from airflow_cd.runners.kubernetes.jobs import Jobs
-from airflow_cd.runners.kubernetes.log import PodLog
-from airflow_cd.runners.kubernetes.manifest import Command
-from airflow_cd.runners.kubernetes.pod import End, Pod
-from airflow_cd.runners.kubernetes.refusals import reported
-from airflow_cd.runners.kubernetes.starting import wait_for
-from airflow_cd.runners.kubernetes.volume import LAST, WorkspaceVolume
+from airflow_cd.kubernetes.errors import reported
+from airflow_cd.runners.kubernetes.job_manifest import Command
+from airflow_cd.runners.kubernetes.jobs import End, Jobs, Pod, wait_for
+from airflow_cd.runners.kubernetes.logs import PodLog, follow
+from airflow_cd.runners.kubernetes.workspace_volume import LAST, WorkspaceVolume
 from airflow_cd.runners.lines import Lines
 from airflow_cd.runners.workspace import pack, unpack
 

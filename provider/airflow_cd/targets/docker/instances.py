@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from airflow_cd.exceptions import NotReadyError
 from airflow_cd.targets.docker.engine import GENERATION, TARGET, write_files
-from airflow_cd.targets.docker.front import alias
+from airflow_cd.targets.docker.proxy import alias
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
     from airflow_cd.model.release import Release
     from airflow_cd.targets.docker.engine import Engine
-    from airflow_cd.targets.docker.probing import Probe
+    from airflow_cd.targets.docker.proxy import Probe
 
 log = logging.getLogger(__name__)
 

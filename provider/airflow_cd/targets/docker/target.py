@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetError
-from airflow_cd.targets.blue_green import SideBySideTarget
 from airflow_cd.targets.docker.engine import Engine
-from airflow_cd.targets.docker.front import ContainerProxy
 from airflow_cd.targets.docker.images import Images
 from airflow_cd.targets.docker.instances import ContainerInstances
 from airflow_cd.targets.docker.lease import EngineLease
+from airflow_cd.targets.docker.proxy import ContainerProxy
+from airflow_cd.targets.side_by_side import SideBySideTarget
 
 if TYPE_CHECKING:
-    from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
+    from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Access
     from airflow_cd.targets.record import Record
 

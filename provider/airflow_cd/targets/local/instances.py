@@ -13,8 +13,8 @@ from pathlib import Path
 from airflow_cd.exceptions import NotReadyError
 from airflow_cd.model.release import Release
 from airflow_cd.model.target import LocalTargetSettings as Settings
-from airflow_cd.targets.local.front import accepts
 from airflow_cd.targets.local.layout import Layout, write_json
+from airflow_cd.targets.local.proxy import accepts
 from airflow_cd.targets.local.supervision import Process, Supervisor
 
 log = logging.getLogger(__name__)

@@ -15,16 +15,16 @@ from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, TargetError
 from airflow_cd.processes.disk import write_problem
-from airflow_cd.targets.blue_green import SideBySideTarget
-from airflow_cd.targets.local.front import ProcessProxy
 from airflow_cd.targets.local.instances import ProcessInstances
 from airflow_cd.targets.local.layout import Layout, write_json
+from airflow_cd.targets.local.proxy import ProcessProxy
 from airflow_cd.targets.local.supervision import Supervisor
+from airflow_cd.targets.side_by_side import SideBySideTarget
 
 if TYPE_CHECKING:
-    from airflow_cd.artifacts.base import ArtifactStore
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
+    from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Access
     from airflow_cd.targets.record import Record
 

@@ -13,12 +13,17 @@ import pytest
 from tests.support.engine import remove_later
 from tests.support.images import Registry
 
-from airflow_cd.artifacts.images.building import build_image, push_image, tag_of
-from airflow_cd.artifacts.images.context import write_context
-from airflow_cd.artifacts.images.referrers import attach
-from airflow_cd.artifacts.images.registry import path_of, registry_client
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
 from airflow_cd.model.package import ImageSettings
+from airflow_cd.packaging.images import (
+    attach,
+    build_image,
+    path_of,
+    push_image,
+    registry_client,
+    tag_of,
+    write_context,
+)
 
 
 @pytest.fixture

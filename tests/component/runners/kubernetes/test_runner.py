@@ -27,8 +27,8 @@ from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.runner import KubernetesRunnerSettings
 from airflow_cd.runners.base import Runner
-from airflow_cd.runners.kubernetes import execution, volume
-from airflow_cd.runners.kubernetes.execution import execute
+from airflow_cd.runners.kubernetes import workspace_volume
+from airflow_cd.runners.kubernetes.workspace_volume import execute
 from airflow_cd.runners.registry import open_runner
 
 ROLE = Path(__file__).parents[4] / "docs" / "kubernetes-runner.md"
@@ -319,14 +319,14 @@ def test_a_container_may_end_before_its_program_is_heard_of(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when `receive` or `hold` ends by the file that the program just made."""
-    heard = execution._once
+    heard = workspace_volume._once
 
     def unheard(client: Any, path: str, container: str, argv: list[str], *streams: Any) -> None:
         heard(client, path, container, argv, *streams)
-        if container == "receive" or argv[2] == volume._LET_GO:
+        if container == "receive" or argv[2] == workspace_volume._LET_GO:
             raise WebSocketConnectionClosedException("the connection ended before the program did")
 
-    monkeypatch.setattr(execution, "_once", unheard)
+    monkeypatch.setattr(workspace_volume, "_once", unheard)
     (folder / "given").write_text("content")
     assert run(["cat", "given"], ["sh", "-c", "cat given; echo more > made"]) == ["content", "content"]
     assert (folder / "made").read_text() == "more\n"
@@ -373,7 +373,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_what_nobody_came_back_for_is_removed(run: Run, cluster_client: Any, namespace: str) -> None:
     from kubernetes.client import BatchV1Api
 
-    from airflow_cd.runners.kubernetes.manifest import Command, job_of
+    from airflow_cd.runners.kubernetes.job_manifest import Command, job_of
 
     jobs = BatchV1Api(cluster_client)
     for name, until in (("cd-abandoned", "1"), ("cd-waits", "4000000000")):

@@ -17,11 +17,11 @@ from tests.support.places import APP
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import ManifestError
+from airflow_cd.kubernetes.client import NamespaceClient, Reference
 from airflow_cd.model.kubernetes import AppSettings
 from airflow_cd.model.release import Release
 from airflow_cd.targets.kubernetes.app import labelled, name_of_app, objects_of_app, secret_of_app
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
-from airflow_cd.targets.kubernetes.records import labels_of
+from airflow_cd.targets.kubernetes.state_store import labels_of
 
 RELEASE = release_of(f"sha256:{'a' * 64}").model_copy(update={"image": "registry.example:5000/shop/hello"})
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")

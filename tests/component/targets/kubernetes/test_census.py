@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from airflow_cd.clusters.deprecated_apis import DeprecatedApiScanner, Use
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.removed_apis import METRIC
-from airflow_cd.targets.kubernetes.census import DeprecatedApiScanner, Use
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.removed_apis import METRIC
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError, FieldConflictError, ManifestError, TargetError
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference, reference_of
+from airflow_cd.kubernetes.client import NamespaceClient, Reference, reference_of
 
 LABELS = {"airflow-cd/service": "web", "airflow-cd/environment": "production"}
 

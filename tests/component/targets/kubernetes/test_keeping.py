@@ -11,11 +11,17 @@ import pytest
 from harness.waiting import wait_until
 from tests.support.cluster import Counted
 
+from airflow_cd.clusters.namespaces import (
+    Kept,
+    RegistryLogin,
+    namespace_objects,
+    reconcile_namespace,
+    undeclared,
+    unselectable,
+)
 from airflow_cd.exceptions import ManifestError, TargetError
-from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
-from airflow_cd.targets.kubernetes.keeping import Kept, reconcile_namespace, undeclared, unselectable
-from airflow_cd.targets.kubernetes.tenancy import RegistryLogin, namespace_objects
+from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.model.cluster import Namespace
 
 LOGINS = {"registry": RegistryLogin("r.example:5000", "bot", "pass-of-bot")}
 PULL = [{"name": "regcred", "conn_id": "registry"}]

@@ -14,9 +14,9 @@ from harness.waiting import wait_until
 from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError
-from airflow_cd.targets.kubernetes import holding, lease
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
-from airflow_cd.targets.kubernetes.lease import Lease
+from airflow_cd.kubernetes import lease
+from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.lease import Lease
 
 NAME = "cd.web.production"
 REFERENCE = Reference(api_version="coordination.k8s.io/v1", kind="Lease", name=NAME)
@@ -25,8 +25,8 @@ _HOLDS = """
 import sys, time
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.targets.kubernetes import lease
-from airflow_cd.targets.kubernetes.cluster import Cluster
-from airflow_cd.targets.kubernetes.lease import Lease
+from airflow_cd.kubernetes.client import Cluster
+from airflow_cd.kubernetes.lease import Lease
 lease.DURATION_SECONDS = 2.0
 cluster = Cluster(lambda: kubernetes_client(None, None), sys.argv[1], "web in production")
 with Lease(cluster, sys.argv[2]).held("bob", "2.0.0"):
@@ -51,7 +51,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lifeless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Holders that do nothing but hold, as if they were stopped."""
-    monkeypatch.setattr(holding.HeldLease, "begin", lambda self: None)
+    monkeypatch.setattr(lease.HeldLease, "begin", lambda self: None)
 
 
 def test_every_holder_has_a_larger_number(cluster: NamespaceClient) -> None:
@@ -128,7 +128,7 @@ def test_a_killed_holders_lease_is_taken(cluster: NamespaceClient) -> None:
 def test_a_live_holder_is_renewed_beyond_its_duration(
     cluster: NamespaceClient, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "_RENEWED_EVERY", 0.2)
+    monkeypatch.setattr(lease, "_RENEWED_EVERY", 0.2)
     first = Lease(cluster, NAME)
     with first.held("alice", "1.0.0"):
         with pytest.raises(DeployConflictError, match="alice"):
@@ -144,7 +144,7 @@ def test_what_a_holders_clock_says_does_not_matter(
 ) -> None:
     # It changes all the same, as a clock does.
     ticks = iter(range(1000))
-    for module in (lease, holding):
+    for module in (lease, lease):
         monkeypatch.setattr(module, "written_now", lambda: clock.replace(".000000", f".{next(ticks):06d}"))
     first = Lease(cluster, NAME)
     with first.held("alice", "1.0.0"):
@@ -223,7 +223,7 @@ def test_somebody_who_labels_it_does_not_take_it(cluster: NamespaceClient) -> No
 
 
 def test_it_is_renewed_while_nobody_asks(cluster: NamespaceClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "_RENEWED_EVERY", 0.1)
+    monkeypatch.setattr(lease, "_RENEWED_EVERY", 0.1)
     with Lease(cluster, NAME).held("alice", "1.0.0"):
         first = spec(cluster)["renewTime"]
         wait_until(lambda: spec(cluster)["renewTime"] != first, "that the lease is renewed", timeout=30)

@@ -14,10 +14,9 @@ from tests.support.cluster import Counted, deployer
 from tests.support.requirements import require
 
 from airflow_cd.exceptions import AccessDeniedError, TargetError
-from airflow_cd.model.diagnosis import Problem
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
-from airflow_cd.targets.kubernetes.evidence import last_lines
-from airflow_cd.targets.kubernetes.observing import WorkloadHealth, read_workload_health
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.diagnosis import Problem
+from airflow_cd.kubernetes.workload_health import WorkloadHealth, last_lines, read_workload_health
 
 BUSYBOX = "busybox:1.36"
 RUNS: dict[str, Any] = {"image": BUSYBOX, "command": ["sh", "-c", "trap exit TERM; sleep 1000 & wait"]}

@@ -13,9 +13,9 @@ from tests.support.cluster import Counted
 from tests.support.releases import NEW_YEAR, release_of
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
-from airflow_cd.model.progress import Phase, Progress
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
-from airflow_cd.targets.kubernetes.records import StateStore, StoredRecord
+from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.model.rollout import Phase, Progress
+from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord
 from airflow_cd.targets.record import Deployed, Hold, Record, Rollout
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from harness.waiting import wait_until
 
+from airflow_cd.clusters.deprecated_apis import DeprecatedApiScanner
+from airflow_cd.clusters.namespaces import Kept, RegistryLogin, reconcile_namespace, undeclared
 from airflow_cd.exceptions import AccessDeniedError
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.census import DeprecatedApiScanner
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient, Reference
-from airflow_cd.targets.kubernetes.keeping import Kept, reconcile_namespace, undeclared
-from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES, keeper_role
-from airflow_cd.targets.kubernetes.tenancy import RegistryLogin
+from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.permissions import DEPLOYER_RULES, keeper_role
+from airflow_cd.model.cluster import Namespace
 
 CORE, RBAC = "v1", "rbac.authorization.k8s.io/v1"
 

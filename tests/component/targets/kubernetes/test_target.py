@@ -26,9 +26,9 @@ from airflow_cd.exceptions import (
     ManifestError,
     NotReadyError,
 )
-from airflow_cd.model.progress import Phase, RolloutAnswer
+from airflow_cd.kubernetes.permissions import DEPLOYER_RULES
+from airflow_cd.model.rollout import Phase, RolloutAnswer
 from airflow_cd.targets.base import DeclarativeTarget
-from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
 from airflow_cd.targets.registry import open_target
 
 

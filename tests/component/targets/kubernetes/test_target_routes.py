@@ -12,9 +12,9 @@ from tests.support.places import KubernetesPlace
 from tests.support.rollouts_on_cluster import as_deployer, begun, live, packaged, target_of, until
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError
-from airflow_cd.model.progress import Phase, RolloutAnswer
-from airflow_cd.targets.kubernetes.rights import DEPLOYER_RULES
-from airflow_cd.targets.kubernetes.scene import RolloutContext
+from airflow_cd.kubernetes.permissions import DEPLOYER_RULES
+from airflow_cd.model.rollout import Phase, RolloutAnswer
+from airflow_cd.targets.kubernetes.rollout_context import RolloutContext
 
 # What the API server writes for a weight that is left out; alone, it is everything.
 ALL = 1

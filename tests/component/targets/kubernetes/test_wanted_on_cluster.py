@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from tests.support.kubernetes_objects import http_route, objects, side
 
+from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.model.progress import Observation
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Observation, Plan
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.cluster import NamespaceClient
-from airflow_cd.targets.kubernetes.scaling import SCALE_MANAGER, left_as_it_is
-from airflow_cd.targets.kubernetes.wanted import desired_state, place_of, steady_state
+from airflow_cd.targets.kubernetes.apply import SCALE_MANAGER, left_as_it_is
+from airflow_cd.targets.kubernetes.desired_state import desired_state, place_of, steady_state
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

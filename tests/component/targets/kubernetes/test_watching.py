@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from tests.support.tcp_relay import TcpRelay
 
-from airflow_cd.targets.kubernetes import watching as module
-from airflow_cd.targets.kubernetes.watching import watch_namespace
+from airflow_cd.kubernetes import watch as module
+from airflow_cd.kubernetes.watch import watch_namespace
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient, Configuration

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cd.runners.kubernetes.records import TimestampedLines
+from airflow_cd.runners.kubernetes.logs import TimestampedLines
 
 TIME = b"2026-11-25T13:49:38.206710001Z "
 SECOND = 1795614578

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.targets.kubernetes.address import url_of
+from airflow_cd.targets.kubernetes.target import url_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 WEB = {"name": "http", "port": 80, "nodePort": 30080}

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.hooks.kubernetes import _Retry
-from airflow_cd.targets.kubernetes.refusals import translate_api_error
+from airflow_cd.kubernetes.errors import translate_api_error
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiException

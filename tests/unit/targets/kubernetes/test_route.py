@@ -13,8 +13,8 @@ from tests.support.kubernetes_objects import http_route, objects, side
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.route import find_route, weighted, without
-from airflow_cd.targets.kubernetes.wanted import check_route
+from airflow_cd.targets.kubernetes.desired_state import check_route
+from airflow_cd.targets.kubernetes.traffic import find_route, weighted, without
 
 # What the Gateway API (v1.6, both versions) asks of what is changed of a route here.
 _REF = {

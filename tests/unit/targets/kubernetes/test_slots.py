@@ -5,7 +5,7 @@ from tests.support.kubernetes_objects import deployment, service, side
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.slots import TRACK, deployment_in, place_of, service_beside, slot_name
+from airflow_cd.targets.kubernetes.variants import TRACK, deployment_in, place_of, service_beside, slot_name
 
 BLUE_GREEN = StrategyChoice.model_validate({"blue_green": {}})
 CANARY = StrategyChoice.model_validate({"canary": {"steps": [{"weight": 5}]}})

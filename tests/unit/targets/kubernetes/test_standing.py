@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.targets.kubernetes.standing import rollout_status
+from airflow_cd.kubernetes.workload_health import rollout_status
 
 DEPLOYED = {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3}
 STATEFUL = {"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3}

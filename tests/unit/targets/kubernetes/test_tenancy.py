@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from airflow_cd.model.namespace import Namespace
-from airflow_cd.targets.kubernetes.tenancy import (
+from airflow_cd.clusters.namespaces import (
     KEPT_KINDS,
     RegistryLogin,
     namespace_object,
     namespace_objects,
 )
+from airflow_cd.model.cluster import Namespace
 
 
 def policies(network: Any) -> dict[str, Any]:

@@ -22,12 +22,15 @@ from tests.support.kubernetes_objects import (
 
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.model.progress import Observation, Phase, Progress
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Observation, Phase, Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.slots import TRACK, key_of, place_of
-from airflow_cd.targets.kubernetes.stages import DesiredState
-from airflow_cd.targets.kubernetes.wanted import ReleaseVariant, desired_state, steady_state
+from airflow_cd.targets.kubernetes.desired_state import (
+    DesiredState,
+    ReleaseVariant,
+    desired_state,
+    steady_state,
+)
+from airflow_cd.targets.kubernetes.variants import TRACK, key_of, place_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -371,7 +374,9 @@ choices = st.one_of(
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]]:
+def changes(
+    draw: st.DrawFn,
+) -> tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]]:
     """Draw any progress of any rollout, aborted or not."""
     strategy = draw(choices)
     before = draw(st.sampled_from(["stable", "blue", "green"]))

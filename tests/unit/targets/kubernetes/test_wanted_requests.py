@@ -16,10 +16,15 @@ from tests.support.kubernetes_objects import http_route, objects, side
 from tests.support.pretended_namespace import VERSION, Namespace
 
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.model.progress import Observation, Phase, Progress
-from airflow_cd.model.rollout import Plan
+from airflow_cd.model.rollout import Observation, Phase, Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.wanted import ReleaseVariant, DesiredState, desired_state, place_of, steady_state
+from airflow_cd.targets.kubernetes.desired_state import (
+    DesiredState,
+    ReleaseVariant,
+    desired_state,
+    place_of,
+    steady_state,
+)
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -95,7 +100,9 @@ class Environment:
         )
         return plan.advance(progress, seen, self.now)
 
-    def wanted(self, progress: Progress, new: ReleaseVariant, strategy: StrategyChoice | None, fast: bool) -> DesiredState:
+    def wanted(
+        self, progress: Progress, new: ReleaseVariant, strategy: StrategyChoice | None, fast: bool
+    ) -> DesiredState:
         live = self.namespace.objects.get(("Deployment", "web-canary"))
         release = live and live["spec"]["template"]["metadata"]["annotations"][VERSION]
         serving = None

@@ -6,8 +6,7 @@ import pytest
 from tests.support.kubernetes_objects import IMAGE, autoscaler, config_map, deployment, digest_of, service
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.targets.kubernetes.workload import (
+from airflow_cd.kubernetes.objects import (
     WORKLOADS,
     find_service,
     find_workload,
@@ -16,6 +15,7 @@ from airflow_cd.targets.kubernetes.workload import (
     name_of,
     repository_of,
 )
+from airflow_cd.model.kubernetes import KubernetesTargetSettings
 
 
 def target(**more: Any) -> KubernetesTargetSettings:

@@ -1,1 +1,0 @@
-"""Releases that are container images in a registry."""

@@ -1,0 +1,179 @@
+"""The manifests of a release: as packaged or generated, completed, and kept in the namespace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from airflow_cd.exceptions import ManifestError, TargetError
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import PREFIX, is_adopted, is_borrowed, reference_of
+from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
+from airflow_cd.targets.kubernetes.state_store import StateStore
+from airflow_cd.targets.kubernetes.variants import ReleaseVariant
+
+if TYPE_CHECKING:
+    from airflow_cd.model.kubernetes import KubernetesTargetSettings
+    from airflow_cd.model.release import Release
+    from airflow_cd.stores.base import ArtifactStore
+    from airflow_cd.targets.record import Deployed
+
+_TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job")
+
+
+def with_protocols(obj: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return the object with ``protocol: TCP`` at each port that says nothing.
+
+    Protocols are part of the ports' keys, and servers before Kubernetes 1.23 do not know the default there
+    (https://github.com/kubernetes/kubernetes/issues/104239).
+    """
+    obj = deepcopy(obj)
+    for port in _ports(obj):
+        port.setdefault("protocol", "TCP")
+    return obj
+
+
+def _ports(obj: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = obj.get("spec") or {}
+    if obj["kind"] == "Service":
+        return list(spec.get("ports") or [])
+    pods = spec if obj["kind"] == "Pod" else _pods_of(obj["kind"], spec)
+    containers = [*(pods.get("containers") or []), *(pods.get("initContainers") or [])]
+    return [port for container in containers for port in container.get("ports") or []]
+
+
+def _pods_of(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    if kind == "CronJob":
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    elif kind not in _TEMPLATES:
+        return {}
+    return dict((spec.get("template") or {}).get("spec") or {})
+
+
+Objects = list[dict[str, Any]]
+
+# Nodes are at most three minor versions behind, and those of 1.29 wait by themselves
+# (https://kubernetes.io/releases/version-skew-policy/, https://kep.k8s.io/3960).
+_SLEEPS = 32
+
+
+class ReleaseManifests:
+    """
+    The objects of a service's releases in one environment.
+
+    :param secret: returns the password of an Airflow connection
+    """
+
+    def __init__(
+        self,
+        service: str,
+        environment: str,
+        settings: KubernetesTargetSettings,
+        cluster: NamespaceClient,
+        records: StateStore,
+        secret: Callable[[str], str],
+    ) -> None:
+        self._service, self._environment, self._settings = service, environment, settings
+        self._cluster, self._records, self._secret = cluster, records, secret
+        self._read: dict[str, Objects] = {}
+
+    def released(self, release: Release, store: ArtifactStore) -> Objects:
+        """
+        Return what a release consists of, as it was packaged.
+
+        :raises ArtifactNotFoundError: its manifests are gone
+        :raises ArtifactCorruptError: they are not the release's
+        :raises ManifestError: it was packaged without manifests for this environment
+        """
+        if self._settings.app is not None:
+            objects = objects_of_app(
+                self._settings.app,
+                service=self._service,
+                environment=self._environment,
+                release=release,
+                can_sleep=self._cluster.minor >= _SLEEPS,
+            )
+        else:
+            digest = release.manifests.get(self._environment)
+            if digest is None:
+                raise ManifestError(
+                    f"{release.version} was packaged without manifests for {self._environment}; clear the "
+                    "task `package` of its run to package it again"
+                )
+            objects = json.loads(store.get_bytes(digest))
+        ours = labelled(objects, service=self._service, environment=self._environment)
+        return [with_protocols(one) for one in ours]
+
+    def keep(self, digest: str, objects: Objects) -> None:
+        """Keep what a release consists of in the cluster, and give it its secrets."""
+        if self._settings.app is not None:
+            secret = secret_of_app(
+                self._settings.app,
+                service=self._service,
+                environment=self._environment,
+                secret=self._secret,
+            )
+            if secret is not None:
+                self._cluster.apply(
+                    labelled([secret], service=self._service, environment=self._environment), take=True
+                )
+        self._records.keep_objects(digest, objects)
+        self._read[digest] = objects
+
+    def kept(self, digest: str) -> Objects | None:
+        """Return what a release consists of, if that is kept in the cluster."""
+        found = self._read.get(digest) or self._records.objects(digest)
+        if found is not None:
+            self._read[digest] = found
+        return found
+
+    def side(self, deployed: Deployed, generation: int) -> ReleaseVariant:
+        """
+        Return a release as the environment runs it.
+
+        :raises TargetError: what it consists of is not kept any more
+        """
+        release = deployed.release
+        objects = self.kept(release.digest)
+        if objects is None:
+            raise TargetError(
+                f"{self._cluster.where}: what {release.version} consists of is not in the namespace any "
+                f"more: somebody deleted its ConfigMap {self._records.name}.*. Deploy another release."
+            )
+        place = deployed.place or "stable"
+        return ReleaseVariant(objects, place, release.digest, release.version, generation)
+
+    def refuse_others(self, objects: Objects) -> set[tuple[str, str, str]]:
+        """
+        Make sure that no object is somebody else's already, and return which are to be taken over.
+
+        Those of another service or environment are never touched; what was made by hand is taken over with
+        ``on_conflict: take`` only, and stays known as that.
+
+        :raises ManifestError: one is
+        """
+        labels, adopted = self._records.labels, set()
+        for obj in objects:
+            reference = reference_of(obj)
+            live = self._cluster.get(reference.api_version, reference.kind, reference.name)
+            if live is None or is_borrowed(obj):
+                continue
+            had = live["metadata"].get("labels") or {}
+            owner = {name: had[name] for name in labels if name in had}
+            where = f"{self._cluster.where}: {reference.described}"
+            if owner and owner != labels:
+                raise ManifestError(
+                    f"{where} belongs to {owner.get(f'{PREFIX}service')} in "
+                    f"{owner.get(f'{PREFIX}environment')}; use another namespace, or another name"
+                )
+            if not owner and self._settings.on_conflict == "fail":
+                raise ManifestError(
+                    f"{where} is there already, and was not made by a release of this service; rename it, "
+                    "delete that one, or write `on_conflict: take` to take it over"
+                )
+            if not owner or is_adopted(live):
+                adopted.add(reference.key)
+        return adopted
