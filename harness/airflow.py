@@ -35,7 +35,7 @@ _COMMANDS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 # Processes of tasks are forks: what is imported before is not imported at each task's start.
-_LOCAL_SETTINGS = "from airflow_cd.preload import warm\n\nwarm()\n"
+_LOCAL_SETTINGS = "from airflow_cd.preload import preload\n\npreload()\n"
 USERS = {"admin": "admin", "alice": "user", "bob": "user"}
 
 

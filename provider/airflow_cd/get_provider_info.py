@@ -9,8 +9,8 @@ from airflow_cd import __version__
 _NAME = "Continuous Delivery"
 
 
-def _modules(kind: str, *names: str) -> list[dict[str, Any]]:
-    return [{"integration-name": _NAME, "python-modules": [f"airflow_cd.{kind}.{name}" for name in names]}]
+def _modules(*names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": _NAME, "python-modules": [f"airflow_cd.{name}" for name in names]}]
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -28,15 +28,13 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "operators": _modules(
-            "operators",
-            *("build", "test", "package", "deploy", "rollback", "restore"),
-            *("ready", "board", "train_deploy", "recall", "arrival"),
-            *("drift", "scale_down"),
-            *("cluster", "cluster_health"),
+            *("operators.build", "operators.test", "operators.package", "operators.deploy"),
+            *("operators.rollback", "operators.manual_rollback", "operators.drift", "operators.scale_down"),
+            *("trains.select", "trains.deploy", "trains.report", "clusters.operators"),
         ),
-        "sensors": _modules("sensors", "approval", "departure", "health"),
-        "hooks": _modules("hooks", "git", "signing"),
-        "triggers": _modules("triggers", "git_heads", "health", "monitor", "rollout"),
+        "sensors": _modules("sensors.approval", "sensors.health", "trains.departure"),
+        "hooks": _modules("hooks.git", "hooks.signing"),
+        "triggers": _modules("triggers.git_heads", "triggers.health", "triggers.monitor", "triggers.rollout"),
         "extra-links": [
             "airflow_cd.links.release.CommitLink",
             "airflow_cd.links.release.ApprovalLink",

@@ -14,7 +14,7 @@ import yaml
 
 from airflow_cd.model.services_file.schema import FILE, services_schema, written
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GOOD = yaml.safe_load((ROOT / "dags" / "services.yaml").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Where tests of the Kubernetes target deploy to."""
+"""Where tests deploy to on a Kubernetes cluster."""
 
 from __future__ import annotations
 

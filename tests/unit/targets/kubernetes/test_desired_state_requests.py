@@ -22,9 +22,9 @@ from airflow_cd.targets.kubernetes.desired_state import (
     DesiredState,
     ReleaseVariant,
     desired_state,
-    place_of,
     steady_state,
 )
+from airflow_cd.targets.kubernetes.variants import place_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -24,11 +24,11 @@ REFERENCE = Reference(api_version="coordination.k8s.io/v1", kind="Lease", name=N
 _HOLDS = """
 import sys, time
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.targets.kubernetes import lease
-from airflow_cd.kubernetes.client import Cluster
+from airflow_cd.kubernetes import lease
+from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.lease import Lease
 lease.DURATION_SECONDS = 2.0
-cluster = Cluster(lambda: kubernetes_client(None, None), sys.argv[1], "web in production")
+cluster = NamespaceClient(lambda: kubernetes_client(None, None), sys.argv[1], "web in production")
 with Lease(cluster, sys.argv[2]).held("bob", "2.0.0"):
     print("held", flush=True)
     time.sleep(600)

@@ -69,7 +69,7 @@ WORDS["write"] = [*WORDS["read"], "create", "patch", "delete"]
 
 
 def test_the_documentation_lists_what_a_deployer_may_do() -> None:
-    text = (Path(__file__).parents[4] / "docs" / "clusters.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "clusters.md").read_text()
     table = text.split("## The deployer")[1].split("| API group | resources | verbs |")[1].split("\n\n")[0]
     documented = []
     for row in table.strip().splitlines()[1:]:
