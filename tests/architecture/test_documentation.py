@@ -241,6 +241,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_pages_name_exist(page: Path) -> None:
+    """Pages name files from the root of the package (``targets/record.py``) or of the repository."""
+    package = ROOT / "provider" / "airflow_cd"
+    folders = {path.name for path in (*ROOT.iterdir(), *package.iterdir()) if path.is_dir()}
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py)`", page.read_text())
+    ours = [name for name in named if name.partition("/")[0] in folders]
+    missing = [name for name in ours if not (ROOT / name).exists() and not (package / name).exists()]
+    assert missing == []
+
+
 def test_the_readme_is_short_and_names_all_test_commands() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 180
