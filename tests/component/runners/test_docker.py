@@ -28,11 +28,11 @@ WORKER = f"""
 import sys
 from pathlib import Path
 from airflow_cd.hooks.docker import docker_client
-from airflow_cd.model.runner import DockerRunner
+from airflow_cd.model.runner import DockerRunnerSettings
 from airflow_cd.runners.registry import open_runner
 
 folder = Path(sys.argv[1])
-runner = open_runner("docker", DockerRunner(image={PYTHON!r}), lambda: docker_client(None, None))
+runner = open_runner("docker", DockerRunnerSettings(image={PYTHON!r}), lambda: docker_client(None, None))
 say = lambda line: print(line, flush=True)
 with runner.job(str(folder.parent), folder):
     hold = "echo begun; echo $$ >> starts; until [ -e $HOME/go ]; do sleep 0.1; done"

@@ -37,11 +37,11 @@ WORKER = f"""
 import sys
 from pathlib import Path
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.model.runner import KubernetesRunner
+from airflow_cd.model.runner import KubernetesRunnerSettings
 from airflow_cd.runners.registry import open_runner
 
 folder, namespace = Path(sys.argv[1]), sys.argv[2]
-settings = KubernetesRunner(image={PYTHON!r}, namespace=namespace)
+settings = KubernetesRunnerSettings(image={PYTHON!r}, namespace=namespace)
 runner = open_runner("kubernetes", settings, lambda: kubernetes_client(None, None))
 say = lambda line: print(">", line, flush=True)
 with runner.job(str(folder.parent), folder):

@@ -13,7 +13,8 @@ from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.rollout import Observation, Plan
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.kubernetes.apply import SCALE_MANAGER, left_as_it_is
-from airflow_cd.targets.kubernetes.desired_state import desired_state, place_of, steady_state
+from airflow_cd.targets.kubernetes.desired_state import desired_state, steady_state
+from airflow_cd.targets.kubernetes.variants import place_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
