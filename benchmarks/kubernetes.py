@@ -35,7 +35,7 @@ from airflow_cd.triggers.rollout import RolloutTrigger
 from benchmarks.report import Result, report
 
 LIMIT = 1.2
-# A pod takes from one to three seconds, whoever made it.
+# A pod takes from one to three seconds, with either tool.
 ROUNDS = 15
 ABORTS = 5
 INTERVAL = 1.0

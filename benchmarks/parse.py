@@ -92,7 +92,7 @@ print("RESULT", json.dumps([seconds, len([name for name in namespace if name.sta
 
 def run(code: str) -> list[Any]:
     """Run the code in a new interpreter and return what it printed."""
-    # A process that may not write what it compiled would compile Airflow again and again.
+    # A process that cannot write what it compiled would compile Airflow again and again.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     if ran.returncode:

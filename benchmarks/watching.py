@@ -2,7 +2,7 @@
 The processes of the benchmark ``waiting``: a service, and what watches it.
 
 ``trigger`` is Airflow's own ``TriggerRunner`` with one ``HealthTrigger`` per check; only its pipe to the
-triggerer is missing, over which it would be told which triggers to run. ``loop`` is the same requests by bare
+triggerer is missing, from which it would learn which triggers to run. ``loop`` is the same requests by bare
 httpx in bare asyncio. Both begin a fifth of the checks every second, as five seconds' worth of deployments
 would, and print the CPU seconds of the process, the samples, and the seconds each was late, between the
 warm-up and the end.

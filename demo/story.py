@@ -21,7 +21,7 @@ class Story:
     """
     The steps of both services, each observed from outside: over HTTP, or in Airflow's state.
 
-    :param person: whether somebody is there to approve; else the task is marked as the UI does it
+    :param person: whether a person is there to approve; else the task is marked as the UI does it
     :param stop: ends all waiting when it is set
     """
 

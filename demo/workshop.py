@@ -93,6 +93,6 @@ class Workshop:
                 local.update(port=self.ports[name, environment["name"]], drain="2s")
                 environment["health"][0].update(interval="300ms", failures=2)
                 if (name, environment["name"]) == (SHOUT, "staging"):
-                    # Somebody set this up for staging and forgot production: the bad commit finds out.
+                    # A person set this up for staging and forgot production: the bad commit finds out.
                     local["env"] = {"SHOUT_SUFFIX": " (staging)"}
         return definition

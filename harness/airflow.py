@@ -191,7 +191,7 @@ class RunningAirflow:
         """
         Kill the worker that executes a task, the task and all it started, as at the death of their machine.
 
-        The scheduler is told nothing: it finds out by the task's missing heartbeat.
+        The scheduler learns of it by the missing heartbeat of the task.
 
         :param pid: the task's process, or one that it started
         :raises ValueError: this process is none of a worker's

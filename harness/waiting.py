@@ -15,7 +15,7 @@ class NotInTimeError(Exception):
 
 
 class StoppedError(Exception):
-    """Raised when somebody else ended the wait."""
+    """Raised when another process ended the wait."""
 
 
 def wait_until(

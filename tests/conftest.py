@@ -130,7 +130,7 @@ def _place(item: pytest.Item) -> tuple[int, str]:
 
 
 def _turn(item: pytest.Item) -> int:
-    """Tests that need a cluster come last: where it has to be set up first, that goes on meanwhile."""
+    """Tests that need a cluster come last: where it must be set up first, that goes on meanwhile."""
     group = item.get_closest_marker("xdist_group")
     if _needs_cluster(item):
         return len(_FIRST) + (1 if group else 2)

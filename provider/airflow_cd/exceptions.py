@@ -195,7 +195,7 @@ class ManifestError(TargetError):
 
 
 class FieldConflictError(TargetError):
-    """Raised when somebody else manages fields that a release sets, as after an edit by hand."""
+    """Raised when another manager owns fields that a release sets, as after an edit by hand."""
 
 
 class AccessDeniedError(TargetError):

@@ -44,7 +44,7 @@ def preload(*extras: str) -> None:
     own = [module.name for module in found if module.name.split(".")[1] in _PACKAGES]
     vendors = [library for extra in extras for library in _VENDORS[extra]]
     for name in (*own, *_LIBRARIES, *vendors):
-        # What cannot be imported is told by the task that needs it, and must not keep Airflow from starting.
+        # The task that needs a missing module reports it, and must not keep Airflow from starting.
         with suppress(ImportError):
             import_module(name)
     _build(Frozen)

@@ -43,7 +43,7 @@ def test_a_mark_is_no_approval_where_it_is_denied(
     run.wait_for("failed")
     assert "override: deny" in run.log(DEPLOY)
     assert hello.record().current is None
-    # The way back: clear the approval, and let somebody answer who may.
+    # The way back: clear the approval, and let a person answer who may.
     airflow.api.clear(hello.dag_id, run.run_id, APPROVE, downstream=True)
     parked_again(run)
     answer(run, "Approve", airflow.as_user("bob"))

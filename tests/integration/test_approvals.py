@@ -88,7 +88,7 @@ def test_an_approval_counts_for_its_digest_alone(service: MakeService, airflow: 
     assert f"was given for {approved}" in run.log(DEPLOY)
     assert hello.record().current is None
 
-    # Asked anew, Airflow would show the words about the first digest: nobody is asked that.
+    # Asked again, Airflow would show the words about the first digest: nobody is asked that.
     airflow.api.clear(hello.dag_id, run.run_id, APPROVE, downstream=True)
     wait_until(lambda: run.states()[APPROVE] == "failed", "no question", timeout=60, explain=run.explain)
     assert f"still shows the question about {approved}" in run.log(APPROVE)
@@ -137,7 +137,7 @@ def test_a_freeze_between_approval_and_deployment_holds_it(
     opens = datetime.now(timezone.utc) + timedelta(seconds=29)
     answer(run, "Approve", airflow.as_user("bob"))
     held(run)
-    assert "may not be deployed to now" in run.log(DEPLOY)
+    assert "cannot be deployed to now" in run.log(DEPLOY)
     assert hello.record().current is None
     run.wait_for("success")
     current = hello.record().current

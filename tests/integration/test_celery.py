@@ -1,4 +1,4 @@
-"""Twenty services at once on Celery workers, one of which dies: every release is deployed, once."""
+"""Twenty services at once on Celery workers, and one worker dies: every release is deployed, once."""
 
 from __future__ import annotations
 

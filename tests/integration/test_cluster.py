@@ -26,7 +26,7 @@ clusters:
         network: isolated
         pull_secrets: [{{name: regcred, conn_id: registry}}]
     notify:
-      - {{events: [namespaces_undeclared], notifier: recorder.Recorder, kwargs: {{path: {told}}}}}
+      - {{events: [namespaces_undeclared], notifier: recorder.Recorder, kwargs: {{path: {reported}}}}}
 """
 RECORDER = """
 import json
@@ -73,9 +73,9 @@ def test_the_whole_dag_twice(old: tuple[str, str, str], cluster_client: Any, tmp
     from kubernetes.client import CoreV1Api
 
     cluster, before, namespace = old
-    folder, told = tmp_path / "dags", tmp_path / "told"
+    folder, reported = tmp_path / "dags", tmp_path / "reported"
     folder.mkdir()
-    text = SERVICES.format(cluster=cluster, namespace=namespace, told=told)
+    text = SERVICES.format(cluster=cluster, namespace=namespace, reported=reported)
     (folder / "services.yaml").write_text(text)
     load = 'from airflow_cd.dag_factories import load_dags\nload_dags("services.yaml", globals())\n'
     (folder / "services.py").write_text(load)
@@ -107,10 +107,10 @@ def test_the_whole_dag_twice(old: tuple[str, str, str], cluster_client: Any, tmp
     core = CoreV1Api(cluster_client)
     assert core.read_namespaced_secret("regcred", namespace).type == "kubernetes.io/dockerconfigjson"
     assert core.read_namespace(before).status.phase == "Active"
-    # Both runs found it, and the second one knew that it had been told.
+    # Both runs found it, and the second one knew that it had been reported.
     assert output.count(f"Namespace {before} is not declared any more") == 2
-    assert "Nobody was told" not in output
-    (one,) = [json.loads(line) for line in told.read_text().splitlines()]
+    assert "failed:" not in output
+    (one,) = [json.loads(line) for line in reported.read_text().splitlines()]
     assert one["namespaces"] == [before] and one["cluster"] == cluster
     assert f"Everything in namespace {namespace} is as declared" in output
     kept = (tmp_path / "home" / "airflow.db").read_bytes()

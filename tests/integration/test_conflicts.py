@@ -51,7 +51,7 @@ def test_a_release_that_comes_while_another_is_deployed(trapped: MakeService, fi
     trap.caught(explain=runs[first].explain)
     runs[second] = shout.run(shas[second])
     holder = f"{shout.dag_id}/{runs[first].run_id}"
-    told = f"being deployed by somebody else: {holder}"
+    told = f"being deployed by another run: {holder}"
     runs[second].wait_for_task(DEPLOY, "deferred", timeout=90)
     # However long it takes: waiting uses up no try.
     wait_until(

@@ -95,7 +95,7 @@ def test_every_refusal_says_what_to_do(service: MakeService, airflow: RunningAir
 def test_who_comes_second_is_told(
     service: MakeService, airflow: RunningAirflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody answers between the list and the answer: the command's own two steps, and one in between."""
+    """A person answers between the list and the answer: the command's own two steps, and one in between."""
     from airflow_cd.cli import decide as command
     from airflow_cd.cli.api import RefusedError
 

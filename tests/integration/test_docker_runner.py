@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.scheduler, pytest.mark.usefixtures("engine")]
 
 MakeService = Callable[..., TestService]
 IN_CONTAINER = "import os; assert os.getuid() == 1000 and os.getcwd() == '/cd/workspace'"
-# Says how often it was started, and waits until somebody lets it go on.
+# Says how often it was started, and waits until a person lets it go on.
 HELD = "echo start >> $HOME/starts; cp $HOME/starts src/starts; until [ -e $HOME/go ]; do sleep 0.2; done"
 
 

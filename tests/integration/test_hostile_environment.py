@@ -28,7 +28,7 @@ from airflow_cd.targets.registry import open_target
 pytestmark = pytest.mark.exhaustive
 
 DAY, HOUR = 86_400, 3_600
-# Sets the clock of whoever reads the file, from now on.
+# Sets the clock of the processes that read the file, from now on.
 SET_CLOCK = ["python", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"]
 # A service beside which the days fly: from one step of a task to the next it is tomorrow at least.
 CLOCK_APP = (

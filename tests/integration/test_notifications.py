@@ -44,7 +44,7 @@ def test_people_are_told_once_of_what_happens(
     answer(run, "Approve", airflow.as_user("bob"))
     run.wait_for("failed", timeout=240)
     assert mails.subjects("deployed")[1:] == [f"deployed {hello.name} production {second}"]
-    # About the release that runs again; told once, though the task came back from the triggerer.
+    # About the release that runs again; reported once, though the task came back from the triggerer.
     assert mails.subjects("rolled_back") == [f"rolled_back {hello.name} production {first}"]
     assert len(mails.subjects("approval_needed")) == 2
 

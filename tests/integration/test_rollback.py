@@ -152,7 +152,7 @@ def test_nothing_is_rolled_back_that_was_not_meant(service: MakeService, airflow
 def test_a_release_rolled_back_while_it_is_watched_fails_its_run(service: MakeService) -> None:
     hello = service("deployment")
     release(hello, "first")
-    # More good samples than there is time for: the pipeline watches until it is told otherwise.
+    # More good samples than there is time for: the pipeline watches until it is stopped.
     hello.change_health(healthy_after=100_000)
     hello.commit("second")
     watched = hello.run()

@@ -43,7 +43,7 @@ def test_a_freeze_holds_until_its_end_and_tells_why(service: MakeService, airflo
     assert "closed: frozen until" in status.stdout and "the fair; it opens at" in status.stdout
     assert hello.record().current is None
 
-    # It is to end sooner: whoever waits looks again when cleared, and goes on by itself at the new end.
+    # It is to end sooner: a waiting task checks again when cleared, and goes on by itself at the new end.
     sooner = freeze(timedelta(seconds=30))
     hello.change(freezes=[sooner])
     airflow.wait_until_noted(run.run_id, DEPLOY)
@@ -98,7 +98,7 @@ def test_an_override_is_for_one_run_and_ends_with_the_freeze(
     second = hello.run()
     second.wait_for_task(DEPLOY, "awaiting_input", timeout=120)
     assert hello.served() == "first"
-    # The freeze is lifted: whoever waits looks again when cleared.
+    # The freeze is lifted: a waiting task checks again when cleared.
     hello.change(freezes=[])
     airflow.wait_until_noted(second.run_id, DEPLOY)
     airflow.api.clear(hello.dag_id, second.run_id, DEPLOY, downstream=True)
@@ -111,7 +111,7 @@ def test_an_override_is_for_one_run_and_ends_with_the_freeze(
 
 @pytest.mark.exhaustive
 def test_nobody_has_to_answer(service: MakeService) -> None:
-    """Where somebody may override, the opening still comes by itself."""
+    """Where a person may override, the opening still comes by itself."""
     hello = service("deployment", freezes=[freeze(timedelta(seconds=90))], window_approvers=["bob"])
     run = hello.run()
     run.wait_for_task(DEPLOY, "awaiting_input", timeout=120)

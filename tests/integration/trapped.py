@@ -30,7 +30,7 @@ if os.path.exists(TRAP):
 """
 
 # Holds every task before and after its operator's work, when that is known to nobody but the task, and once
-# more when it told what it skips but not yet that it succeeded.
+# more when it reported what it skips but not yet its success.
 _HELD_TASKS = """
 import os
 from datetime import timedelta
@@ -104,7 +104,7 @@ class TrappedService(TestService):
         super().__init__(airflow, name, pipeline, folder, **changes)
 
     def trap(self, place: str) -> Trap:
-        """Hold whoever comes to this place."""
+        """Hold the process that comes to this place."""
         return Trap(self.traps / place).set()
 
     def kill_worker_in(self, trap: Trap, run: Run) -> None:

@@ -17,7 +17,7 @@ from tests.support.requirements import NEEDS_CLUSTER, require
 
 from airflow_cd.kubernetes.client import NamespaceClient
 
-# How long tests wait for a cluster that somebody sets up meanwhile.
+# How long tests wait for a cluster that is set up meanwhile.
 WAIT_SECONDS = float(os.environ.get("CD_WAIT_FOR_CLUSTER") or 0)
 
 
@@ -140,7 +140,7 @@ def _allowed(client: Any, namespace: str, name: str, rule: dict[str, Any]) -> bo
 
 def kubeconfig_of(client: Any, user: dict[str, Any], **cluster: Any) -> dict[str, Any]:
     """
-    Return a kubeconfig of the cluster of a client for somebody else.
+    Return a kubeconfig for another user of the same cluster.
 
     :param user: how that one says who it is
     :param cluster: what is different about the cluster

@@ -34,7 +34,7 @@ def engine() -> Iterator[Any]:
     yield client
     for repository in _LEFT:
         for image in client.images.list(repository):
-            with suppress(docker.errors.APIError):  # somebody else's, or a pod's that has not ended yet
+            with suppress(docker.errors.APIError):  # another owner's, or a pod's that has not ended yet
                 client.images.remove(image.id, force=True)
     client.close()
 

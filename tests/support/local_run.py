@@ -47,7 +47,7 @@ class LocalRun:
     """
     A service with one environment, ``production``.
 
-    What tasks leave is in :attr:`xcoms`, by task id; a test may change it as whoever may write there could.
+    What tasks leave is in :attr:`xcoms`, by task id; a test may change it like a user with that permission.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

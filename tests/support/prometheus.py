@@ -22,7 +22,7 @@ _SCRAPED_SECONDS = 30.0
 
 
 class Exporter(ThreadingHTTPServer):
-    """Shows the samples it was told, as Prometheus reads them."""
+    """Serves the samples it was given, as Prometheus reads them."""
 
     daemon_threads = True
 

@@ -82,7 +82,7 @@ def packaged(place: KubernetesPlace, text: str, *more: dict[str, Any], replicas:
 def as_deployer(
     place: KubernetesPlace, client: Any, rules: list[dict[str, Any]], folder: Path
 ) -> KubernetesPlace:
-    """Let the place use the cluster as somebody who may do this, and nothing else."""
+    """Let the place use the cluster as a user who may do this, and nothing else."""
     from kubernetes.config import new_client_from_config_dict
 
     token = deployer(client, place.namespace, rules)

@@ -1,7 +1,7 @@
 """
 A clock that a test can set while processes run.
 
-Not libfaketime: it bends the monotonic clock, too, or (0.9.10, told to leave that alone) breaks sleeping.
+Not libfaketime: it bends the monotonic clock, too, or (0.9.10, with that turned off) breaks sleeping.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from harness.waiting import wait_until
 
 class Trap:
     """
-    A named pipe that holds whoever opens it for reading, from :meth:`set` to :meth:`remove`.
+    A named pipe that holds each process that opens it for reading, from :meth:`set` to :meth:`remove`.
 
     :param path: where it is set; a file that is there comes back when the trap is removed
     """
@@ -23,7 +23,7 @@ class Trap:
         self._writing: int | None = None
 
     def set(self) -> Trap:
-        """Hold whoever comes from now on."""
+        """Hold every process that comes from now on."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             self.path.rename(self._kept)
@@ -53,7 +53,7 @@ class Trap:
         return wait_until(find, what, timeout=timeout, every=0.05, explain=explain)
 
     def remove(self) -> None:
-        """Let go whoever is held, and hold nobody any more. Doing it again does nothing."""
+        """Release the held processes, and hold no more. Doing it again does nothing."""
         self.path.unlink(missing_ok=True)
         if self._kept.exists():
             self._kept.rename(self.path)
@@ -66,7 +66,7 @@ class Trap:
             return False
         try:
             opened = list(Path(f"/proc/{process.pid}/fd").iterdir())
-        except OSError:  # it ended, or it is somebody else's
+        except OSError:  # it ended, or it is another owner's
             return False
         return any(_leads_to(fd) == str(self.path) for fd in opened)
 

@@ -45,7 +45,7 @@ def main() -> None:
     # All addresses: in a container, 127.0.0.1 is reached by nobody else.
     address = (os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "8080")))
     with ThreadingHTTPServer(address, Handler) as server:
-        # As process 1 of a container it would not end when told to, unless it says so.
+        # As process 1 of a container SIGTERM would not end it without this handler.
         signal.signal(signal.SIGTERM, lambda *_: end(server))
         server.serve_forever()
 

@@ -25,7 +25,7 @@ _OWN_BEGIN = ("cloud-controller-manager", "api-priority-and-fairness-")
 # They are many, and are gone within the hour.
 _NOT_LISTED = ("events",)
 _PAGE = 500
-# Of the manifests of one release, whoever wrote them.
+# The origin of uses in the manifests of a release.
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -34,7 +34,7 @@ class Use(NamedTuple):
     A use of an API version that is about to go.
 
     :param what: kind or resource, and the object where there is one: ``Ingress shop/web``
-    :param who: what told of it: an object's managers, the API server's count, a release's manifests
+    :param who: where it was found: an object's managers, the API server's count, a release's manifests
     """
 
     minor: int
@@ -100,7 +100,7 @@ class DeprecatedApiScanner:
                 return "\n".join(line.decode() for line in answer if line.startswith(METRIC.encode()))
             finally:
                 answer.release_conn()
-        log.warning("/metrics of the API server may not be read: what clients ask it for is not known")
+        log.warning("/metrics of the API server cannot be read: what clients ask it for is not known")
         return ""
 
     def _objects(self) -> Iterator[Use]:

@@ -205,10 +205,10 @@ def with_what_is_there(
     cluster: NamespaceClient, obj: dict[str, Any], name: str, gone: Collection[str]
 ) -> dict[str, Any]:
     """
-    Return the object with what others have put there, where it may not be taken away.
+    Return the object with what others have put there, where it cannot be taken away.
 
     :param gone: names of our Secrets that are not declared any more
-    :raises ManifestError: it is a Secret, and somebody else's
+    :raises ManifestError: it is a Secret of another owner
     """
     if obj["kind"] not in ("Secret", "ServiceAccount"):
         return obj
@@ -258,7 +258,7 @@ def release(cluster: NamespaceClient, live: Object, gone: Collection[str]) -> No
     bare = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": {"name": reference.name}}
     others = [{"name": one} for one in _pull_secrets(live, gone)]
     if others:
-        # Whoever set them has lost them to us. In a second name they outlast the first one's end.
+        # Their former manager has lost them to this one. In a second name they outlast the first one's end.
         path = f"/api/v1/namespaces/{cluster.namespace}/serviceaccounts/{reference.name}"
         query = {"fieldManager": _SECOND_NAME, "force": "true"}
         with cluster.reported(reference.described):
@@ -278,7 +278,7 @@ class Kept(NamedTuple):
     """
     What was done about a namespace, by names such as ``Role/airflow-cd-deployer``.
 
-    :param let_go: what left the declaration, and stays since somebody else had made it
+    :param let_go: what left the declaration, and stays since it existed before with another owner
     """
 
     created: tuple[str, ...] = ()
@@ -365,7 +365,7 @@ def _refuse(live: Object, name: str, where: str) -> None:
             f"to move it, take its label {CLUSTER_LABEL} off first"
         )
     if live.get("status", {}).get("phase") == "Terminating":
-        raise TargetError(f"{where}: the namespace is being deleted. It is made anew once it is gone.")
+        raise TargetError(f"{where}: the namespace is being deleted. It is created again once it is gone.")
 
 
 def _namespace(cluster: NamespaceClient, name: str) -> Any:

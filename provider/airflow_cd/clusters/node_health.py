@@ -147,7 +147,7 @@ def certificates(client: ApiClient) -> dict[str, datetime]:
     """
     Return when certificates end: the one the API server shows, and the one this client shows.
 
-    One that cannot be had, as behind a proxy, is left out. Those of the nodes are not told by the API.
+    One that cannot be had, as behind a proxy, is left out. The API does not expose those of the nodes.
     """
     configuration = client.configuration
     found = {

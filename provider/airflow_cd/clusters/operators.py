@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from airflow_cd.model.cluster import Cluster, Namespace
     from airflow_cd.model.notification import Event
 
-# XCom key of what people were told of by then.
-TOLD = "told"
+# XCom key of the findings that were reported already.
+REPORTED = "told"  # the value is older than the name
 
 
 class ClusterOperator(BaseOperator):
@@ -53,9 +53,9 @@ class ClusterOperator(BaseOperator):
         :param found: what makes each finding this one
         """
         ti = context["ti"]
-        before = ti.xcom_pull(task_ids=self.task_id, key=TOLD, include_prior_dates=True)
+        before = ti.xcom_pull(task_ids=self.task_id, key=REPORTED, include_prior_dates=True)
         known = set(before) if isinstance(before, list) else set()
-        ti.xcom_push(key=TOLD, value=sorted(found))
+        ti.xcom_push(key=REPORTED, value=sorted(found))
         if set(found) - known:
             notify_of_cluster(context, self.cluster, event, str(ti.run_id), facts)
 
@@ -159,20 +159,20 @@ class NodeHealthOperator(ClusterOperator):
             *certificate_problems(certificates(api.client), now, self.cluster.certificates_warn),
         ]
         rows = [_row(node) for node in nodes]
-        told = {
+        report = {
             "server": version,
             "nodes": rows,
             "problems": [problem.model_dump() for problem in problems],
         }
         self._log(rows, version, problems)
-        context["ti"].xcom_push(key="return_value", value=told)
-        self.tell(context, "nodes_unhealthy", [one.key for one in problems], told)
+        context["ti"].xcom_push(key="return_value", value=report)
+        self.tell(context, "nodes_unhealthy", [one.key for one in problems], report)
         errors = [
             f"{one.node or self.cluster.name}: {one.text}" for one in problems if one.severity == "error"
         ]
         if errors:
             raise AirflowFailException("; ".join(errors))
-        return told
+        return report
 
     def _log(self, rows: Sequence[dict[str, Any]], version: str, problems: Sequence[NodeProblem]) -> None:
         lines = [f"  {row['name']:<40} {row['ready']:<9} {row['kubelet']}" for row in rows]
@@ -210,15 +210,15 @@ class DeprecatedApisOperator(ClusterOperator):
             )
         if not uses:
             self.log.info("Nothing that 1.%d removes was found in use (%s runs)", until, version)
-        told = {
+        report = {
             "server": version,
             "until": f"1.{until}",
             "found": len(uses),
             "uses": [use._asdict() for use in uses[:_MOST]],
         }
         keys = {f"{use.api_version} {use.what}" for use in uses[:_MOST]}
-        self.tell(context, "apis_removed", keys, told)
-        return told
+        self.tell(context, "apis_removed", keys, report)
+        return report
 
 
 def _version(api: ClusterApi) -> tuple[str, int]:

@@ -75,7 +75,7 @@ _FAILURE = {
 
 
 def _closings(service: Service) -> list[str]:
-    """Return when its environments may not be deployed to."""
+    """Return when its environments cannot be deployed to."""
     told = []
     for environment in service.environments:
         freezes = [one for one in service.freezes if one.concerns(environment.name)]

@@ -11,7 +11,7 @@ from airflow_cd.operators.drift import DriftOperator
 _DOC = """### {service}: drift
 
 Compares what runs with what the running release set there, field by field, as the cluster itself would. An
-environment with `drift: report` fails here when somebody changed something by hand; one with `drift: heal` is
+environment with `drift: report` fails here when a person changed something by hand; one with `drift: heal` is
 put right. **Trigger** it to look now.
 """
 
@@ -34,7 +34,7 @@ def drift_dag(service: Service) -> DAG:
     )
     dag = DAG(
         dag_id=drift_dag_id(service),
-        description=f"Looks whether somebody changed {service.name} by hand",
+        description=f"Looks whether a person changed {service.name} by hand",
         schedule=timetable,
         catchup=False,
         max_active_runs=1,

@@ -89,7 +89,7 @@ def cached_document(text: str, path: str, only: str | None = None) -> Document:
     Return the parsed file, as remembered when this very content was parsed before.
 
     The copy lies in the data folder, under the hash of the content, and every part of it carries a hash of
-    its own: it cannot be stale, and what is damaged, incomplete or somebody else's is not believed. Losing
+    its own: it cannot be stale, and what is damaged, incomplete or owned by another user is not used. Losing
     it, or not being able to write it, costs only time.
 
     :param only: name of the one service that is needed; a remembered file then yields no other one
@@ -116,11 +116,11 @@ def _folder() -> Path:
 
 
 def _own(file: Path) -> bytes:
-    """Read a file that nobody else can have written. :raises ValueError: somebody else can"""
+    """Read a file that only this user can write. :raises ValueError: others can write it"""
     with file.open("rb") as opened:
         status = os.fstat(opened.fileno())
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise ValueError(f"{file} may be somebody else's")
+            raise ValueError(f"{file} can be written by other users")
         return opened.read()
 
 

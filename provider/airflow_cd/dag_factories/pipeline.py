@@ -184,7 +184,7 @@ def _stage(
         dag.set_edge_info(health.task_id, rollback.task_id, {"label": "unhealthy"})
         # A teardown whose own failure fails the run would be the only task that decides about the run, and a
         # successful rollback would turn an unhealthy release into a successful run. With ``deploy`` as its
-        # setup it does not run when that failed; what is still on its way in has to be aborted then.
+        # setup it does not run when that failed; what is still on its way in must be aborted then.
         setups = None if environment.target.has_strategies else deploy
         rollback.as_teardown(setups=setups, on_failure_fail_dagrun=False)
     return health

@@ -32,7 +32,7 @@ def rollback_dag(service: Service) -> DAG:
         description=f"Brings an earlier release of {service.name} back",
         schedule=AssetAny(*(alarms_asset(service, one) for one in monitored)) if monitored else None,
         catchup=False,
-        # It does nothing until it is needed, and then it must not wait for somebody to enable it; nor behind
+        # It does nothing until it is needed, and then it must not wait for a person to enable it; nor behind
         # a run that waits for a person's choice.
         is_paused_upon_creation=False,
         max_active_runs=100,

@@ -247,7 +247,7 @@ def _own_policy(train: Train, member: Service) -> Approval | None:
 
 def _policy(train: Train, members: Iterable[Service]) -> Approval | None:
     """
-    Return who is asked. Without a word about it, it is whoever may approve all members that would ask.
+    Return the approval of the train: its own, or else the strictest of its members that require one.
 
     :raises DefinitionError: nobody may approve all of them
     """

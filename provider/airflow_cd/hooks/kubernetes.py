@@ -223,10 +223,10 @@ def kubernetes_client(conn_id: str | None, context: str | None) -> ApiClient:
 
 async def kubernetes_watch_client(conn_id: str | None, context: str | None) -> WatchClient:
     """
-    Return a client for the running event loop, which whoever asked for it has to close.
+    Return a client for the running event loop, which the caller must close.
 
     The connection is read in a thread, so this may be awaited on the triggerer's event loop. Neither time
-    limits nor repetitions are its own: whoever watches knows how long nothing may come.
+    limits nor repetitions are its own: the watch sets its own limits.
 
     :param conn_id: as of :func:`kubernetes_client`, as ``context`` is
     :raises ClusterError: there is no such connection, or what it says cannot be used
@@ -248,7 +248,7 @@ def _watch_configuration(conn_id: str | None, context: str | None) -> Any:
         setattr(configuration, name, getattr(found, name))
 
     def refresh(ours: Any) -> None:
-        # Tokens that expire are read or asked for anew, as the other library does.
+        # Tokens that expire are read or asked for again, as the other library does.
         found.get_api_key_with_prefix("BearerToken")
         ours.api_key = found.api_key
 

@@ -86,8 +86,8 @@ class Kinds:
         resource = self._resource(api_version, kind)
         if not resource.namespaced:
             raise ManifestError(
-                f"{self._where}: {kind}/{name} belongs to no namespace but to the whole cluster; those "
-                "are not deployed with a service. Take it out of the manifests, and have whoever looks after "
+                f"{self._where}: {kind}/{name} is cluster-scoped; such objects "
+                "are not deployed with a service. Remove it from the manifests, and let an administrator of "
                 "the cluster apply it."
             )
         path = f"{_root(api_version)}/namespaces/{quote(namespace, safe='')}/{resource.plural}"
@@ -175,7 +175,7 @@ class NamespaceApi:
 
         :param what: the object in question
         :raises AccessDeniedError: the cluster's roles forbid it; names the missing rule
-        :raises FieldConflictError: somebody else manages fields that were to be set; names them
+        :raises FieldConflictError: another manager owns fields that were to be set; names them
         :raises DeployConflictError: the object is not any more what it was when it was read
         :raises ManifestError: the object is not a valid one
         :raises TargetError: the cluster does not answer, or fails, or there is no such namespace
@@ -357,10 +357,10 @@ class NamespaceClient(NamespaceApi):
 
         Fields that are not given any more, and that nobody else manages, are removed.
 
-        :param take: fields that somebody else manages are taken over
+        :param take: fields that another manager owns are taken over
         :param dry_run: nothing is changed
         :raises ManifestError: one of them cannot be deployed as it is; nothing was changed where that can
-            be told without the cluster
+            be computed without the cluster
         """
         ready = [self._checked(obj) for obj in objects]
         return [self._apply(obj, take, dry_run) for obj in ready]
@@ -432,19 +432,19 @@ class NamespaceClient(NamespaceApi):
         """
         try:
             live = self.get(reference.api_version, reference.kind, reference.name)
-        except ManifestError:  # whoever removed the kind removed its objects
+        except ManifestError:  # its objects were removed with the kind
             return False
         if live is None:
             return False
         metadata = live["metadata"]
         had = metadata.get("labels") or {}
         if reference.uid not in (None, metadata["uid"]) or any(had.get(k) != v for k, v in labels.items()):
-            log.warning("%s: %s is somebody else's and is not deleted", self.where, reference.described)
+            log.warning("%s: %s is another owner's and is not deleted", self.where, reference.described)
             return False
         body = {"propagationPolicy": propagation, "preconditions": {"uid": metadata["uid"]}}
         try:
             return self._of_one("DELETE", reference, body) is not None
-        except DeployConflictError:  # it was removed, and somebody has made another one
+        except DeployConflictError:  # it was removed, and another client created it again
             return False
 
     def diff(self, objects: Sequence[Mapping[str, Any]], *, take: bool = True) -> Differences:

@@ -62,12 +62,12 @@ class Problem(Frozen):
 
 
 def told(text: object) -> str:
-    """Return what somebody else said, fit for one line."""
+    """Return text from outside, fit for one line."""
     return printable(" ".join(str(text or "").split()), _LONGEST_LINE).rstrip(".")
 
 
 def lines_told(text: str) -> str:
-    """Return the last lines of what somebody else said, each fit for a line."""
+    """Return the last lines of text from outside, each fit for a line."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     return "\n".join(printable(line, _LONGEST_LINE) for line in lines[-_MOST_LINES:])
 
@@ -421,7 +421,7 @@ def _unready(pod: Mapping[str, Any], status: Mapping[str, Any], events: Sequence
     if probe is not None:
         summary, why = "runs and is not ready", probe["message"]
     elif condition.get("reason") == "ReadinessGatesNotReady":
-        summary, why = "runs, and somebody else has not said yet that it is ready", condition.get("message")
+        summary, why = "runs, and a readiness gate has not reported it as ready yet", condition.get("message")
     else:
         return []
     # How long that may take is a matter of the deadline.

@@ -36,7 +36,7 @@ _DENIED = re.compile(
 
 class Missing(NamedTuple):
     """
-    One rule that somebody's roles lack.
+    One rule that the roles of a user lack.
 
     :param group: API group; empty for the core's
     :param namespace: ``None`` for the whole cluster
@@ -50,12 +50,12 @@ class Missing(NamedTuple):
 
     @property
     def explained(self) -> str:
-        """Return who may not do what, and the rule to add."""
+        """Return who cannot do what, and the rule to add."""
         place = f"in namespace {self.namespace}" if self.namespace else "in the whole cluster"
         role = f"a Role of namespace {self.namespace}" if self.namespace else "a ClusterRole"
         rule = f'- apiGroups: ["{self.group}"]\n  resources: ["{self.resource}"]\n  verbs: ["{self.verb}"]'
         return (
-            f"{self.user} may not {self.verb} {self.resource} of API group {self.group or 'core'!r} {place}. "
+            f"{self.user} cannot {self.verb} {self.resource} of API group {self.group or 'core'!r} {place}. "
             f"Add this to the rules of {role} that is bound to {self.user}:\n{rule}"
         )
 
@@ -76,7 +76,7 @@ _SCHEMA = re.compile(
 )
 _CONVERSION = re.compile(r"unable to convert unstructured object to [^:]*: (?P<why>.*)", re.DOTALL)
 _FIELD = re.compile(r"\.(?P<path>.+?): (?P<why>.*)", re.DOTALL)
-# How the server's language shows a value, of which people know nothing.
+# How Go prints a value, which is noise to readers.
 _VALUES = (
     (re.compile(r"&value\.valueUnstructured\{Value:(.*)\}"), r"\1"),
     (re.compile(r"&\{(.*)\}"), r"\1"),
@@ -146,7 +146,7 @@ def _denied(status: Mapping[str, Any], message: str, where: str, namespace: str)
         return AccessDeniedError(f"{where}: {missing.explained}")
     details = status.get("details") or {}
     if message.rstrip().endswith("is forbidden:"):
-        # What an application is told that may change objects, but make none.
+        # The answer to an account that can change objects but cannot create them.
         resource, group = str(details.get("kind")), str(details.get("group") or "")
         missing = Missing("the deployer", "create", resource, group, namespace)
         return AccessDeniedError(f"{where}: {missing.explained}")
@@ -177,10 +177,10 @@ def _conflict(status: Mapping[str, Any], message: str, place: str) -> TargetErro
     causes = (status.get("details") or {}).get("causes") or []
     fields = [one for one in causes if one.get("reason") == "FieldManagerConflict"]
     if not fields:
-        return DeployConflictError(f"{place} was changed by somebody else meanwhile: {message}")
+        return DeployConflictError(f"{place} was changed by another client meanwhile: {message}")
     lines = "\n".join(f"  {one.get('field')} is managed by {_manager(one)}" for one in fields)
     return FieldConflictError(
-        f"{place}: somebody else manages what the release sets:\n{lines}\n"
+        f"{place}: another field manager owns what the release sets:\n{lines}\n"
         "Write `on_conflict: take` into the target to take these fields over; or take them out of the "
         "manifests, or stop the other manager."
     )

@@ -97,10 +97,10 @@ class HeldLease:
         try:
             written = self._merge(spec)
         except DeployConflictError:
-            # That may have been an answer of ours that was lost, or somebody's label.
+            # That may have been an answer of ours that was lost, or a person's label.
             found = self._cluster.get(self._reference.api_version, self._reference.kind, self._reference.name)
             if found is not None and found["spec"].get("holderIdentity") != self._identity:
-                self._lost = f"somebody else took it: {described(found)}"
+                self._lost = f"another process took it: {described(found)}"
                 return None
             self._lease = found or self._lease
             written = self._merge(spec)
@@ -140,9 +140,9 @@ class Lease:
     """
     A Lease that its holder renews, by one request every three seconds.
 
-    No clocks are compared: whoever waits takes the lease when it saw no change for as long as the lease says,
-    by its own clock. Taking it and giving it back are a request each, and one more when somebody else had it
-    in between.
+    No clocks are compared: a waiting process takes the lease after it saw no change for the duration
+    of the lease, by its own clock. Acquiring and releasing take a request each, and one more when another
+    process had the lease in between.
 
     :param name: of the Lease object; it stays when nobody holds it, since it counts its holders
     """
@@ -191,14 +191,14 @@ class Lease:
                 hold = self._try(terms, seen)
             elif time.monotonic() - began > _PATIENCE and watched.is_alive:
                 raise DeployConflictError(
-                    f"{self._cluster.where} is being deployed by somebody else: {described(seen)}"
+                    f"{self._cluster.where} is being deployed by another run: {described(seen)}"
                 )
             else:
                 time.sleep(_POLLED_EVERY)
         return hold
 
     def _try(self, terms: _Terms, seen: Mapping[str, Any] | None) -> HeldLease | None:
-        """Take the lease as it was seen; ``None`` when somebody else was faster."""
+        """Take the lease as it was seen; ``None`` when another process was faster."""
         asked = time.monotonic()
         try:
             lease = self._written(terms, seen)
@@ -248,7 +248,7 @@ class _Terms:
 
 
 class _Watched:
-    """A lease of somebody else, as it was seen again and again."""
+    """A lease of another process, as it was seen again and again."""
 
     def __init__(self) -> None:
         self._lease: Mapping[str, Any] | None = None
@@ -259,7 +259,7 @@ class _Watched:
         version = None if lease is None else lease["metadata"]["resourceVersion"]
         before = None if self._lease is None else self._lease["metadata"]["resourceVersion"]
         if version != before:
-            # A change is a sign of life, whoever holds it by now.
+            # A change is a sign of life of any holder.
             self.is_alive = self._lease is not None
             self._since = time.monotonic()
         self._lease = lease

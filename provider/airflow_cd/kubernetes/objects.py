@@ -11,7 +11,7 @@ from airflow_cd.model.kubernetes import KubernetesTargetSettings
 
 # In front of the names of all labels and annotations of ours.
 PREFIX = "airflow-cd/"
-# On what somebody else had made before: it is never deleted.
+# On objects that existed before and have another owner: it is never deleted.
 ADOPTED = f"{PREFIX}adopted"
 
 
@@ -40,7 +40,7 @@ class Reference(Frozen):
 
 def is_borrowed(obj: Mapping[str, Any]) -> bool:
     """
-    Return whether an object is somebody else's, of which something is changed for a while.
+    Return whether an object belongs to another owner, and is changed only for a while.
 
     It is not deployed, hence without labels of ours; it is as it was read from the cluster, and what is
     deployed never is.
@@ -49,7 +49,7 @@ def is_borrowed(obj: Mapping[str, Any]) -> bool:
 
 
 def is_adopted(live: Mapping[str, Any]) -> bool:
-    """Return whether an object of ours was somebody else's before; it is not ours to delete."""
+    """Return whether an object of ours was another owner's before; it is not ours to delete."""
     return ADOPTED in ((live.get("metadata") or {}).get("annotations") or {})
 
 

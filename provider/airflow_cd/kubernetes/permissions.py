@@ -48,7 +48,7 @@ def _listing() -> tuple[dict[str, Any], ...]:
 
 
 # For the DAG of a cluster. Writing Roles takes having what they give, or "escalate"; binding them likewise
-# "bind". Whoever has this is an administrator of the cluster in all but name.
+# "bind". An account with this role is in effect an administrator of the cluster.
 KEEPER_RULES: tuple[dict[str, Any], ...] = (
     _rule("", ("namespaces",), ("get", "list", "create", "patch")),
     _rule("", ("serviceaccounts", "resourcequotas", "limitranges", "secrets"), _KEEP),

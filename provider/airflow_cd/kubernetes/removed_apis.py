@@ -38,7 +38,7 @@ class Removal(NamedTuple):
 
 
 class Requested(NamedTuple):
-    """An API version that somebody asks an API server for, by what the server counts."""
+    """An API version that a client requests, by the count of the API server."""
 
     minor: int
     api_version: str

@@ -50,7 +50,7 @@ class Watched:
         if self.changed.is_set():
             left = seconds - (time.monotonic() - began)
             await asyncio.sleep(max(min(_BURST_SECONDS, left), 0.0))
-        # Cleared before the caller looks: what changes while it does so is told by the next call.
+        # Cleared before the caller looks: a change during the read is reported by the next call.
         self.changed.clear()
 
 
@@ -150,7 +150,7 @@ class _Watch:
                 raise _refused(response.status, await response.text())
             self._tell_back()
             if self._version is None:
-                # Whatever was removed meanwhile is told by nobody.
+                # No event reports what was removed meanwhile.
                 self._changed.set()
             while line := await response.content.readline():
                 self._take(json.loads(line))

@@ -65,7 +65,7 @@ def _stateful_set(workload: Mapping[str, Any]) -> RolloutStatus:
     ready = min(status.get("readyReplicas", 0), status.get("availableReplicas", wanted))
     kept = (strategy.get("rollingUpdate") or {}).get("partition", 0)
     observed = _observed(workload)
-    # Where somebody has to delete the pods, that is not waited for: as Helm and Argo CD have it.
+    # Where a person has to delete the pods, that is not waited for: as Helm and Argo CD have it.
     renewed = strategy.get("type") == "OnDelete" or updated >= wanted - kept
     old = max(status.get("replicas", 0) - updated, 0)
     return RolloutStatus(observed, observed and renewed and ready >= wanted, wanted, updated, ready, old)
@@ -156,7 +156,7 @@ def _revision(thing: Mapping[str, Any]) -> int:
 _REMOVED = "unable to retrieve container logs for "
 # A log may have lines of any length.
 _MOST_BYTES = 256 * 1024
-# Its node may not answer; the rollout must not wait for that.
+# Its node might not answer; the rollout must not wait for that.
 _CONNECT_SECONDS, _READ_SECONDS = 5, 10
 
 
@@ -310,7 +310,7 @@ def _problems(
 def _events(cluster: NamespaceClient, thing: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         return events_of(cluster, thing["metadata"]["uid"])
-    except TargetError:  # such as one who may not read them
+    except TargetError:  # such as one who cannot read them
         return []
 
 

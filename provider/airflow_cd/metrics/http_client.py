@@ -86,7 +86,7 @@ def address(url: str, subject: Subject, login: MetricLogin | None) -> str:
     Return the whole address.
 
     :param url: template of it, or of a path on the login's server
-    :raises MetricError: there is no server, or it is one that may not see the login
+    :raises MetricError: there is no server, or it is one that cannot see the login
     """
     filled = fill_url(url, subject)
     if login is None:
@@ -117,8 +117,8 @@ async def ask(
     """
     Ask once, and return what came back, whatever its status is.
 
-    Redirects are not followed: they would show the login, and the network, to whoever answers. Proxies are
-    those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
+    Redirects are not followed: they would show the login, and the network, to the server they lead to. Proxies
+    are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 
     :raises MetricError: no answer came in time, or it is a redirect, compressed, or longer than 1 MiB
     """
@@ -185,7 +185,7 @@ def _shown(url: str) -> str:
 
 
 def _no_tls() -> ssl.SSLContext:
-    """What httpx has to be given where nothing is asked by https: it trusts nobody."""
+    """What httpx must be given where nothing is asked by https: it trusts nobody."""
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

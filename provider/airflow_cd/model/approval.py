@@ -24,7 +24,7 @@ class ApprovalOutcome(str, Enum):
     NOT_NEEDED = "not needed"  # the environment runs this very release already
 
 
-# Matched exactly: a space that somebody typed by mistake must not make another user of it.
+# Matched exactly: a space that a person typed by mistake must not make another user of it.
 UserId = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$")]
 
 
@@ -56,7 +56,7 @@ class Approval(Frozen):
 
     def may_decide(self, user: str, authors: Iterable[str]) -> str | None:
         """
-        Return why ``user`` may not approve, or ``None`` when they may.
+        Return why ``user`` cannot approve, or ``None`` when they may.
 
         :param authors: e-mail addresses of those whose work would be approved
         """
@@ -66,7 +66,7 @@ class Approval(Frozen):
             return None
         for author in authors:
             if not author.strip():
-                return "a commit of it names no author, from whom an approver could be told apart"
+                return "a commit has no author to compare an approver with"
             if _folded(user) in {_folded(name) for name in self.user_of(author)}:
                 return f"{user!r} is the author of a commit in this release, and self_approval is false"
         return None

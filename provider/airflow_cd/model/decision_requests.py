@@ -118,8 +118,8 @@ def window_body(release: Release, environment: str, closed: Closed) -> str:
     """Return why it waits, until when, and what an answer does."""
     return "\n\n".join(
         [
-            f"**{escape(release.service)} {escape(release.version)}** waits: **{escape(environment)}** may "
-            f"not be deployed to now: {escape(closed.reason)}; {opening(closed)}.",
+            f"**{escape(release.service)} {escape(release.version)}** waits: **{escape(environment)}** "
+            f"cannot be deployed to now: {escape(closed.reason)}; {opening(closed)}.",
             f"Digest: `{release.digest}`  \nCommit: `{release.revision.sha}`",
             "Without an answer it is deployed when the environment opens. An answer deploys it now; it is "
             "recorded with your name.",
@@ -211,7 +211,7 @@ def release_name(release: Release) -> str:
 
 
 def release_choices(releases: Sequence[Release]) -> dict[str, str]:
-    """Return button -> digest, newest first. Two releases of one commit are told apart by their digests."""
+    """Return button -> digest, newest first. The digest distinguishes two releases of one commit."""
     names = [release_name(release) for release in releases]
     return {
         title if names.count(title) == 1 else f"{title} {release.short}": release.digest
@@ -225,7 +225,7 @@ def rollback_body(environment: str, running: Release, releases: Sequence[Release
         f"**{escape(environment)}** runs {escape(release_name(running))}: {_subject(running)}",
         "It can go back to (newest first):",
         "\n".join(f"- **{escape(release_name(release))}** {_subject(release)}" for release in releases),
-        "Afterwards nothing is promoted there automatically until somebody triggers a deployment by hand, "
+        "Afterwards nothing is promoted there automatically until a person triggers a deployment by hand, "
         "or approves one.",
     ]
     return "\n\n".join(lines)

@@ -1,4 +1,4 @@
-"""Looking whether somebody changed by hand what a release set, and what is done about it."""
+"""Drift: changes by hand to what a release set, and how to respond."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class MonitorSettings(Frozen):
 
 class AlarmPayload(Frozen):
     """
-    What a rollback needs of an alarm's event. Whoever may create asset events may create any.
+    What a rollback needs of an alarm's event. A user who can create asset events can create any.
 
     :param environment: where the release runs
     :param generation: of the target's record, when the alarm was raised

@@ -46,9 +46,9 @@ class Change(Frozen):
 
 def changes_of(extras: Iterable[Any]) -> list[Change]:
     """
-    Return the changes that these asset events carry, in their order, without those told twice.
+    Return the changes that these asset events carry, in their order, without duplicates.
 
-    Whoever may create asset events may create any; what is no change is left out.
+    A user who can create asset events can create any; what is no change is left out.
     """
     found: dict[tuple[str, str, int], Change] = {}
     for extra in extras:

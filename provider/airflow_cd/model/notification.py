@@ -71,5 +71,5 @@ class NotificationSettings(Frozen):
             )
 
     def wants(self, event: str, environment: str) -> bool:
-        """Tell whether it is told of this event in the environment of this name."""
+        """Return whether this notification is for the event in the environment of this name."""
         return event in self.events and (not self.environments or environment in self.environments)

@@ -17,7 +17,7 @@ class Phase(str, Enum):
 
     SHIFTING_TRAFFIC = "setting"  # the release is being given its share
     PAUSED = "paused"  # for a time
-    AWAITING_DECISION = "asking"  # until somebody says how to go on
+    AWAITING_DECISION = "asking"  # until a person says how to go on
     ANALYSING = "analysing"
     PROMOTING = "promoting"  # it is being given everything
     PROMOTED = "promoted"
@@ -38,7 +38,7 @@ class Observation(Frozen):
     :param trouble: what keeps it from that now, as far as it is known; it may pass
     :param broken: why the new release will certainly not become ready, as far as that is known
     :param restored: everything is given back to the release before, and that is ready
-    :param weight: percent that the new release really gets, ``None`` where that cannot be told
+    :param weight: percent that the new release really gets, ``None`` where that is not known
     """
 
     ready: bool
@@ -56,9 +56,9 @@ class Observation(Frozen):
 
 class RolloutAnswer(Frozen):
     """
-    What somebody said to a rollout that asked.
+    The answer of a person to a rollout that awaits a decision.
 
-    :param step: number of the step that asked, so that an answer told twice is not one to the next question;
+    :param step: number of the step that asked, so that a repeated answer does not answer the next question;
         ``None`` is whichever asks
     """
 
@@ -77,7 +77,7 @@ class Progress(Frozen):
     :param since: when the phase began
     :param moved_at: when something moved the last time
     :param unready_since: since when the new release is not ready although it was
-    :param applied: whether the target has been told of this phase and weight
+    :param applied: whether the target has received this phase and weight
     :param count: what was seen last
     :param achieved: percent that the new release was seen to get
     :param trouble: what kept it from going on when it was looked at last
@@ -178,8 +178,8 @@ class Plan:
         """
         Return how it goes on; the same progress when there is nothing new.
 
-        :param seen: of the place, after it was told of this progress
-        :param measurements: taken since; those for another step, and those told before, are ignored
+        :param seen: the observation made after this progress was applied
+        :param measurements: taken since; those for another step, and duplicates, are ignored
         :param answer: to the question of this progress; ignored when it asks nothing
         """
         if progress.over:
@@ -299,7 +299,7 @@ class Plan:
         step = self.steps[number]
         if step.weight is not None:
             return progress.entered(Phase.SHIFTING_TRAFFIC, now, step=number, weight=step.weight)
-        # What was told of the share stays true.
+        # The reported weight stays true.
         if step.analysis is not None:
             return progress.entered(Phase.ANALYSING, now, step=number)
         if step.pause == APPROVAL:

@@ -172,7 +172,7 @@ class Service(Frozen):
         )
         self._refuse(
             "drift",
-            "needs a target that is told what is to be there, such as kubernetes; remove it",
+            "requires a declarative target, such as kubernetes; remove it",
             lambda environment: environment.drift is not None and not environment.target.has_strategies,
         )
         zones = {environment.drift.timezone for environment in self.environments if environment.drift}
@@ -211,7 +211,7 @@ class Service(Frozen):
         )
 
     def closed(self, environment: Environment, now: datetime) -> Closed | None:
-        """Return why the environment may not be deployed to at the aware time ``now``, or ``None``."""
+        """Return why the environment cannot be deployed to at the aware time ``now``, or ``None``."""
         freezes = [freeze for freeze in self.freezes if freeze.concerns(environment.name)]
         return closed_because(environment.windows, now, freezes)
 

@@ -71,7 +71,7 @@ def fill_url(template: str, subject: Subject) -> str:
 
 def check_promql(template: str) -> None:
     """
-    Make sure that a PromQL query is one as far as that can be told without Prometheus.
+    Make sure that a PromQL query is valid, as far as that can be checked without Prometheus.
 
     :raises ValueError: a bracket or a quote is not closed, a placeholder is unknown or not in quotes
     """

@@ -14,7 +14,7 @@ class Superseded(Frozen):
 
     :param task_id: the task that waits in each of them
     :param runs: run id -> version of the run's release
-    :param reason: what a person is told, after the version
+    :param reason: what is shown to a person, after the version
     """
 
     task_id: str

@@ -20,7 +20,7 @@ def printable(text: str, longest: int) -> str:
     What could disturb a terminal, a log or a line is replaced by U+FFFD; what is too long ends with an
     ellipsis.
     """
-    # Cut first: somebody else chose the length, too.
+    # Cut first: the length comes from outside, too.
     cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return _DISTURBING.sub(_REPLACEMENT, cut)
 

@@ -113,7 +113,7 @@ def build_key(service: Service, tree: str) -> str:
     Return the name under which a build is stored.
 
     A build is a function of the tree, the commands and what runs them, and of nothing else: commands are
-    not told the commit, so that two commits with the same tree share one build.
+    not given the commit, so that two commits with the same tree share one build.
     """
     definition = service.build.model_dump(mode="json", exclude={"timeout"})
     machine = [platform.system(), platform.machine(), sys.implementation.cache_tag]

@@ -63,7 +63,7 @@ class WindowsMixin:
         Return who let the release in although the environment is closed; ``None`` when it is open.
 
         :raises TaskDeferred: it is closed
-        :raises TaskAwaitingInput: it is closed, and somebody may override that
+        :raises TaskAwaitingInput: it is closed, and a person may override that
         :raises WindowClosedError: it is closed, and the release is not to wait, or would do so for ever
         """
         environment = self.service.environment(self.environment)
@@ -71,7 +71,7 @@ class WindowsMixin:
         closed = self.service.closed(environment, now)
         if closed is None:
             return None
-        told = f"{self.environment} may not be deployed to now: {closed.reason}"
+        told = f"{self.environment} cannot be deployed to now: {closed.reason}"
         if override := self._override(context, environment, release, now):
             by = f"window override by {override.by}: {override.reason or 'no reason given'}"
             self.log.warning("%s. Deploying all the same: %s", told, by)
@@ -92,14 +92,14 @@ class WindowsMixin:
         return None  # never reached: waiting leaves the task
 
     def window_opened(self, context: Context, event: Any) -> Any:
-        """Decide anew, from the beginning."""
+        """Decide again, from the beginning."""
         return self.execute(context)
 
     def window_answered(
         self, context: Context, event: dict[str, Any], digest: str, until: str | None = None
     ) -> Any:
         """
-        Keep the answer, if there is one, and decide anew.
+        Keep the answer, if there is one, and decide again.
 
         :param digest: the release the question was about
         :param until: when the environment opens by itself, in ISO format
@@ -146,7 +146,7 @@ class WindowsMixin:
     def _ask_to_override(
         self, context: Context, environment: Environment, release: Release, closed: Closed, now: datetime
     ) -> None:
-        """Park until somebody answers or the environment opens; return when the question cannot be put."""
+        """Park until a person answers or the environment opens; return when the question cannot be put."""
         from airflow.sdk.exceptions import TaskAwaitingInput
 
         from airflow_cd.links.release import approval_url
@@ -171,7 +171,7 @@ class WindowsMixin:
             )
             return
         self.log.info(
-            "%s may not be deployed to now: %s; %s. Waiting for that, or for an override by %s: %s",
+            "%s cannot be deployed to now: %s; %s. Waiting for that, or for an override by %s: %s",
             *(self.environment, closed.reason, decision_requests.opening(closed), ", ".join(users)),
             approval_url(ti.dag_id, ti.run_id, ti.task_id),
         )
@@ -193,7 +193,7 @@ class WindowsMixin:
 
 
 def _later_options(environment: Environment) -> list[str]:
-    """Airflow keeps a task's first question: what a rollout asks later has to be among its answers."""
+    """Airflow keeps a task's first question: what a rollout asks later must be among its answers."""
     from airflow_cd.model.decision_requests import ABORT, GO_ON
 
     return [GO_ON, ABORT] if environment.strategy is not None else []
@@ -209,7 +209,7 @@ class GatesMixin(WindowsMixin):
     """
     Lets an operator decide whether a release may be deployed.
 
-    Each gate is asked anew at every turn: what was true before a wait need not be true after it.
+    Each gate is asked again at every turn: what was true before a wait might not be true after it.
     """
 
     log: Any
@@ -297,10 +297,10 @@ class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperat
     fails the task before the target is asked anything; the release that runs already is left alone; an older
     one than what runs is skipped as superseded; one that was rolled back is not deployed again by itself, nor
     is any while the environment is held; a missing or foreign approval fails the task; a closed window
-    or a freeze holds it, on no slot, and when it opens, or is overridden, everything is decided anew (or it
+    or a freeze holds it, on no slot, and when it opens, or is overridden, everything is decided again (or it
     fails the task, where the environment says so); the target then compares and sets, so
     that of two deployments based on the same record one wins, and the other waits, in the triggerer, until
-    it can decide anew.
+    it can decide again.
 
     Where the target takes its time (a canary on Kubernetes), the rollout goes on in the triggerer, and the
     task ends when it does: with what was measured in its XCom, or failed when the release was aborted.
@@ -340,7 +340,7 @@ class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperat
         """
         Deploy the release.
 
-        :raises TaskDeferred: somebody else deploys here, or a window is closed; decides anew later
+        :raises TaskDeferred: another run deploys here, or a window is closed; decides again later
         :raises AirflowSkipException: superseded
         :raises AirflowFailException: not signed as demanded, changed in the store, not approved, no window
             ever opens, or the release did not become ready
@@ -348,7 +348,7 @@ class DeployOperator(RolloutsMixin, RetryOnConflictMixin, GatesMixin, BaseOperat
         return self.in_turn(context)
 
     def take_turn(self, context: Context) -> dict[str, Any]:
-        """Check every gate and deploy. :raises DeployConflictError: somebody else deploys here"""
+        """Check every gate and deploy. :raises DeployConflictError: another run deploys here"""
         ref = load_ref(context, self.release_task_id)
         release, verified_by = self._verified(ref)
         target = self._open_target()

@@ -53,7 +53,7 @@ class DriftOperator(RetryOnConflictMixin, BaseOperator):
         return self.in_turn(context)
 
     def take_turn(self, context: Context) -> dict[str, Any]:
-        """Compare once. :raises DeployConflictError: somebody changes the environment"""
+        """Compare once. :raises DeployConflictError: another run changes the environment"""
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import DeclarativeTarget
 

@@ -168,7 +168,7 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
             )
 
     def _ask(self, context: Context, record: Record, bad: str) -> None:
-        """Park until somebody has chosen one of the releases that are still there."""
+        """Park until a person has chosen one of the releases that are still there."""
         ti = context["ti"]
         releases = [deployed.release for deployed in record.previous]
         choices = decision_requests.release_choices(releases)
@@ -199,4 +199,4 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
 
 
 def _user(context: Context) -> str:
-    return context["dag_run"].triggering_user_name or "somebody"
+    return context["dag_run"].triggering_user_name or "a person"

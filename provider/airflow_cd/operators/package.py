@@ -168,7 +168,7 @@ class PackageOperator(BaseOperator):
         sbom: bytes | None,
         envelopes: Envelopes | None,
     ) -> None:
-        """Put the evidence where the image goes, for whoever looks at it there."""
+        """Attach the evidence to the image in its registry."""
         from airflow_cd.packaging.provenance import STATEMENT
         from airflow_cd.releases import images
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class RetryOnConflictMixin:
     """
-    Lets an operator whose environment somebody else is changing wait in the triggerer, and decide anew then.
+    Lets an operator wait in the triggerer while another run changes its environment, and then decide again.
 
     Waiting takes no worker slot and none of the task's retries: how long the other one takes (to become
     ready, or to drain) is not this release's fault.
@@ -31,11 +31,11 @@ class RetryOnConflictMixin:
             raise  # never reached: waiting leaves the task
 
     def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Decide anew, from the beginning."""
+        """Decide again, from the beginning."""
         return self.in_turn(context)
 
     def take_turn(self, context: Context) -> dict[str, Any]:
-        """Do the work. :raises DeployConflictError: it is somebody else's turn"""
+        """Do the work. :raises DeployConflictError: another run holds the environment"""
         raise NotImplementedError
 
     def _wait(self, conflict: DeployConflictError) -> None:
@@ -44,5 +44,5 @@ class RetryOnConflictMixin:
         from airflow_cd.triggers.defer_delay import defer_delay_seconds
 
         delay = timedelta(seconds=defer_delay_seconds())
-        self.log.info("%s. Deciding anew in %g s.", conflict, delay.total_seconds())
+        self.log.info("%s. Retrying in %g s.", conflict, delay.total_seconds())
         self.defer(trigger=TimeDeltaTrigger(delay), method_name="next_turn")

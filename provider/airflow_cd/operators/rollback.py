@@ -133,10 +133,10 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
     """
     The teardown of ``deploy``: rolls back and verifies.
 
-    Where the release is healthy, ``health`` skips it, or it skips itself, as when somebody marked ``health``.
+    Where the release is healthy, ``health`` skips it, or it skips itself, as when a person marked ``health``.
 
     Where rollouts take their time, it also aborts the one that ``deploy`` began when that failed and the
-    rollout is not over. That is so when its retries are used up in the middle, and when somebody marks it as
+    rollout is not over. That is so when its retries are used up in the middle, and when a person marks it as
     failed while no triggerer drives the rollout: Airflow tells only triggers that run of such a mark.
 
     It works from the target's own record, without artifact store or source, and only if this run's
@@ -172,14 +172,14 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         """
         Roll back if there is something to roll back.
 
-        :raises TaskDeferred: somebody else deploys here, decides anew later; or the verification begins
+        :raises TaskDeferred: another run deploys here, decides again later; or the verification begins
         :raises AirflowSkipException: the release is healthy, or something else runs by now
         :raises AirflowFailException: there is no previous release, or it does not become ready
         """
         return self.in_turn(context)
 
     def take_turn(self, context: Context) -> dict[str, Any]:
-        """Roll back if need be. :raises DeployConflictError: somebody else deploys here"""
+        """Roll back if need be. :raises DeployConflictError: another run deploys here"""
         reason = self._reason(context)
         target = self._open_target()
         record = target.record()
@@ -190,7 +190,7 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         return self._restore(context, target, bad=bad, reason=reason)
 
     def _aborted(self, context: Context, target: ProgressiveTarget, token: str) -> dict[str, Any]:
-        """Abort the rollout of this token and no other; what is aborted already is verified and told."""
+        """Abort the rollout of this token only; verify and report an abort that was done before."""
         from airflow_cd.targets.record import outcome_of
 
         self.log.warning("%s: aborting it", _ABANDONED)
@@ -205,7 +205,7 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         """
         End with the rollout.
 
-        :raises AirflowSkipException: somebody else's took the place of the one to abort
+        :raises AirflowSkipException: another rollout took the place of the one to abort
         """
         if more["kind"] == "deploy":
             if outcome.state == "replaced":
@@ -249,7 +249,7 @@ def _left_behind(record: Record, actor: str) -> str | None:
     if rollout is not None:
         own = rollout.kind == "deploy" and rollout.candidate.actor == actor
         return rollout.token if own else None
-    # Found again after a killed worker: the abort is done, but not verified and perhaps not told.
+    # Found again after a killed worker: the abort is done, but not verified and perhaps not reported.
     if aborted is not None and (aborted.actor, aborted.reason) == (actor, _ABANDONED):
         return aborted.token
     return None

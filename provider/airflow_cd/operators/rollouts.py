@@ -53,7 +53,7 @@ class RolloutsMixin:
     def rolled_out(
         self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, **more: Any
     ) -> Any:
-        """Take the triggerer's word, or somebody's answer, and go on or end."""
+        """Take the triggerer's word, or a person's answer, and go on or end."""
         from airflow_cd.targets.base import ProgressiveTarget
         from airflow_cd.targets.record import outcome_of
 
@@ -172,7 +172,7 @@ class RolloutsMixin:
         from airflow_cd.releases.questions import reason_in
         from airflow_cd.targets.rollout_controller import POLL_SECONDS
 
-        by = str((event.get("responded_by_user") or {}).get("id") or "somebody")
+        by = str((event.get("responded_by_user") or {}).get("id") or "a person")
         chosen = event["chosen_options"]
         rollout = target.record().rollout
         if rollout is None or rollout.token != token:
@@ -198,13 +198,13 @@ class RolloutsMixin:
         if chosen not in ([decision_requests.GO_ON], [decision_requests.ABORT]):
             return f"{chosen} is no answer to this question"
         policy = self.service.environment(self.environment).approval or Approval()
-        # Authors may not let their own work on, but they may take it back.
+        # Authors cannot let their own work on, but they may take it back.
         return policy.may_decide(by, release.authors if chosen == [decision_requests.GO_ON] else ())
 
     def _who_may_answer(self, release: Release) -> list[str]:
         environment = self.service.environment(self.environment)
         approvers = environment.approval.approvers if environment.approval else ()
-        # Airflow keeps a task's first question: whoever else it is put to has to be among those.
+        # Airflow keeps a task's first question: all later assignees must be among those.
         return sorted({*approvers, *environment.window_approvers}) if approvers else []
 
     def _other_options(self) -> list[str]:

@@ -42,7 +42,7 @@ class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
         return self.in_turn(context)
 
     def take_turn(self, context: Context) -> dict[str, Any]:
-        """Scale down if it is time. :raises DeployConflictError: somebody changes the environment"""
+        """Scale down if it is time. :raises DeployConflictError: another run changes the environment"""
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import ProgressiveTarget
 

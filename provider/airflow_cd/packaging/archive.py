@@ -86,7 +86,7 @@ def safe_members(
 
     :param stream: what the archive is read from; it is allowed the bytes of the member that is yielded
     :param folder: where they are to be written
-    :raises UnsafeArchiveError: at the first that may not be written
+    :raises UnsafeArchiveError: at the first that cannot be written
     """
     seen: set[str] = set()
     links: set[str] = set()
@@ -133,7 +133,7 @@ def check_link(name: str, target: str) -> None:
 
 
 def shown(name: str) -> str:
-    """Return a name that somebody else chose as a log line can carry it."""
+    """Return a name from outside, fit for a log line."""
     return repr(_UNPRINTABLE.sub("?", name)[:200])
 
 
@@ -190,7 +190,7 @@ _MEANING = {"/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 class Patterns:
     """
-    Several patterns, any of which may match.
+    Several patterns; a path matches if one of them does.
 
     ``*`` and ``?`` stay within a folder, ``**`` crosses folders. A pattern whose last part has no wildcard
     (``src``, ``**/node_modules``) also stands for everything below such a folder, and ``.`` for everything.

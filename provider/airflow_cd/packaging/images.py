@@ -130,7 +130,7 @@ def push_image(client: DockerClient, repository: str, tag: str) -> str:
     """
     Push what the engine calls ``repository:tag``, and return the digest the registry gave it.
 
-    The digest is of this push: whoever moves the tag afterwards changes nothing.
+    The digest is of this push: moving the tag afterwards changes nothing.
 
     :raises ArtifactError: the registry does not answer, refuses it, or does not have it afterwards
     """

@@ -25,7 +25,7 @@ _INLINE = (*_PLUGINS, "patchesStrategicMerge")
 _NESTED = ("patches", "patchesJson6902", "replacements", "openapi")
 _GENERATORS = ("configMapGenerator", "secretGenerator")
 _GENERATED_FROM = ("files", "envs", "env")
-# Where what comes with kustomize itself (``apiVersion: builtin``) is told of files.
+# The keys by which built-in plugins (``apiVersion: builtin``) refer to files.
 _OF_PLUGINS = ("path", "paths", *_GENERATED_FROM)
 # How kustomize tells what it has to fetch, and a little more.
 _REMOTE = re.compile(r"\s*(git::|gh:|[a-z][a-z0-9+.-]*://|[\w.-]+@|github\.com[:/])", re.IGNORECASE)
@@ -79,9 +79,9 @@ def _referred(folder: Path, tree: Path) -> Iterator[Path]:
 
 def _check_plugin(folder: Path, tree: Path, entry: str, where: str) -> None:
     """
-    Go through what a transformer or the like is told: kustomize would fetch that, too.
+    Check the references of a transformer or generator: kustomize would fetch those, too.
 
-    :raises ManifestError: it refers to what is elsewhere, or cannot be told before it is rendered
+    :raises ManifestError: it refers to what is elsewhere, or its references are known only after rendering
     """
     if not _is_inline(entry):
         file = _local(folder, tree, entry, where)
@@ -187,7 +187,9 @@ def kustomized(folder: Path, tree: Path, *, timeout: float) -> str:
                 f"{name}: `{argv[0]}` took longer than {timeout:g} s and was ended; make it smaller"
             ) from error
         except OSError as error:
-            raise ManifestError(f"{name}: `{argv[0]}` cannot be started: {error}; install it anew") from error
+            raise ManifestError(
+                f"{name}: `{argv[0]}` cannot be started: {error}; install it again"
+            ) from error
         out.seek(0)
         err.seek(0)
         text = out.read(MAX_BYTES + 1)

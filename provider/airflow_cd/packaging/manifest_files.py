@@ -204,7 +204,7 @@ def read(file: Path, name: str) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name that somebody else chose as a message can carry it."""
+    """Return a name from outside, fit for a message."""
     return printable(name, _LONGEST_NAME)
 
 

@@ -20,7 +20,7 @@ _KIND = re.compile(r"[A-Z][A-Za-z0-9]{0,62}")
 # Roles may have colons; nothing may have what means something else in the path of a request.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9:._-]{0,251}[A-Za-z0-9])?")
 
-# What the cluster says of an object, and whoever exported it with `kubectl get` brought along.
+# What the cluster adds to an object, as in an export by `kubectl get`.
 _SAID_BY_CLUSTER = (
     "managedFields",
     "uid",
@@ -128,7 +128,7 @@ def _refuse(where: str, group: str, kind: str, name: str) -> None:
     remedy = (
         "declare it under `clusters:` (docs/clusters.md)"
         if kind == "Namespace"
-        else "have whoever looks after the cluster apply it"
+        else "let an administrator of the cluster apply it"
     )
     raise ManifestError(
         f"{where}: {kind}/{name} belongs to no namespace but to the whole cluster, and is not deployed with "
@@ -228,7 +228,7 @@ def render(tree: Path, path: str, *, image: str, digest: str, timeout: float = 6
     Return the objects of one environment.
 
     :param tree: the workspace that was built
-    :param path: in the tree: a file; a folder, of which all YAML and JSON files count, those of folders in it
+    :param path: in the tree: a file; a folder, with all YAML and JSON files in it, those of folders in it
         not; or a folder with a kustomization
     :param image: repository whose containers get the digest
     :param digest: of the release's image

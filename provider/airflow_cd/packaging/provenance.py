@@ -50,7 +50,7 @@ def verify(envelope: bytes, payload_type: str, keys: Sequence[Key]) -> Verified:
     Return what was signed, and by which of the keys.
 
     :param envelope: as :func:`sign` writes it
-    :param payload_type: what the payload has to be
+    :param payload_type: what the payload must be
     :param keys: public keys; a signature by any one of them is enough
     :raises NotSignedError: there is no signature in it
     :raises UntrustedKeyError: none of its signatures is by one of these keys

@@ -40,6 +40,6 @@ def _write(dag_id: str, run_id: str, note: str) -> None:
 
     with create_session() as session:
         run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-        # What somebody wrote there is theirs.
+        # What a person wrote there is theirs.
         if run is not None and not run.note:
             run.note = note

@@ -66,7 +66,7 @@ def _waiting(session: Session, dag_id: str, task_id: str, run_ids: list[str]) ->
     from sqlalchemy import select
     from sqlalchemy.orm import lazyload
 
-    # Locked in one order: whoever answers one of them locks its row first, too.
+    # Locked in one order: an answer to one of them locks its row first, too.
     chosen = (
         select(TaskInstance)
         .where(

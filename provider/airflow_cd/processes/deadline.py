@@ -3,7 +3,7 @@ A deadline for what is awaited, in which no cancellation is lost.
 
 ``asyncio.wait_for`` loses one before Python 3.12 that comes in the moment of an answer
 (https://github.com/python/cpython/issues/86296); a library may turn one into an error of its own. Airflow
-cancels a trigger once: one that missed that would go on watching, or deploying, what it was told to leave
+cancels a trigger once: one that missed that would go on watching, or deploying, what it must leave
 alone. Here the work is a task of its own, and who waits for it only waits.
 """
 

@@ -32,7 +32,7 @@ def change_of(context: Any, service: str, environment: str, record: Record) -> C
     """
     Return what this run did to the environment, or ``None`` when it did nothing.
 
-    A retry after a killed worker finds its run's own work done, and with it the change nobody was told of.
+    A retry after a killed worker finds its run's own work done, and with it the change that was not reported.
 
     :param record: what the task leaves there
     """

@@ -159,7 +159,7 @@ def _objects_of(service: Service) -> str | None:
     """
     Return what stands for the way the definition turns an image into objects on clusters, if it does.
 
-    It is a label of the image: what is defined anew for the same commit (more replicas, another variable)
+    It is a label of the image: what is defined again for the same commit (more replicas, another variable)
     is then another release, with a digest of its own, that goes through the strategy and can be left again.
     What is not said there is not part of it: a key that a later version knows changes no release.
     """

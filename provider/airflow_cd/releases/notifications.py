@@ -66,15 +66,15 @@ def _notify(
         if notification is None:
             continue
         try:
-            told = f"told/{what}/{number}"
+            reported = f"told/{what}/{number}"
             state = context["task_state_store"]
-            if state.get(told):
+            if state.get(reported):
                 continue
             _tell(notification, {**context, "cd": facts})
-            state.set(told, True)
+            state.set(reported, True)
         except Exception as error:
             log.warning(
-                "Nobody was told of %s by %s: %s", facts["event"], notification.notifier, _shown(error)
+                "Notification %s through %s failed: %s", facts["event"], notification.notifier, _shown(error)
             )
 
 

@@ -67,7 +67,7 @@ def put_question(
 @cache
 def reason_form() -> ParamsDict:
     """
-    Return the form in which somebody gives the reason of an answer.
+    Return the form in which a person gives the reason of an answer.
 
     All tasks share one: making params is slow, and a thousand services are parsed at once.
     """
@@ -95,7 +95,7 @@ def preview_of(
     """
     Return what deploying the release would change, where the target can tell; else ``None``.
 
-    A target that does not answer, or would refuse, costs no question: it is told in the preview's place.
+    A target that does not answer, or would refuse, does not prevent the question: the preview says so.
     """
     from airflow_cd.releases.adapters import open_store
     from airflow_cd.targets.base import DeclarativeTarget
@@ -105,7 +105,7 @@ def preview_of(
     try:
         found = target.preview(release, open_store(store_url))
     except (CdError, OSError) as error:
-        log.warning("What deploying would change cannot be told: %s", error)
+        log.warning("No preview of what this deployment would change: %s", error)
         return _fenced(str(error))
     if not found:
         return "Nothing but what runs already."

@@ -36,7 +36,7 @@ def report_superseded(
     """
     Name the runs of this DAG that wait for the approval of an older release than ``release``.
 
-    Nothing that goes wrong here concerns ``release``: whoever waits is asked again when somebody answers.
+    An error here does not affect ``release``: a waiting release is checked again when a person answers.
 
     :param release: what the environment runs, and is healthy
     :param approval_task_id: the task that waits

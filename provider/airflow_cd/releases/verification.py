@@ -115,7 +115,7 @@ def explain_archive(store: ArtifactStore, release: Release) -> str:
             recorded = parsed(read_document(store, "the list of its members", release.contents))
             return f"{actual}; {differences(recorded, contents(archive))}"
         except (ArtifactError, OSError) as error:
-            return f"what differs cannot be told: {error}"
+            return f"the difference is not known: {error}"
 
 
 def _verified(

@@ -119,7 +119,7 @@ class JobContainers:
         )
 
     def start(self, container: Container, argv: Sequence[str]) -> None:
-        """Start it. :raises CommandError: the image has no such program (127), or may not run it (126)"""
+        """Start it. :raises CommandError: the image has no such program (127), or cannot run it (126)"""
         from docker.errors import APIError
 
         try:
@@ -176,7 +176,7 @@ class DockerRunner:
 
     The workspace is copied in and out by the engine's own interface, so the engine may be on any machine.
     Names are made of the job's: where a worker was killed, the next try finds the command running, or done,
-    and goes on from there. What nobody comes back for is removed after a day, by whoever runs a job then.
+    and goes on from there. What is left behind is removed after a day, by the next job.
 
     :param settings: image and limits
     :param connect: returns a client of the engine; called when a job begins

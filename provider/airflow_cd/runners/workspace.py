@@ -61,7 +61,7 @@ def unpack(file: IO[bytes], folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     with tarfile.open(fileobj=file, mode="r") as archive:
-        # Links may lead anywhere here: whoever packs the workspace looks at them.
+        # Links may lead anywhere here: the archive of the workspace checks them.
         archive.extractall(folder.parent, members=_renamed(archive, folder.name), filter=_ours)
 
 
@@ -80,7 +80,7 @@ def _moved(path: str, name: str) -> str:
 
 
 def _ours(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """What comes out belongs to whoever takes it out, and stays below the folder."""
+    """Extracted members belong to the current user, and stay below the folder."""
     safe = tarfile.tar_filter(member, folder)
     return safe.replace(uid=None, gid=None, uname=None, gname=None, deep=False)  # type: ignore[arg-type]
 

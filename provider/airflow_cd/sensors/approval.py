@@ -31,13 +31,13 @@ EXPIRED = "Expired"
 
 
 class ApproversMixin:
-    """Parks a task until somebody answered, and reads the answer; for operators that extend Airflow's."""
+    """Parks a task until a person answered, and reads the answer; for operators that extend Airflow's."""
 
     process_trigger_event_error: Any
 
     def _park(self, asked_at: datetime, policy: Approval, digest: str) -> NoReturn:
         """
-        Give up the worker slot until somebody answers, or nobody did in time.
+        Give up the worker slot until a person answers, or nobody did in time.
 
         :param asked_at: when the question was asked first
         :param digest: what the question is about
@@ -72,7 +72,7 @@ class ApproversMixin:
         """Return why this answer does not count, or ``None``. :param authors: of what would be let in"""
         if decision.outcome is ApprovalOutcome.EXPIRED:
             return None
-        # Authors may not let their own work in, but they may take it back.
+        # Authors cannot let their own work in, but they may take it back.
         return policy.may_decide(
             decision.by or "", authors if decision.outcome is ApprovalOutcome.APPROVED else ()
         )
@@ -89,7 +89,7 @@ DECISION = "decision"
 
 class ApprovalSensor(ApproversMixin, HITLOperator):
     """
-    Parks in Airflow's ``awaiting_input`` state until somebody decides about this run's release.
+    Parks in Airflow's ``awaiting_input`` state until a person decides about this run's release.
 
     A decision comes in three ways: an answer in Required Actions, marking the task as success or failed,
     or ``airflow cd approve``. What was decided is kept in the artifact store, bound to the digest that was
@@ -97,7 +97,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
     also the task's XCom (:class:`~airflow_cd.model.approval.Decision` as JSON) when the release may go on,
     and else under the XCom key ``decision``: *rejected* and *expired* fail the task, *superseded* skips it.
 
-    An answer by somebody who may not decide is logged, and the question is asked again.
+    An answer by a user who cannot decide is logged, and the question is asked again.
 
     :param service: what is to be approved
     :param environment: name of the environment whose policy holds
@@ -197,7 +197,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         """
         Write the question and give up the worker slot.
 
-        The base class's ``execute`` is not used: it would start the time until expiry anew every time the
+        The base class's ``execute`` is not used: it would start the time until expiry again every time the
         question is asked again.
         """
         from airflow_cd.model import decision_requests
@@ -239,7 +239,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         from airflow_cd.releases.questions import preview_of
 
         environment = self.service.environment(self.environment)
-        if not environment.target.has_strategies:  # nor is it told what is to be there
+        if not environment.target.has_strategies:  # it is not declarative either
             return None
         store_url = load_ref(context, self.release_task_id).store
         target = open_target(self.service, environment)

@@ -29,7 +29,7 @@ class HealthCheckSensor(BaseOperator):
     that would be over before the slot was given back (3 s).
 
     The verdict is about this run's release alone: when another one is deployed meanwhile, the task is
-    skipped as superseded; when it was rolled back meanwhile, or was never deployed because somebody marked
+    skipped as superseded; when it was rolled back meanwhile, or was never deployed because a person marked
     the deployment as success, the task fails. The XCom is the verdict with its samples, also when it is
     unhealthy.
 
@@ -173,7 +173,7 @@ class HealthCheckSensor(BaseOperator):
 
 def _cleared(ti: RuntimeTaskInstanceProtocol) -> int:
     """
-    Return a number that differs once the task was cleared: whoever clears it wants it judged anew.
+    Return a number that differs once the task was cleared: clearing it asks for a new verdict.
 
     Airflow counts the tries that are left from there, and keeps what is in the task's state store.
     """

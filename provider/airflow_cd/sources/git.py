@@ -97,7 +97,7 @@ class GitSource:
         self._mirror.take(until)
         span = self._span(since, until)
         if len(span) == 1 and since is not None:
-            # What ran before was force-pushed away: all that can be told is what there is now.
+            # What ran before was force-pushed away: only the present commits are known.
             limit = min(limit, _MOST_WITHOUT_START)
         arguments = [f"--max-count={limit}", *span, "--", *self._folder()]
         return self._mirror.reading(lambda: self._log(*arguments), until)

@@ -145,7 +145,7 @@ class Mirror:
         """
         Return what ``read`` returns, with these commits in the mirror.
 
-        When the mirror turns out broken, it is made anew and read once more.
+        When the mirror turns out broken, it is created again and read once more.
 
         :raises RevisionNotFoundError: the repository has no such commit
         :raises SourceError: the remote cannot be reached
@@ -157,7 +157,7 @@ class Mirror:
             return read()
         except BrokenMirrorError:
             with self._lock:
-                if self._identity() == age:  # nobody else made it anew meanwhile
+                if self._identity() == age:  # no other process has rebuilt it meanwhile
                     self._make()
             for sha in commits:
                 self.take(sha)

@@ -147,8 +147,8 @@ class FilesystemStore:
     def _verify(self, digest: str, found: str) -> None:
         if digest != f"sha256:{found}":
             raise ArtifactCorruptError(
-                f"artifact store {self.url} holds other bytes under {digest}: they have sha256:{found}. "
-                "Somebody or something changed them; build and package the revision again."
+                f"artifact store {self.url} is corrupt: the content stored as {digest} has sha256:{found}. "
+                "Its files were changed. Build and package the revision again."
             )
 
     def _blob(self, digest: str) -> Path:
@@ -218,5 +218,5 @@ def _sweep(folder: Path) -> None:
         try:
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 left.unlink()
-        except OSError:  # somebody else swept it, or it is not ours to remove
+        except OSError:  # another process swept it, or it is not ours to remove
             continue

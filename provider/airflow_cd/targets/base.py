@@ -46,7 +46,7 @@ class Access:
     :param kubernetes_client: returns a ``kubernetes.client.ApiClient`` for a connection (its id, or ``None``)
         and a context of its kubeconfig (or ``None``)
     :param kubernetes_watch_client: the same, as ``kubernetes_asyncio.client.ApiClient``; to be called on a
-        running event loop's thread or any other, and closed by whoever called it
+        running event loop's thread or any other, and closed by the caller
     """
 
     data_dir: Path
@@ -212,7 +212,7 @@ class Difference(NamedTuple):
 
 @runtime_checkable
 class DeclarativeTarget(ProgressiveTarget, Protocol):
-    """A target that is told what is to be there, and can compare."""
+    """A declarative target: it compares the desired state with what is there."""
 
     def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
         """
@@ -225,4 +225,4 @@ class DeclarativeTarget(ProgressiveTarget, Protocol):
         """Return what is not as the running release set it."""
 
     def heal(self) -> Record:
-        """Put right what is not as the running release set it, whoever changed it."""
+        """Restore what differs from what the running release set."""

@@ -14,7 +14,7 @@ GRACE_PERIOD = "10s"
 
 def proxy_config(listen: str, upstream: str) -> dict[str, Any]:
     """
-    Return a server that hands each request on to the address in a file, which is read anew for each.
+    Return a server that hands each request on to the address in a file, which is read again for each.
 
     :param listen: ``host:port``, the host may be empty
     :param upstream: path of the file with ``host:port``

@@ -57,7 +57,7 @@ class Rollout(Frozen):
     """
     A release that is on its way in, at a target where that takes longer than a task should hold a slot.
 
-    :param token: its own; whoever drives a rollout whose token is not in the record any more has to stop
+    :param token: unique; a process whose token is no longer in the record must stop driving the rollout
     :param candidate: what is to run; for a rollback, what ran before
     :param progress: how far it is
     :param kind: whether it is a deployment or a rollback
@@ -66,7 +66,7 @@ class Rollout(Frozen):
     :param fast: whether the strategy's steps are left out
     :param analyses: those that the strategy names, as they were when this began
     :param deadline: how long nothing may move while something should
-    :param instances: how many instances of what runs there were when this began, where that can be told
+    :param instances: how many instances of what runs there were when this began, where that is known
     """
 
     token: str
@@ -291,7 +291,7 @@ def check_over(record: Record, over: str | None, release: Release, where: str) -
             f"{release.version} was to replace a rollout in {where} that is over by now"
         )
     raise DeployConflictError(
-        f"{where} is being deployed by somebody else: {rollout.candidate.actor} brings "
+        f"{where} is being deployed by another run: {rollout.candidate.actor} brings "
         f"{rollout.candidate.release.version}"
     )
 

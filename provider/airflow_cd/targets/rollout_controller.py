@@ -95,7 +95,7 @@ class RolloutBackend(ABC, Generic[S]):
 
     @abstractmethod
     def _save(self, stored: S, record: Record) -> S:
-        """Replace a record that was read. :raises DeployConflictError: somebody else did meanwhile"""
+        """Replace a record that was read. :raises DeployConflictError: another process did meanwhile"""
 
     @abstractmethod
     def _leased(self, actor: str, what: str) -> AbstractContextManager[None]:
@@ -130,7 +130,7 @@ class RolloutWriter(RolloutBackend[S]):
     """
     What follows from a decision.
 
-    It is written to the record first, and then done: whoever comes after a killed process does it again,
+    It is written to the record first, and then done: the next process after a killed one does it again,
     which does no harm.
     """
 
@@ -207,7 +207,7 @@ class RolloutWriter(RolloutBackend[S]):
 
 
 POLL_SECONDS = 0.15
-# Longer than the lease of somebody who died lasts.
+# Longer than the lease of a process that died.
 _LONGEST_CONFLICT = 60.0
 
 
@@ -222,11 +222,11 @@ def drive_to_completion(target: Advancing, record: Record, token: str) -> Iterat
     """
     Yield the record before, and after each look, until the rollout is over; then it is the last one.
 
-    Somebody else who drives the same rollout, as a triggerer may, is no error: the next look tells more.
+    Another process that drives the same rollout, such as a triggerer, is no error: the next read tells more.
 
     :param record: as it is now
     :param token: which rollout
-    :raises DeployConflictError: for a minute, somebody kept every look from acting
+    :raises DeployConflictError: another process won every attempt for a minute
     """
     before, acted = record, time.monotonic()
     yield record

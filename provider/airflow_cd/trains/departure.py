@@ -65,7 +65,7 @@ class DepartureSensor(ApproversMixin, HITLOperator):
 
     @property
     def approval_task_id(self) -> str | None:
-        """Return this task's id, for the link, where somebody is asked."""
+        """Return this task's id, for the link, where a person is asked."""
         return self.task_id if self.policy is not None else None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class DepartureSensor(ApproversMixin, HITLOperator):
 
         :param asked_at: when the question was asked first, in ISO format
         :param digest: the manifest the question was about
-        :raises AirflowFailException: rejected or expired, or somebody else is on board by now
+        :raises AirflowFailException: rejected or expired, or other releases are on board by now
         """
         manifest, policy = self._manifest(context), self.policy or Approval()
         if digest != manifest.digest:

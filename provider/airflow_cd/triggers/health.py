@@ -128,7 +128,7 @@ class HealthTrigger(BaseTrigger):
     Samples all checks side by side and fires once: healthy when all are, unhealthy as soon as one is.
 
     The event has ``healthy``, ``reason`` and ``verdicts`` (check name -> verdict as JSON). After a restart
-    of the triggerer samples are taken anew, but the time until ``timeout`` goes on.
+    of the triggerer samples are taken again, but the time until ``timeout`` goes on.
 
     :param checks: health checks as JSON
     :param base_url: where the service answers
@@ -257,7 +257,7 @@ def http_client(checks: Sequence[HealthCheck], base_url: str) -> httpx.AsyncClie
 
 
 def _no_tls() -> ssl.SSLContext:
-    """What httpx has to be given where nothing is asked by https: it trusts nobody."""
+    """What httpx must be given where nothing is asked by https: it trusts nobody."""
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

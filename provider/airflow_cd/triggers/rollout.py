@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # What will not get better by trying again.
 _FOR_GOOD = (AccessDeniedError, FieldConflictError, ManifestError)
-# A task in one of these states was marked by somebody; in others it goes on, as after an answer.
+# A task in one of these states was marked by a person; in others it goes on, as after an answer.
 _ENDED = ("failed", "success", "skipped", "upstream_failed", "removed")
 _RETRY_SECONDS = 1.0
 _ABORT_SECONDS = 25.0
@@ -40,7 +40,7 @@ _ABORT_SECONDS = 25.0
 
 class RolloutTrigger(BaseTrigger):
     """
-    Goes on with a rollout until it is over, or asks somebody something, and fires once.
+    Goes on with a rollout until it is over, or asks a person something, and fires once.
 
     The event has ``state`` (``promoted``, ``aborted``, ``replaced``, ``asking`` or ``stuck``) and ``reason``.
     What is decided is decided by the rollout's own plan and kept in the target's record: a triggerer that is
@@ -98,7 +98,7 @@ class RolloutTrigger(BaseTrigger):
         yield TriggerEvent(event)
 
     async def on_kill(self) -> None:
-        """Give everything back when somebody marked the task; Airflow calls this for an answer, too."""
+        """Give everything back when a person marked the task; Airflow calls this for an answer, too."""
         state = await self._task_state()
         if state not in _ENDED:
             return
@@ -170,7 +170,7 @@ class _Drive:
                 await changes.wait(rollout.plan.seconds_to_next(progress, datetime.now(timezone.utc)))
 
     async def _advanced(self, measured: Sequence[Measurement]) -> Record | str | None:
-        """Return the record, ``None`` when it has to be tried again, or why that would not help."""
+        """Return the record, ``None`` when it must be tried again, or why that would not help."""
         advance = partial(self._target.advance, self._token, measurements=measured)
         for _ in range(3):
             try:

@@ -189,4 +189,4 @@ def test_without_the_right_to_read_metrics_all_else_is_told(
     create(cluster, "extensions/v1beta1", "ingresses", ingress("old"), "carols-tool")
     client = NoMetrics()
     assert len(uses(NamespaceClient(lambda: client, cluster.namespace, "cluster eu"))) == 1
-    assert "/metrics of the API server may not be read" in caplog.text
+    assert "/metrics of the API server cannot be read" in caplog.text

@@ -38,7 +38,7 @@ def kept(cluster: NamespaceClient, entry: str = "eu", **content: Any) -> Kept:
 
 
 def edit(cluster: NamespaceClient, api_version: str, kind: str, name: str, patch: dict[str, Any]) -> None:
-    """Change an object as somebody else."""
+    """Change an object as another user."""
     other = NamespaceClient(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager="carol")
     assert other.merge(Reference(api_version=api_version, kind=kind, name=name), patch) is not None
 

@@ -47,7 +47,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def kubeconfig(cluster_client: Any, namespace: str) -> dict[str, Any]:
-    """Of somebody who may read ConfigMaps of the test's namespace."""
+    """Of a user who may read ConfigMaps of the test's namespace."""
     return kubeconfig_of(cluster_client, {"token": deployer(cluster_client, namespace, [READS])})
 
 
@@ -131,7 +131,7 @@ def test_without_a_connection_the_kubeconfig_of_this_moment_is_used(
     monkeypatch.setenv("KUBECONFIG", written(tmp_path / "config", kubeconfig))
     client = kubernetes_client(None, None)
     assert reads(client, namespace)
-    with pytest.raises(AccessDeniedError, match="deployer may not get deployments"):
+    with pytest.raises(AccessDeniedError, match="deployer cannot get deployments"):
         NamespaceClient(lambda: client, namespace, "web").get("apps/v1", "Deployment", "none")
 
 
@@ -263,10 +263,10 @@ def test_who_does_as_a_denial_says_is_let_in(
     wait_until(applied, "that the deployer may apply", timeout=60)
     assert len(denied) == 2
     user = f"system:serviceaccount:{namespace}:deployer"
-    assert f"{user} may not patch configmaps of API group 'core' in namespace {namespace}" in denied[0]
+    assert f"{user} cannot patch configmaps of API group 'core' in namespace {namespace}" in denied[0]
     assert 'verbs: ["create"]' in denied[1]
     assert cluster.get("v1", "ConfigMap", "settings") is not None
-    with pytest.raises(AccessDeniedError, match='(?s)may not delete configmaps.*verbs: \\["delete"\\]'):
+    with pytest.raises(AccessDeniedError, match='(?s)cannot delete configmaps.*verbs: \\["delete"\\]'):
         cluster.delete(reference_of(SETTINGS), {})
 
 

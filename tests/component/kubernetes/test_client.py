@@ -32,7 +32,7 @@ def deployment(**changes: Any) -> dict[str, Any]:
 def edit(
     cluster: NamespaceClient, obj: dict[str, Any], patch: dict[str, Any], manager: str = "carol"
 ) -> None:
-    """Change an object as somebody else."""
+    """Change an object as another user."""
     other = NamespaceClient(lambda: cluster.client, cluster.namespace, "elsewhere", field_manager=manager)
     assert other.merge(reference_of(obj), patch) is not None
 
@@ -66,7 +66,7 @@ def test_an_object_costs_one_request(cluster_client: Any, namespace: str) -> Non
         "spec": {"limits": [most]},
     }
     assert len(counted.during(lambda: cluster.apply([config(), deployment()]))) == 2
-    # What this kind is called has to be asked, once.
+    # What this kind is called must be asked, once.
     assert len(counted.during(lambda: cluster.apply([limits]))) == 2
     assert len(counted.during(lambda: cluster.apply([limits, config()]))) == 2
     assert len(counted.during(lambda: cluster.diff([limits, config()]))) == 4
@@ -205,7 +205,7 @@ def test_a_change_that_expects_another_version_is_refused(cluster: NamespaceClie
     made = cluster.create(config(a="1"))
     metadata = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
     assert cluster.merge(reference_of(made), {**metadata, "data": {"a": "2"}}) is not None
-    with pytest.raises(DeployConflictError, match="ConfigMap/settings was changed by somebody else"):
+    with pytest.raises(DeployConflictError, match="ConfigMap/settings was changed by another client"):
         cluster.merge(reference_of(made), {**metadata, "data": {"a": "3"}})
 
 

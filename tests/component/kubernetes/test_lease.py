@@ -69,7 +69,7 @@ def test_who_comes_while_another_holds_it_is_told_who(cluster: NamespaceClient) 
     with Lease(cluster, NAME).held("alice", "1.0.0"):
         with pytest.raises(
             DeployConflictError,
-            match=r"web in production is being deployed by somebody else: alice brings 1.0.0.*process \d+ on",
+            match=r"web in production is being deployed by another run: alice brings 1.0.0.*process \d+ on",
         ):
             with Lease(cluster, NAME).held("bob", "2.0.0"):
                 pytest.fail("two hold it")

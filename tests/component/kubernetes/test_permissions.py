@@ -23,7 +23,7 @@ CORE, RBAC = "v1", "rbac.authorization.k8s.io/v1"
 
 
 def acting_as(user: str) -> Any:
-    """Return a client of the cluster as somebody else."""
+    """Return a client of the cluster as another user."""
     client = kubernetes_client(None, None)
     client.set_default_header("Impersonate-User", user)
     return client

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OURS = {"airflow-cd/service": "web", "airflow-cd/environment": "production"}
 OTHERS = {"airflow-cd/service": "shop", "airflow-cd/environment": "production"}
-# Longer than any change takes to be told; what waits for it has failed.
+# Longer than the report of any change takes; what waits for it has failed.
 LONG = 3600.0
 SOON = 30.0
 
@@ -87,7 +87,7 @@ async def place(cluster_is_up: float) -> AsyncIterator[Place]:
 
 
 async def quiet(changes: module.Watched) -> None:
-    """Wait until the watch has told of what was there at its begin, and of all changes so far."""
+    """Wait until the watch has reported what was there at its start, and of all changes so far."""
     await asyncio.wait_for(changes.wait(SOON), SOON)
     loop = asyncio.get_running_loop()
     while True:
@@ -180,7 +180,7 @@ async def test_after_a_cut_it_goes_on_from_the_last_change_it_saw(place: Place) 
         await happened(lambda: place.relay.accepted > before)
         async with watch_namespace(place.client, place.namespace, OURS, ["Deployment"]) as later:
             await quiet(later)
-        # One that began anew would have told of the Deployment that is there.
+        # One that began again would have reported the Deployment that is there.
         assert not waiting.done()
         await place.change(OURS)
         await told(waiting)

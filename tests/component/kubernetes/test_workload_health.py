@@ -27,7 +27,7 @@ NO_PROGRAM: dict[str, Any] = {"image": BUSYBOX, "command": ["nosuchprogram"]}
 def workload(
     name: str, container: Mapping[str, Any], *, kind: str = "Deployment", replicas: int = 1, **pod: Any
 ) -> dict[str, Any]:
-    """A workload of one container; its pods end at once when they are told to."""
+    """A workload of one container; its pods end at once on SIGTERM."""
     labels = {"app": name}
     spec: dict[str, Any] = {
         "selector": {"matchLabels": labels},

@@ -39,7 +39,7 @@ def place(
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return what people are told of."""
+    """Return the notifications."""
     events: list[str] = []
     monkeypatch.setattr(
         notifications, "notify", lambda context, service, environment, event, *_: events.append(event)

@@ -119,7 +119,7 @@ def test_one_word_makes_a_delivery_a_deployment() -> None:
     ("make", "shown"), [(delivery_dag, ["Service", "Approval"]), (deployment_dag, ["Service"])]
 )
 def test_a_deployment_that_nobody_is_asked_about_shows_no_approval(make: Any, shown: list[str]) -> None:
-    """As the UI is told: by the serialized DAG."""
+    """As the UI sees it: by the serialized DAG."""
     dag = DagSerialization.from_dict(DagSerialization.to_dict(make(service())))
     assert list(dag.get_task("production.deploy").operator_extra_link_dict) == shown
 

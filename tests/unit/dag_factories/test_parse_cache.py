@@ -71,8 +71,8 @@ def test_a_remembered_file_is_not_read_as_yaml_again(
 
 def test_an_edited_file_is_another_file(folder: Path, expected: dict[str, str]) -> None:
     owners(folder)
-    edited = owners(folder, SERVICES.replace("team7\n", "somebody\n"))
-    assert edited == {**expected, "svc7_deployment": "somebody"}
+    edited = owners(folder, SERVICES.replace("team7\n", "another\n"))
+    assert edited == {**expected, "svc7_deployment": "another"}
     assert owners(folder) == expected
 
 
@@ -116,7 +116,7 @@ def test_what_is_damaged_is_not_believed(
 
 
 def test_the_lines_of_another_file_are_not_believed(folder: Path, expected: dict[str, str]) -> None:
-    owners(folder, SERVICES.replace("team", "somebody"))
+    owners(folder, SERVICES.replace("team", "another"))
     (other,) = remembered(folder)
     owners(folder)
     (file,) = {*remembered(folder)} - {other}

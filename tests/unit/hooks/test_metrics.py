@@ -129,7 +129,7 @@ async def test_a_connections_address_is_that_of_airflows_http_hook(
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({"host": "metrics.example", "schema": "ftp"}, "schema 'ftp'; write http or https"),
         ({"host": "file:///etc"}, "schema 'file'"),
@@ -137,10 +137,10 @@ async def test_a_connections_address_is_that_of_airflows_http_hook(
     ],
 )
 async def test_a_connection_that_cannot_be_used_says_why(
-    monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any], told: str
+    monkeypatch: pytest.MonkeyPatch, parts: dict[str, Any], message: str
 ) -> None:
     connect(monkeypatch, **parts)
-    with pytest.raises(MetricError, match=told):
+    with pytest.raises(MetricError, match=message):
         await login_of("metrics")
 
 

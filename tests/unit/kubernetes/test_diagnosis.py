@@ -1,5 +1,5 @@
 """
-What is certain, what may pass, and what is told of it: by what a real cluster (1.20, Docker) said.
+What is certain, what may pass, and what is reported of it: by what a real cluster (1.20, Docker) said.
 
 ``recorded/workloads.json`` has Deployments that cannot become ready, their pods and the events about them,
 as they were three minutes after they were applied.

@@ -19,7 +19,7 @@ from airflow_cd.metrics.registry import METRICS, open_metric
 from airflow_cd.model.analysis import Analysis
 from airflow_cd.model.subject import Subject
 
-# How each of them is told a value, and asks for it.
+# How each of them is given a value, and asks for it.
 QUERIES: dict[str, dict[str, Any]] = {"http": {"json": "$.rate"}, "prometheus": {"query": "rate"}}
 
 

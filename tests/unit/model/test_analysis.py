@@ -190,7 +190,7 @@ def test_an_analysis_comes_back_from_a_record_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"prometheus": {"url": "http://p/", "query": "up"}}, "exactly one of `http` and `prometheus`"),
         ({"http": None}, "exactly one of `http` and `prometheus`"),
@@ -216,10 +216,10 @@ def test_an_analysis_comes_back_from_a_record_as_it_was() -> None:
         ({"http": None, "prometheus": {"query": "sum(up", "url": "http://p"}}, "is not closed"),
     ],
 )
-def test_what_could_never_be_measured_is_refused(settings: dict[str, Any], told: str) -> None:
+def test_what_could_never_be_measured_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         analysis(**settings)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_services_file_names_line_value_and_remedy(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_a_services_file_names_line_value_and_remedy(tmp_path: Path) -> None:
         succes: < 5
 """
     )
-    told = {error.line: str(error) for error in load_services(file).errors}
-    assert "Did you mean 'service'?" in told[10]
-    assert "'analyses.error-rate.success' has '5%' where a number is expected" in told[11]
-    assert "unknown key 'jsn'" in told[13] and "Did you mean 'json'?" in told[13]
-    assert "unknown key 'succes'. Did you mean 'success'?" in told[14]
+    errors = {error.line: str(error) for error in load_services(file).errors}
+    assert "Did you mean 'service'?" in errors[10]
+    assert "'analyses.error-rate.success' has '5%' where a number is expected" in errors[11]
+    assert "unknown key 'jsn'" in errors[13] and "Did you mean 'json'?" in errors[13]
+    assert "unknown key 'succes'. Did you mean 'success'?" in errors[14]

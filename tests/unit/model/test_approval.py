@@ -91,7 +91,7 @@ def test_identities_map_an_author_to_an_airflow_user() -> None:
     policy = Approval(identities={"alice@example.com": "u42"})
     with pytest.raises(ApprovalError, match="author"):
         policy.check(approved("u42"), DIGEST, AUTHORS)
-    # Another user who happens to be called like the address is somebody else.
+    # Another user who happens to be called like the address is another user.
     assert policy.check(approved("alice"), DIGEST, AUTHORS)
 
 

@@ -1,4 +1,4 @@
-"""What conditions mean, and that a slip of the pen is told."""
+"""What conditions mean, and that a mistake in one is reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_condition_holds_for_what_it_says(text: str, good: float, bad: float) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "ends where a comparison is expected"),
         ("0.05", "has '0.05' where a comparison is expected"),
@@ -50,10 +50,10 @@ def test_a_condition_holds_for_what_it_says(text: str, good: float, bad: float) 
         ("< nan", "where a number is expected"),
     ],
 )
-def test_what_is_no_condition_is_refused_with_its_place(text: str, told: str) -> None:
+def test_what_is_no_condition_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_condition(text)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 @given(st.text(alphabet="<>=!0123456789.eE+-andor %_", max_size=20))

@@ -102,7 +102,7 @@ def test_the_deadline_does_not_run_while_nothing_is_to_move(phase: Phase) -> Non
     assert progress.phase is phase
     late = after(20 * 86400)
     assert which.advance(progress, READY, late).phase is phase
-    # It begins anew with what moves next, however long that took.
+    # It begins again with what moves next, however long that took.
     moving = progress.model_copy(update={"phase": Phase.SHIFTING_TRAFFIC, "step": 2, "moved_at": late})
     assert which.advance(moving, UNREADY, late + timedelta(minutes=9)).phase is Phase.SHIFTING_TRAFFIC
 

@@ -79,7 +79,7 @@ def test_what_a_target_does_not_have_cannot_be_measured_by() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ('errors{app="${servce}"}', "Did you mean 'service'?"),
         ('errors{app="${service"}', "unknown placeholder"),
@@ -91,10 +91,10 @@ def test_what_a_target_does_not_have_cannot_be_measured_by() -> None:
         ("sum(errors]", "a ']' that closes nothing"),
     ],
 )
-def test_a_slip_in_a_query_is_told_before_it_is_asked(query: str, told: str) -> None:
+def test_a_slip_in_a_query_is_found_before_it_is_sent(query: str, message: str) -> None:
     with pytest.raises(ValueError) as refused:
         check_promql(query)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,13 @@ def test_a_cut_archive_says_how_much_is_left(run: LocalRun) -> None:
 def test_a_lost_list_of_members_does_not_hide_the_change(run: LocalRun) -> None:
     flip(run.blob(run.xcoms["package"]["digest"]))
     flip(run.blob(manifest_of(run)["contents"]))
-    refused(run, run.service("ours", ["ours"]), "other bytes.*cannot be told: the list of its members")
+    refused(
+        run, run.service("ours", ["ours"]), "is corrupt.*the difference is not known: the list of its members"
+    )
 
 
 class TestForgery:
-    """Somebody may write the artifact store and XCom, but has no listed key."""
+    """A person may write the artifact store and XCom, but has no listed key."""
 
     def forge(self, run: LocalRun, manifest: bytes, envelope: bytes | None = None, **ref: Any) -> None:
         envelopes = dict(run.xcoms["package"]["envelopes"])

@@ -29,7 +29,7 @@ GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" 
     ],
 )
 def test_an_event_that_is_no_alarm_rolls_nothing_back(extra: Any) -> None:
-    """Whoever may create asset events may create any; the task must neither crash nor be retried."""
+    """A user who can create asset events can create any; the task must neither crash nor be retried."""
     operator = ManualRollbackOperator(task_id="rollback", service=SERVICE, environment="production")
     event = SimpleNamespace(timestamp=1, extra=extra)
     context: Any = {

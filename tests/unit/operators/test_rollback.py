@@ -12,7 +12,7 @@ from airflow_cd.operators.rollback import RollbackOperator
 
 
 def test_a_rollback_does_not_need_the_artifact_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever can delete or change a manifest must not be able to keep a bad release in production."""
+    """A user who can delete or change a manifest must not keep a bad release in production."""
     with local_run(tmp_path, monkeypatch) as run:
         service = run.service()
         for text in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Unpacking what somebody else wrote: inside the folder, or not at all."""
+"""Unpacking archives from outside: inside the folder, or not at all."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_foreign_signature_is_told_with_its_key(signer: CryptoSigner) -> None:
 
 
 def test_a_key_id_is_no_proof(signer: CryptoSigner) -> None:
-    """Somebody else's signature under a listed key's id."""
+    """The signature of another key under a listed key's id."""
     content = json.loads(sign(PAYLOAD, STATEMENT, CryptoSigner(new_key())))
     content["signatures"][0]["keyid"] = signer.public_key.keyid
     with pytest.raises(InvalidSignatureError, match="does not match the content"):

@@ -215,7 +215,7 @@ def test_folders_that_bring_in_each_other_end(tree: Path) -> None:
 
 
 class TestPrograms:
-    """Which program renders, told by programs of the test's own."""
+    """Which program renders, as seen by programs of the test's own."""
 
     @pytest.fixture
     def path(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

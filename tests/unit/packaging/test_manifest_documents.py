@@ -1,4 +1,4 @@
-"""What YAML and JSON may say, however hostile whoever wrote it."""
+"""What YAML and JSON may say, however hostile its author."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects that a service may bring, and those it may not."""
+"""Objects that a service may bring, and those it cannot."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ async def test_a_request_that_is_stuck_stops_others_only_for_a_while(
     await ask(app, "POST", "/api/v2/next")
     stuck.cancel()
     await asyncio.wait({stuck})
-    # The one that did not wait for its turn must not have given away somebody else's.
+    # The one that did not wait for its turn must not have given away the turn of another request.
     end(endpoint, "/api/v2/after")
     await ask(app, "POST", "/api/v2/after")
 

@@ -1,4 +1,4 @@
-"""Who is told, once, and what a notifier that misbehaves does to the task: nothing."""
+"""Who is notified, once, and what a notifier that misbehaves does to the task: nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all targets share that take their time, on one that is a sheet of paper and dies when told to."""
+"""What all targets share that take their time, on one that is a sheet of paper and dies on request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sheet:
 
 
 class PaperTarget(RolloutController[Sheet]):
-    """Keeps its record and what it was told to run on paper; dies before its ``dies_at``-th effect."""
+    """Keeps its record and what it must run on paper; dies before its ``dies_at``-th effect."""
 
     def __init__(self, strategy: StrategyChoice | None = None) -> None:
         self.service, self.environment, self.keep = "hello", "production", 2
@@ -70,7 +70,7 @@ class PaperTarget(RolloutController[Sheet]):
 
     def _save(self, stored: Sheet, record: Record) -> Sheet:
         if stored.version != self.sheet.version:
-            raise DeployConflictError("somebody wrote meanwhile")
+            raise DeployConflictError("a person wrote meanwhile")
         self.effect()
         self.sheet = Sheet(record, stored.version + 1)
         return self.sheet
@@ -206,7 +206,7 @@ def test_a_newer_release_takes_over_from_the_first_step() -> None:
     old = begun(target, release(2)).rollout
     assert old is not None
     driven(target)
-    with pytest.raises(DeployConflictError, match="somebody else: test brings v2"):
+    with pytest.raises(DeployConflictError, match="another run: test brings v2"):
         begun(target, release(3), actor="other")
     record = begun(target, release(3), over=old.token, actor="other")
     assert record.rollout is not None and record.rollout.progress.step == 0

@@ -60,7 +60,7 @@ class Deployments(RuleBasedStateMachine):
     def deploy_while_somebody_else_does(self, number: int) -> None:
         lease = root_of(self.place.data) / "hello" / "production" / "lease.lock"
         lease.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lease), pytest.raises(DeployConflictError, match="by somebody else"):
+        with FileLock(lease), pytest.raises(DeployConflictError, match="by another run"):
             self.place.deploy(self.releases[number])
 
     @rule(number=NUMBERS)

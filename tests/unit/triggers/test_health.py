@@ -84,7 +84,7 @@ async def verdict(
     kwargs["settle"] = settle
     if started_at is not None:
         kwargs["started_at"] = started_at
-    # As the triggerer does it: made anew from what was stored.
+    # As the triggerer does it: created again from what was stored.
     events = [event async for event in HealthTrigger(**kwargs).run()]
     assert len(events) == 1
     payload: dict[str, Any] = events[0].payload
@@ -148,7 +148,7 @@ async def test_a_restarted_triggerer_does_not_start_the_time_anew(url: str) -> N
     found = await verdict(url, sick, started_at=time.time() - 61)
     assert not found["healthy"]
     assert "not healthy within 1m" in found["reason"]
-    assert time.monotonic() - began < 30, "the time began anew"
+    assert time.monotonic() - began < 30, "the time began again"
 
 
 @pytest.mark.parametrize("seconds", [86_400, -3_600], ids=["forward", "back"])

@@ -84,7 +84,7 @@ def check_kind(family: str, name: str) -> None:
 
 
 def kinds_named(raw: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
-    """Yield every adapter the service names: where, of which family, and its name."""
+    """Yield every adapter that the service names: its place, its family and its name."""
     runner = raw.get("runner")
     if isinstance(runner, (str, dict)):
         yield ("runner",), "runner", runner if isinstance(runner, str) else next(iter(runner), "")

@@ -73,7 +73,7 @@ def check_trains(
     Report members without a train and orders that cannot be kept; take the trains of those out.
 
     :param named: names of all trains of the file, those with errors too
-    :param broken_members: by train, members with errors of their own: that they are missing is told already
+    :param broken_members: by train, members with errors of their own: their absence is already an error
     """
     members: dict[str, set[str]] = {train.name: set() for train in trains.values()}
     for i, service in services.items():
@@ -136,8 +136,8 @@ def load_services(
     Read a services file.
 
     :param only: name of the one service that is needed; the others are not looked at
-    :param parse: makes the document of the file's text, its name, and ``only``, of which it may leave out
-        the other services
+    :param parse: reads the document from the text of the file, its name, and ``only``; it may leave out
+        all services but that one
     :raises DefinitionError: the file as a whole cannot be used
     """
     text = _read(path)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How a command ends that somebody else ended: nothing is known about it then.
+# The end of a command whose pod was deleted: its exit code is not known.
 _INTERRUPTED = (137, 143, 255)
 # How container runtimes say that a program could not be run: for good, and before they try it again.
 _NOT_RUN = ("ContainerCannotRun", "StartError", "RunContainerError", "CreateContainerError")
@@ -50,7 +50,7 @@ class End(NamedTuple):
 
 class Pod:
     """
-    A pod of a command, as the cluster last told of it.
+    A pod of a command, as the cluster last reported it.
 
     :param content: as the API gives it
     """
@@ -91,7 +91,7 @@ class Pod:
 
     @property
     def is_leaving(self) -> bool:
-        """Return whether somebody ended it, or is about to."""
+        """Return whether it was deleted, or is being deleted."""
         disrupted = self._condition("DisruptionTarget").get("status") == "True"
         evicted = self._status.get("phase") == "Failed" and self._status.get("reason") is not None
         return bool(self.content["metadata"].get("deletionTimestamp")) or disrupted or evicted
@@ -108,7 +108,7 @@ class Pod:
         """
         Make sure that the command could be started, as far as is known.
 
-        :raises CommandError: the image has no such program (127), or may not run it (126)
+        :raises CommandError: the image has no such program (127), or cannot run it (126)
         :raises RunnerError: it could not for another reason
         """
         state = self._state(COMMAND)
@@ -213,7 +213,7 @@ class Jobs:
         return max(found, key=lambda pod: (pod.filled, pod.waits), default=None)
 
     def events(self, number: int, pod: Pod | None) -> list[_Json]:
-        """Return what the cluster tells of a command's Job or pod; nothing where that may not be read."""
+        """Return what the cluster tells of a command's Job or pod; nothing where that cannot be read."""
         from kubernetes.client import ApiException
 
         uid = self._uids.get(number) if pod is None else pod.content["metadata"]["uid"]

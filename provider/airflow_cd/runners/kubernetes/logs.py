@@ -148,7 +148,7 @@ def follow(jobs: Jobs, output: PodLog, number: int, is_over: Callable[[], bool])
     Show what a command writes until it ended, and return how.
 
     :param is_over: whether we ended it: then its pod may be gone
-    :raises RunnerError: somebody else ended it
+    :raises RunnerError: the pod was deleted
     :raises ApiException: the cluster does not answer for minutes, or not to us
     :raises urllib3.exceptions.HTTPError: the cluster does not answer for minutes
     """
@@ -185,7 +185,7 @@ def _ended(pod: Pod | None, is_over: Callable[[], bool]) -> End | None:
         if is_over():
             return _KILLED
         if pod is None:
-            raise RunnerError("somebody deleted the pod of a command before that was done")
+            raise RunnerError("the pod of a command was deleted before the command ended")
     pod.need_own_end()
     return pod.end
 

@@ -34,9 +34,9 @@ class KubernetesRunner:
     """
     One Job per command; workspace and home folder go from pod to pod.
 
-    They travel through the API server, so the cluster may be anywhere, and no volume has to be shared.
+    They travel through the API server, so the cluster may be anywhere, and no shared volume is needed.
     Names are made of the job's: where a worker was killed, the next try finds the command running, or done,
-    and goes on from there. What nobody comes back for is removed after a day, by whoever runs a job then.
+    and goes on from there. What is left behind is removed after a day, by the next job.
 
     :param settings: namespace, image and limits
     :param connect: returns a client of the cluster; called when a job begins
@@ -112,9 +112,7 @@ class KubernetesRunner:
         assert self._jobs is not None, "commands run inside a job"
         self._pod = self._jobs.pod(self._next)
         if self._pod is None:
-            raise RunnerError(
-                "somebody deleted the pod of a command that an earlier try of this task started"
-            )
+            raise RunnerError("the pod of a command that an earlier try of this task started was deleted")
         log.info("Going on with pod %s, which an earlier try of this task started", self._pod.name)
 
     def _start(self, command: Command, cwd: Path) -> None:

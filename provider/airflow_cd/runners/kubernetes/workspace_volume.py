@@ -44,7 +44,7 @@ def execute(
     """
     Run a program that may be run again, until it ended well; again when the connection broke meanwhile.
 
-    :param given: what it reads, from the beginning of the file; it is not told where that ends
+    :param given: what it reads, from the beginning of the file; it does not see the end of the file
     :param taken: gets what it writes
     :param done: returns whether the program did its work; asked when it seems that it did not. Where the
         container ends by what the program does, how the program ended may be lost with the container
@@ -156,7 +156,7 @@ def _messages(socket: WebSocket) -> Iterator[tuple[int, bytes]]:
 # In every tar that fills a volume, after all the rest: with it, nothing is missing.
 LAST = ".last"
 # May be run again: what an earlier try left is removed. How long the tar is is said, since a program that
-# reads is not told where the stream ends.
+# reads does not see the end of the stream.
 _FILL = f"""
 cd {MOUNT} && rm -rf workspace home tmp {LAST} && mkdir -m 700 tmp || exit 1
 head -c "$1" | tar -xpf - && mv {LAST} {FILLED}

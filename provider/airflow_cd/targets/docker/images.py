@@ -81,7 +81,7 @@ class Images:
                 for name in image.tags:
                     tag = name.rpartition(":")[2]
                     if tag.startswith(self._prefix) and tag not in tags:
-                        with suppress(DockerException):  # a container of somebody else uses it
+                        with suppress(DockerException):  # another container uses it
                             self._engine.client.images.remove(name)
 
     def _pull(self, release: Release) -> None:

@@ -28,7 +28,7 @@ class ContainerInstances:
     """
     The containers of one service in one environment.
 
-    :param identity: what each of them is told by variables of its environment, besides its release
+    :param identity: environment variables of each instance, besides those of its release
     :param secret: returns the password of a connection
     """
 
@@ -46,7 +46,7 @@ class ContainerInstances:
         """
         container = self._found(generation)
         if container is not None and container.status == "created":
-            # Whoever made it may have been killed before it had its networks and secrets.
+            # Its creator may have been killed before it added networks and secrets.
             container.remove(force=True, v=True)
             container = None
         container = container or self._create(release, generation)

@@ -77,11 +77,11 @@ class EngineLease:
             waited = time.monotonic() - seen.setdefault(str(holder.id), time.monotonic())
             if self._is_abandoned(holder, waited):
                 # Without force where it was never started: should it start just now, it is its holder's.
-                with suppress(Exception):  # somebody else was faster
+                with suppress(Exception):  # another process was faster
                     holder.remove(force=not starting)
             elif waited > _PATIENCE and not starting:
                 raise DeployConflictError(
-                    f"{self._engine.where} is being deployed by somebody else: {_described(holder)}"
+                    f"{self._engine.where} is being deployed by another run: {_described(holder)}"
                 )
             else:
                 time.sleep(0.1)
@@ -110,7 +110,7 @@ class EngineLease:
             connection = client.api.attach_socket(made["Id"], {"stdin": 1, "stream": 1})
             client.api.start(made["Id"])
             return client.containers.get(made["Id"]), connection
-        except NotFound:  # this took so long that somebody else believed it abandoned
+        except NotFound:  # this took so long that another process believed it abandoned
             return None
 
     @staticmethod

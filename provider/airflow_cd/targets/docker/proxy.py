@@ -78,7 +78,7 @@ class ContainerProxy:
 
     def ensure_running(self) -> Container:
         """
-        Start the front, or start it anew when its configuration changed.
+        Start the front, or start it again when its configuration changed.
 
         :raises TargetError: it does not start, as when its port is taken
         """
@@ -106,7 +106,7 @@ class ContainerProxy:
                 return Record.model_validate_json(content)
         raise TargetError(
             f"{self._engine.where}: the record of {upstream!r} is missing in volume {self._engine.name!r}; "
-            "remove that volume and the containers of this name to begin anew"
+            "remove that volume and the containers of this name to start over"
         )
 
     def make_current(self, record: Record) -> None:
@@ -144,12 +144,12 @@ class ContainerProxy:
                 with suppress(NotFound):
                     client.volumes.get(self._engine.name).remove()
                 return
-            except APIError:  # whoever asked for the record meanwhile has made a front to read it from
+            except APIError:  # a concurrent read of the record has created a proxy to read it from
                 if attempt == _REMOVE_TRIES:
                     raise
 
     def _recreated(self) -> Container | None:
-        """Return a new front where somebody removed it, but left its volume."""
+        """Return a new proxy where the container was removed and its volume was left."""
         from docker.errors import NotFound
 
         try:
@@ -192,7 +192,7 @@ class ContainerProxy:
         from docker.errors import APIError
 
         settings = self._engine.settings
-        # Here and not when it is made: whoever made it may have been killed before it had a configuration.
+        # Here and not when it is created: its creator may have been killed before it had a configuration.
         write_files(container, _FOLDER, {"front.json": json.dumps(_CONFIG, indent=1).encode()})
         try:
             container.start()
@@ -238,7 +238,7 @@ def _generation(upstream: bytes) -> int:
 
 
 def _config() -> dict[str, Any]:
-    # Not published: for whoever started the front, since before the first release it has no other answer.
+    # Not published: it tells the process that started the proxy that it runs, before there is a release.
     alive = {
         "listen": [f":{_ALIVE_PORT}"],
         "automatic_https": {"disable": True},

@@ -28,18 +28,18 @@ _START_SECONDS = 600
 
 
 def pods_of_app(
-    app: AppSettings, *, image: str, told: dict[str, str], secret: str, can_sleep: bool
+    app: AppSettings, *, image: str, variables: dict[str, str], secret: str, can_sleep: bool
 ) -> Object:
     """
     Return the spec of the pods.
 
-    :param told: variables that settings cannot change
+    :param variables: variables that settings cannot change
     :param secret: name of the Secret with the values of ``app.secrets``
     :param can_sleep: whether every node of the cluster can wait before it tells a container to end
     """
     pods: Object = {
-        "containers": [_container(app, image, told, secret, can_sleep)],
-        # The wait before it is told to end counts as well. 0 would be to kill it at once.
+        "containers": [_container(app, image, variables, secret, can_sleep)],
+        # The wait before SIGTERM counts as well. 0 would be to kill it at once.
         "terminationGracePeriodSeconds": _seconds(app.stop_after) + max(_seconds(app.grace), 1),
         "automountServiceAccountToken": app.service_account is not None,
         # Variables of all Services in the namespace, under names that others choose.
@@ -53,12 +53,14 @@ def pods_of_app(
     return pods
 
 
-def _container(app: AppSettings, image: str, told: dict[str, str], secret: str, can_sleep: bool) -> Object:
+def _container(
+    app: AppSettings, image: str, variables: dict[str, str], secret: str, can_sleep: bool
+) -> Object:
     container: Object = {
         "name": CONTAINER,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "env": _env(app, told, secret),
+        "env": _env(app, variables, secret),
         "ports": [{"name": PORT, "containerPort": app.port, "protocol": "TCP"}],
         "readinessProbe": {**_probe(app.ready), "periodSeconds": 1, "timeoutSeconds": 5},
         "securityContext": {"allowPrivilegeEscalation": False},
@@ -87,10 +89,10 @@ def _wait(seconds: int, can_sleep: bool) -> Object:
     return {"sleep": {"seconds": seconds}} if can_sleep else {"exec": {"command": ["sleep", str(seconds)]}}
 
 
-def _env(app: AppSettings, told: dict[str, str], secret: str) -> list[Object]:
-    plain = {**app.env, **told}
+def _env(app: AppSettings, variables: dict[str, str], secret: str) -> list[Object]:
+    plain = {**app.env, **variables}
     env: list[Object] = [{"name": name, "value": _literal(value)} for name, value in plain.items()]
-    secrets = [name for name in app.secrets if name not in told]
+    secrets = [name for name in app.secrets if name not in variables]
     return env + [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name}}} for name in secrets
     ]
@@ -143,7 +145,7 @@ def objects_of_app(
     Return the Deployment and the Service of a release.
 
     While an instance is taken out, it goes on serving for ``stop_after``. Its node waits by itself where it
-    can, and by the program ``sleep`` of the image otherwise: an image that has none is then told to end at
+    can, and by the program ``sleep`` of the image otherwise: an image without it receives SIGTERM at
     once.
 
     :param can_sleep: whether every node of the cluster can wait by itself (``preStop: {sleep: ...}``)
@@ -151,14 +153,14 @@ def objects_of_app(
     """
     if release.image is None:
         raise ManifestError(
-            f"{release.version} is no image, and Kubernetes runs images only; package it anew"
+            f"{release.version} is no image, and Kubernetes runs images only; package it again"
         )
     name = name_of_app(service)
     labels = {
         "app.kubernetes.io/name": name,
         "app.kubernetes.io/instance": f"{name}.{environment}"[:63].rstrip("-_."),
     }
-    told = {
+    variables = {
         "PORT": str(app.port),
         "HOST": app.env.get("HOST", "0.0.0.0"),
         "CD_SERVICE": service,
@@ -170,7 +172,7 @@ def objects_of_app(
     pods = pods_of_app(
         app,
         image=release.pull_spec,
-        told=told,
+        variables=variables,
         secret=_secret_name(app, service, environment),
         can_sleep=can_sleep,
     )
@@ -184,9 +186,9 @@ def secret_of_app(
     app: AppSettings, *, service: str, environment: str, secret: Callable[[str], str]
 ) -> Object | None:
     """
-    Return the Secret with what the service is told of Airflow connections, if there is anything.
+    Return the Secret with the values of Airflow connections, or ``None`` if the service uses none.
 
-    Releases that are told of other connections, or by other variables, have one of their own: each can be
+    Releases with other connections or other variables have a Secret of their own: each can be
     gone back to.
 
     :param secret: returns the password of a connection
@@ -242,8 +244,8 @@ def _object(api_version: str, kind: str, name: str, labels: dict[str, str], spec
 
 
 def _secret_name(app: AppSettings, service: str, environment: str) -> str:
-    told = json.dumps(app.secrets, sort_keys=True).encode()
-    return f"{object_name(service, environment)}.secrets.{hashlib.sha256(told).hexdigest()[:8]}"
+    variables = json.dumps(app.secrets, sort_keys=True).encode()
+    return f"{object_name(service, environment)}.secrets.{hashlib.sha256(variables).hexdigest()[:8]}"
 
 
 def _pod_metadata(obj: Object) -> list[Object]:

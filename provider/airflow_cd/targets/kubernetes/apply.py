@@ -69,7 +69,7 @@ def _manages(live: Mapping[str, Any], manager: str) -> bool:
 Inventory = tuple[Reference, ...]
 # How often a status may change just then.
 _TRIES = 10
-# What somebody stored outlives the release that asked for the room.
+# What a person stored outlives the release that asked for the room.
 _KEPT = "PersistentVolumeClaim"
 
 
@@ -78,7 +78,7 @@ class Applier:
     Applies and deletes the objects of one service in one environment.
 
     :param scaling: the same cluster, as the manager of numbers that are left to others
-    :param labels: of all objects; what has not these labels is somebody else's, and is not deleted
+    :param labels: of all objects; what has not these labels is another owner's, and is not deleted
     """
 
     def __init__(self, cluster: NamespaceClient, scaling: NamespaceClient, labels: Mapping[str, str]) -> None:
@@ -88,7 +88,7 @@ class Applier:
         """
         Apply one stage of a plan, and return what of it is ours.
 
-        :raises DeployConflictError: what is somebody else's was changed since it was looked at
+        :raises DeployConflictError: what is another owner's was changed since it was looked at
         """
         self._leave_numbers(plan)
         applied: list[Reference] = []
@@ -122,12 +122,12 @@ class Applier:
 
     def _change_borrowed(self, obj: Mapping[str, Any]) -> None:
         """
-        Change somebody else's object as it was looked at.
+        Change another owner's object as it was looked at.
 
         Its controller may write to its status at any moment, above all just after a change. The object is
         another version then, and what was looked at is the same.
 
-        :raises DeployConflictError: somebody changed what was looked at
+        :raises DeployConflictError: the object changed since it was read
         """
         reference, metadata = reference_of(obj), dict(obj["metadata"])
         seen = _looked_at(metadata)
@@ -166,7 +166,7 @@ def planned(plan: DesiredState) -> Inventory:
 
 
 def adopting(objects: Sequence[Mapping[str, Any]], keys: Collection[tuple[str, str, str]]) -> list[Any]:
-    """Return the objects, with those marked that somebody else had made before."""
+    """Return the objects, with those marked that existed before and have another owner."""
     found = []
     for obj in objects:
         copy = deepcopy(dict(obj))

@@ -44,7 +44,7 @@ class DesiredState:
         last stage is applied
     :param stable: those that have to be ready for what ran before to have everything back
     :param delete: ``apiVersion``, kind and name of what rollouts made and that is to go, once the objects
-        are applied; whatever has no label ``airflow-cd/track`` is somebody else's
+        are applied; whatever has no label ``airflow-cd/track`` is another owner's
     :param gate: those that have to be as in ``objects``, and ready, before ``then`` may be applied
     :param then: the next stage; what it does to the workloads of the gate does not undo that they are ready
     """
@@ -284,7 +284,7 @@ def _at_once(change: Transition) -> bool:
         return change.serving >= replicas_for_weight(change.stable.size, 75) > 0
     if change.serving is not None:
         return change.serving > 0
-    # Not known: whether, by what it was told, there has been something of it all the time.
+    # Not known: whether there has been something of it all the time.
     return not change.promoting and all(share.stable > 0 or not change.stable.size for share in change.shares)
 
 
@@ -334,7 +334,7 @@ def desired_state(
     :param occupied: whether the canary's slot still runs another release than the candidate
     :param serving: how many instances of the stable workload are ready now; ``None`` when that is not known
     :param route: the live HTTPRoute that the strategy names; where it is not in the manifests, it is
-        somebody else's
+        another owner's
     :raises ManifestError: the objects are not what the strategy can work with
     """
     steps = None if fast else strategy
@@ -416,9 +416,9 @@ def check_route(
     weighted(found, name_of(service), slot_name(service, CANARY), 0)
     if is_borrowed(found) and route is not None and _is_deployed(route, labels):
         raise ManifestError(
-            f"HTTPRoute {strategy.route!r} came with a release, and the manifests of this one have it no "
-            "more: it would be deleted. Put it back, or leave `route:` out; one that somebody else keeps "
-            f"from now on must lose the label {PREFIX}service first"
+            f"HTTPRoute {strategy.route!r} came with a release, and the manifests of this release do not "
+            "have it: it would be deleted. Add it again, or remove `route:`; if another owner keeps the "
+            f"route from now on, remove its label {PREFIX}service first"
         )
 
 
@@ -427,10 +427,10 @@ def _is_deployed(live: Object, labels: Mapping[str, str]) -> bool:
 
 
 def _unshared(objects: Objects, name: str, live: Object | None, service: Object) -> Objects:
-    """Return the route without the canary; somebody else's only where there is something to be taken out."""
+    """Return the route without the canary; another owner's only where there is something to be taken out."""
     try:
         found = find_route(list(objects.values()), name, live)
-    except ManifestError:  # somebody removed theirs
+    except ManifestError:  # its owner removed it
         return {}
     alone = without(found, name_of(service), slot_name(service, CANARY))
     return {} if is_borrowed(found) and alone == found else by_key([alone])
@@ -455,7 +455,7 @@ def _removed(candidate: ReleaseVariant) -> DesiredState:
         for one in candidate.objects
         if one["kind"] in ("Deployment", "ConfigMap") and candidate.place != STABLE
     ]
-    # What somebody stored may have been there before.
+    # A claim may have existed before.
     return DesiredState([], delete=[one for one in reversed(delete) if one[1] != "PersistentVolumeClaim"])
 
 

@@ -140,15 +140,15 @@ class ReleaseManifests:
         objects = self.kept(release.digest)
         if objects is None:
             raise TargetError(
-                f"{self._cluster.where}: what {release.version} consists of is not in the namespace any "
-                f"more: somebody deleted its ConfigMap {self._records.name}.*. Deploy another release."
+                f"{self._cluster.where}: the objects of {release.version} are not in the namespace any more: "
+                f"its ConfigMap {self._records.name}.* was deleted. Deploy another release."
             )
         place = deployed.place or "stable"
         return ReleaseVariant(objects, place, release.digest, release.version, generation)
 
     def refuse_others(self, objects: Objects) -> set[tuple[str, str, str]]:
         """
-        Make sure that no object is somebody else's already, and return which are to be taken over.
+        Make sure that no object is another owner's already, and return which are to be taken over.
 
         Those of another service or environment are never touched; what was made by hand is taken over with
         ``on_conflict: take`` only, and stays known as that.

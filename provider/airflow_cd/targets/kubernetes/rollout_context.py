@@ -45,7 +45,7 @@ class RolloutContext:
 
     @property
     def takes(self) -> bool:
-        """Return whether fields that somebody else manages are taken over: giving back must not wait."""
+        """Return whether fields that another manager owns are taken over: giving back must not wait."""
         urgent = self.rollout.progress.phase is Phase.ABORTING or self.rollout.kind == "rollback"
         return urgent or self._settings.on_conflict == "take"
 
@@ -115,7 +115,7 @@ class RolloutContext:
         side = self._candidate
         try:
             workload = find_workload(side.objects, self._settings, image_of(side.objects, side.digest))
-        except ManifestError:  # said by whoever needs it; giving back does not
+        except ManifestError:  # the caller that needs it reports this; an abort does not need it
             return False
         live = self._get("Deployment", slot_name(workload, CANARY))
         if live is None or not (live.get("spec") or {}).get("replicas"):

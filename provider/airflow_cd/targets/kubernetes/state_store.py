@@ -57,7 +57,7 @@ class StateStore:
         Where the answer to that was lost and it is tried again, another request is made to find out.
 
         :param version: as it was read; ``None`` makes a record where there is none
-        :raises DeployConflictError: somebody else wrote one meanwhile, or removed it
+        :raises DeployConflictError: another process wrote one meanwhile, or removed it
         :raises ManifestError: it is too big
         """
         inventory = tuple(inventory)
@@ -73,11 +73,11 @@ class StateStore:
             if self._contents(found.record, found.inventory) == contents:
                 return found
             raise DeployConflictError(
-                f"{self._cluster.where}: somebody else changed the record meanwhile; it is at generation "
+                f"{self._cluster.where}: another process changed the record meanwhile; it is at generation "
                 f"{found.record.generation} now"
             ) from error
         if written is None:
-            raise DeployConflictError(f"{self._cluster.where}: somebody else removed the record meanwhile")
+            raise DeployConflictError(f"{self._cluster.where}: another process removed the record meanwhile")
         return StoredRecord(record, inventory, written["metadata"]["resourceVersion"])
 
     def keep_objects(self, digest: str, objects: Sequence[Mapping[str, Any]]) -> None:
@@ -100,7 +100,7 @@ class StateStore:
             kept: list[dict[str, Any]] = json.loads(_unpacked(found["binaryData"]["objects"]))
             return kept
         except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-            raise self._unreadable(name, error, "Deploy the release anew: that writes it again.") from error
+            raise self._unreadable(name, error, "Deploy the release again: that writes it again.") from error
 
     def forget_objects(self, except_digests: Collection[str]) -> None:
         """Delete what other releases consist of: one request, and two for each that is deleted."""
@@ -200,6 +200,6 @@ def _unpacked(text: str) -> str:
 
 def _told(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        # Without the values: they may be long, and are in the ConfigMap for whoever wants them.
+        # Without the values: they may be long, and are in the ConfigMap.
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
     return str(error)

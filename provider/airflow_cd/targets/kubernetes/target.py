@@ -51,7 +51,7 @@ def url_of(
     service: Mapping[str, Any], settings: KubernetesTargetSettings, node: str | None = None
 ) -> str | None:
     """
-    Return where a Service answers, without a trailing slash, or ``None`` where that cannot be told.
+    Return where a Service answers, without a trailing slash, or ``None`` where that is not known.
 
     That is what the settings say, else what the Service says itself: a port named ``http...``, else its
     first one. It is ``None`` for a headless Service, and for a load balancer that has no address yet.
@@ -108,7 +108,7 @@ _TRIES = 10
 
 
 class KubernetesRollouts(RolloutController[StoredRecord]):
-    """Applies what a rollout wants in a namespace, stage by stage, and looks how much of it is so."""
+    """Applies the desired state of a rollout to a namespace, wave by wave, and reads its progress."""
 
     def __init__(self, service: str, environment: Environment, access: Access) -> None:
         settings = environment.target.kubernetes
@@ -125,7 +125,7 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
         self._content = ReleaseManifests(
             service, environment.name, settings, self._cluster, self._records, access.secret
         )
-        # Which stage of which rollout's progress this process has applied; another one does it again.
+        # The last wave and progress that this process applied; another process applies it again.
         self._applied: tuple[object, ...] | None = None
         # What the look that found nothing to be applied saw, so that it is not asked for again.
         self._seen: tuple[StoredRecord, RolloutContext] | None = None
@@ -227,7 +227,7 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
         return self._records.write(record, inventory, stored.version)
 
     def _put_settled(self, stored: StoredRecord, take: bool) -> tuple[StoredRecord, DesiredState, Inventory]:
-        """Apply what is to be there; a route of somebody else's may change between the look and that."""
+        """Apply what is to be there; a route of another owner's may change between the look and that."""
         for _ in range(_TRIES):
             plan = self._settled(stored.record).last
             stored = self._foreseen(stored, plan)
@@ -260,7 +260,7 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
 
 
 def _trouble(seen: WorkloadHealth) -> str | None:
-    """Return what may pass; what will not is told by itself."""
+    """Return the problems that may pass; permanent ones are reported separately."""
     return next((problem.summary for problem in seen.problems if not problem.certain), None)
 
 
@@ -300,7 +300,7 @@ class KubernetesTarget(KubernetesRollouts):
         return self._differences(self._settled(record), take=True) if record.current else []
 
     def heal(self) -> Record:
-        """Put right what is not as the running release set it, whoever changed it."""
+        """Restore what differs from what the running release set."""
         with self._leased("healing", "what runs"):
             stored = self._load()
             if stored.record.current is None or stored.record.rollout is not None:

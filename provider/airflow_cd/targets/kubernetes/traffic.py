@@ -21,7 +21,7 @@ def find_route(objects: Sequence[Object], name: str, live: Object | None = None)
     """
     Return the HTTPRoute of this name: that of the manifests, else what is to be applied of the live one.
 
-    Of a live one that is nothing but its rules, as of this version: everything else is somebody else's.
+    Of a live one that is nothing but its rules, as of this version: everything else is another owner's.
 
     :param live: as the cluster has it, where the manifests have none
     :raises ManifestError: there is none, or of a version that is not known

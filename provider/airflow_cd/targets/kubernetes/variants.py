@@ -169,7 +169,7 @@ def deployment_in(
     Return a release's Deployment in a slot, after the ConfigMaps that are its own there.
 
     :param replicas: ``None`` leaves that to others
-    :param own: names of the ConfigMaps of which it reads copies
+    :param own: names of the ConfigMaps whose copies it reads
     """
     deployment = marked(deployment, side, place)
     spec = deployment["spec"]
@@ -236,7 +236,7 @@ class ReleaseObjects:
     :param workload: the Deployment; ``None`` where a rolling release has several workloads
     :param service: the Service that sends requests to it, if there is one
     :param size: how many instances it has when it gets all requests
-    :param scaled: whether somebody else than the manifests says how many
+    :param scaled: whether an autoscaler, and not the manifests, sets the number of replicas
     """
 
     side: ReleaseVariant

@@ -43,7 +43,7 @@ class ProcessProxy:
 
     def ensure_running(self) -> None:
         """
-        Start the front, or start it anew when its configuration changed.
+        Start the front, or start it again when its configuration changed.
 
         :raises TargetError: it does not start
         """

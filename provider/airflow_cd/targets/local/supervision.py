@@ -63,7 +63,7 @@ def check_folder(root: Path) -> None:
 
 def start_daemon(root: Path) -> None:
     """
-    Start the supervisord of a folder; it may not answer yet when this returns.
+    Start the supervisord of a folder; it might not answer yet when this returns.
 
     :raises TargetError: it does not start, another one runs there, or its socket would not be private
     """
@@ -109,7 +109,7 @@ def _prepare_socket(root: Path) -> Path:
     """
     Return the socket's path, in a folder nobody else can get into.
 
-    :raises TargetError: somebody else could
+    :raises TargetError: other users can write it
     """
     path = socket_of(root)
     if path.parent != root:

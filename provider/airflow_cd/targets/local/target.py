@@ -139,14 +139,14 @@ class LocalTarget(SideBySideTarget):
             lock.acquire(timeout=0)
         except Timeout as error:
             raise DeployConflictError(
-                f"{self.service} in {self.environment} is being deployed by somebody else: {self._holder()}"
+                f"{self.service} in {self.environment} is being deployed by another run: {self._holder()}"
             ) from error
         try:
             holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
             write_json(self._layout.holder, holder)
             yield
         finally:
-            # Else whoever is refused before the next holder has written its name reads this one.
+            # Otherwise a refused process would read this name until the next holder has written its own.
             with suppress(OSError):
                 self._layout.holder.unlink()
             lock.release()

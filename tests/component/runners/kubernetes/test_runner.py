@@ -207,7 +207,7 @@ def rules() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def restricted(cluster_client: Any, namespace: str) -> Callable[..., Any]:
-    """Return how to connect as somebody who may do what the documentation asks for, and nothing else."""
+    """Return how to connect as a user who may do what the documentation asks for, and nothing else."""
     token = deployer(cluster_client, namespace, rules())
 
     def connect() -> Any:
@@ -236,7 +236,7 @@ def test_a_missing_right_is_named(
         if resource in rule["resources"]:
             rule["verbs"].remove(verb)
     allow(cluster_client, namespace, [rule for rule in fewer if rule["verbs"]])
-    with pytest.raises(RunnerError, match=rf'(?s)may not \w+ {resource} of.*verbs: \["{verb}"\]'):
+    with pytest.raises(RunnerError, match=rf'(?s)cannot \w+ {resource} of.*verbs: \["{verb}"\]'):
         run(["true"], connect=restricted)
 
 

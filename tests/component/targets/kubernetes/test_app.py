@@ -1,4 +1,4 @@
-"""A service of a few keys: what it is told, how it stops, and that a cluster takes it."""
+"""A service of a few keys: its environment, how it stops, and that a cluster takes it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def records(cluster: NamespaceClient) -> StateStore:
 
 
 def record(generation: int = 1) -> Record:
-    """Return a record of which everything is used."""
+    """Return a record in which every field is used."""
     deployed = Deployed(release=release_of(ONE), deployed_at=NEW_YEAR, actor="web_delivery/run")
     progress = Progress(phase=Phase.PAUSED, step=1, weight=10, since=NEW_YEAR, moved_at=NEW_YEAR)
     return Record(
@@ -207,7 +207,7 @@ def test_what_was_kept_and_cannot_be_read_is_named(cluster: NamespaceClient, rec
     kept = Reference(api_version="v1", kind="ConfigMap", name="cd.web.production.111111111111")
     cluster.merge(kept, {"binaryData": {"objects": "bm90IGd6aXA="}})
     with pytest.raises(
-        TargetError, match="ConfigMap cd.web.production.111111111111 .*Deploy the release anew"
+        TargetError, match="ConfigMap cd.web.production.111111111111 .*Deploy the release again"
     ):
         records.objects(ONE)
 

@@ -51,7 +51,7 @@ def test_what_left_the_manifests_is_deleted_and_nothing_of_others(
     place.reopen(manifests="k8s", app=None)
     place.deploy(packaged(place, "one", config_map("ours", a="1"), config_map("taken", a="1")))
     core.create_namespaced_config_map(place.namespace, config_map("theirs"))
-    # Somebody took one of ours over, and says so.
+    # A person took one of ours over, and says so.
     core.patch_namespaced_config_map(
         "taken", place.namespace, {"metadata": {"labels": {"airflow-cd/service": "another"}}}
     )

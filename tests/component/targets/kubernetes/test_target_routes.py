@@ -111,7 +111,7 @@ def test_a_route_that_leaves_the_manifests_is_refused_while_it_is_used(
     place.reopen(manifests="k8s", app=None)
     place.deploy(packaged(place, "one", gateway.route(place.service)))
     two = packaged(place, "two")
-    with pytest.raises(ManifestError, match="the manifests of this one have it no more"):
+    with pytest.raises(ManifestError, match="the manifests of this release do not have it"):
         place.deploy(two)
     assert place.target.record().generation == 1
     place.strategy = None
@@ -132,7 +132,7 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
     look, changed = RolloutContext.route_of, []
 
     def late(*args: Any) -> Any:
-        """Somebody adds a rule of theirs right after the first look."""
+        """A person adds a rule of theirs right after the first look."""
         found = look(*args)
         if not changed:
             changed.append(True)

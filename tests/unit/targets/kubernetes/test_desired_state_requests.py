@@ -87,7 +87,7 @@ class Environment:
         self.now += timedelta(seconds=1)
         what = self.wanted(progress, new, strategy, fast)
         stage = what.reached(self.namespace.is_ready)
-        if not progress.applied or self.random.random() < 0.1:  # somebody comes after a killed process
+        if not progress.applied or self.random.random() < 0.1:  # a person comes after a killed process
             self.apply(stage, progress)
         done = stage.then is None
         progress = progress.model_copy(update={"applied": done})
