@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 from airflow_cd.exceptions import DeployConflictError, TargetError
 from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.objects import PREFIX, Reference
+from airflow_cd.processes import lease_holder
 
 log = logging.getLogger(__name__)
 
@@ -120,15 +120,7 @@ def written_now() -> str:
 def described(lease: Mapping[str, Any] | None) -> str:
     """Return who holds a lease, for people."""
     annotations = ((lease or {}).get("metadata") or {}).get("annotations") or {}
-    try:
-        holder = json.loads(annotations[HOLDER])
-        seconds = max(time.time() - holder["since"], 0)
-        return (
-            f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now "
-            f"(process {holder['pid']} on {holder['machine']})"
-        )
-    except (KeyError, TypeError, ValueError):
-        return "unknown"
+    return lease_holder.described(annotations.get(HOLDER))
 
 
 # A holder that is only about to end its work is waited for.
@@ -231,8 +223,8 @@ class _Terms:
 
     def __init__(self, actor: str, what: str) -> None:
         self._identity = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
-        holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
-        self.annotations = {HOLDER: json.dumps({**holder, "machine": socket.gethostname()})}
+        holder = lease_holder.LeaseHolder.of_this_process(actor, what)
+        self.annotations = {HOLDER: holder.to_json()}
 
     def are_of(self, lease: Mapping[str, Any] | None) -> bool:
         return lease is not None and lease["spec"].get("holderIdentity") == self._identity

@@ -117,7 +117,7 @@ async def ask(
     """
     Ask once, and return what came back, whatever its status is.
 
-    Redirects are not followed: they would show the login, and the network, to the server they lead to. Proxies
+    Redirects are not followed: they would show login and network to the server they lead to. Proxies
     are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``).
 
     :raises MetricError: no answer came in time, or it is a redirect, compressed, or longer than 1 MiB

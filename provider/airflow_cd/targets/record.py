@@ -291,7 +291,7 @@ def check_over(record: Record, over: str | None, release: Release, where: str) -
             f"{release.version} was to replace a rollout in {where} that is over by now"
         )
     raise DeployConflictError(
-        f"{where} is being deployed by another run: {rollout.candidate.actor} brings "
+        f"{where} is being deployed by another run: {rollout.candidate.actor} deploys "
         f"{rollout.candidate.release.version}"
     )
 

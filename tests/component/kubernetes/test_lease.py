@@ -69,7 +69,7 @@ def test_who_comes_while_another_holds_it_is_told_who(cluster: NamespaceClient) 
     with Lease(cluster, NAME).held("alice", "1.0.0"):
         with pytest.raises(
             DeployConflictError,
-            match=r"web in production is being deployed by another run: alice brings 1.0.0.*process \d+ on",
+            match=r"web in production is being deployed by another run: alice deploys 1.0.0.*process \d+ on",
         ):
             with Lease(cluster, NAME).held("bob", "2.0.0"):
                 pytest.fail("two hold it")
@@ -175,7 +175,7 @@ def test_a_holder_that_was_stopped_too_long_finds_out(
     with stopped.held("alice", "1.0.0"):
         with other.held("bob", "2.0.0"):
             assert other.fence > stopped.fence
-            with pytest.raises(DeployConflictError, match="lost.*bob brings 2.0.0"):
+            with pytest.raises(DeployConflictError, match="lost.*bob deploys 2.0.0"):
                 stopped.check()
             other.check()
         # What it gives back is not the other's.

@@ -309,7 +309,7 @@ def test_a_lease_that_was_lost_is_noticed(place: DockerPlace) -> None:
     lease = EngineLease(place.target._engine)  # type: ignore[attr-defined]
     with lease.held("ada", "two"):
         lease.check()
-        with pytest.raises(DeployConflictError, match=r"another run: ada brings two, for \d+ s now"):
+        with pytest.raises(DeployConflictError, match=r"another run: ada deploys two, for \d+ s \("):
             place.deploy(place.release("three"))
         place.engine.containers.get(f"cd.{place.service}.production.lease").remove(force=True)
         with pytest.raises(DeployConflictError, match="was lost"):

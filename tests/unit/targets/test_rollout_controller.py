@@ -206,7 +206,7 @@ def test_a_newer_release_takes_over_from_the_first_step() -> None:
     old = begun(target, release(2)).rollout
     assert old is not None
     driven(target)
-    with pytest.raises(DeployConflictError, match="another run: test brings v2"):
+    with pytest.raises(DeployConflictError, match="another run: test deploys v2"):
         begun(target, release(3), actor="other")
     record = begun(target, release(3), over=old.token, actor="other")
     assert record.rollout is not None and record.rollout.progress.step == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +13,8 @@ from airflow_cd.exceptions import DeployConflictError
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-    from airflow_cd.targets.docker.engine import Engine
+    from airflow_cd.processes.lease_holder import LeaseHolder, described, held_since
+from airflow_cd.targets.docker.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ class EngineLease:
                     holder.remove(force=not starting)
             elif waited > _PATIENCE and not starting:
                 raise DeployConflictError(
-                    f"{self._engine.where} is being deployed by another run: {_described(holder)}"
+                    f"{self._engine.where} is being deployed by another run: {described(_holder(holder))}"
                 )
             else:
                 time.sleep(0.1)
@@ -90,13 +88,13 @@ class EngineLease:
         from docker.errors import APIError, NotFound
 
         client = self._engine.client
-        holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
+        holder = LeaseHolder.of_this_process(actor, what).to_json()
         try:
             made = client.api.create_container(
                 self._engine.settings.front,
                 entrypoint=["cat"],
                 name=self._name,
-                labels=self._engine.labels(holder=json.dumps({**holder, "machine": socket.gethostname()})),
+                labels=self._engine.labels(holder=holder),
                 stdin_open=True,
                 host_config=client.api.create_host_config(
                     auto_remove=True, network_mode="none", cap_drop=["ALL"]
@@ -117,24 +115,9 @@ class EngineLease:
     def _is_abandoned(holder: Container, waited: float) -> bool:
         if holder.status == "created":
             return waited > _NEVER_STARTED
-        age = time.time() - float(_holder(holder).get("since", 0))
+        age = time.time() - held_since(_holder(holder))
         return holder.status in ("exited", "dead") or age > _AT_MOST
 
 
-def _holder(container: Container) -> dict[str, Any]:
-    try:
-        found = json.loads(container.labels.get(_HOLDER, ""))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _described(container: Container | None) -> str:
-    holder = _holder(container) if container is not None else {}
-    if not holder:
-        return "unknown"
-    seconds = max(time.time() - holder["since"], 0)
-    return (
-        f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now "
-        f"(process {holder['pid']} on {holder['machine']})"
-    )
+def _holder(container: Container | None) -> str | None:
+    return None if container is None else container.labels.get(_HOLDER)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +13,9 @@ from filelock import FileLock, Timeout
 
 from airflow_cd.exceptions import DeployConflictError, TargetError
 from airflow_cd.processes.disk import write_problem
+from airflow_cd.processes.lease_holder import LeaseHolder, described
 from airflow_cd.targets.local.instances import ProcessInstances
-from airflow_cd.targets.local.layout import Layout, write_json
+from airflow_cd.targets.local.layout import Layout, write_durably
 from airflow_cd.targets.local.proxy import ProcessProxy
 from airflow_cd.targets.local.supervision import Supervisor
 from airflow_cd.targets.side_by_side import SideBySideTarget
@@ -142,8 +141,8 @@ class LocalTarget(SideBySideTarget):
                 f"{self.service} in {self.environment} is being deployed by another run: {self._holder()}"
             ) from error
         try:
-            holder = {"actor": actor, "what": what, "since": time.time(), "pid": os.getpid()}
-            write_json(self._layout.holder, holder)
+            holder = LeaseHolder.of_this_process(actor, what).to_json()
+            write_durably(self._layout.holder, holder.encode())
             yield
         finally:
             # Otherwise a refused process would read this name until the next holder has written its own.
@@ -157,8 +156,6 @@ class LocalTarget(SideBySideTarget):
         while not self._layout.holder.exists() and time.monotonic() < end:
             time.sleep(0.01)
         try:
-            holder = json.loads(self._layout.holder.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return "unknown"
-        seconds = max(time.time() - holder["since"], 0)
-        return f"{holder['actor']} brings {holder['what']}, for {seconds:.0f} s now (process {holder['pid']})"
+            return described(self._layout.holder.read_bytes())
+        except FileNotFoundError:
+            return described(None)
