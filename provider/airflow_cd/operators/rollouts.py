@@ -108,7 +108,7 @@ class RolloutsMixin:
         if not goes_back and any(step.weight is None for step in rollout.plan.steps):
             return record  # pauses and measurements are the triggerer's
         end, shown = time.monotonic() + _ON_WORKER_SECONDS, ""
-        for now in drive_to_completion(target, record, rollout.token):
+        for now in drive_to_completion(target.advance, record, rollout.token):
             record, under_way = now, rollout_of(now, rollout.token)
             stands = rollout.plan.described(under_way.progress) if under_way else shown
             if stands != shown:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -53,6 +53,9 @@ class Hold(Frozen):
     reason: str | None = None
 
 
+RolloutKind = Literal["deploy", "rollback"]
+
+
 class Rollout(Frozen):
     """
     A release that is on its way in, at a target where that takes longer than a task should hold a slot.
@@ -72,7 +75,7 @@ class Rollout(Frozen):
     token: str
     candidate: Deployed
     progress: Progress
-    kind: Literal["deploy", "rollback"] = "deploy"
+    kind: RolloutKind = "deploy"
     before: tuple[Deployed, ...] = ()
     hold: Hold | None = None
     fast: bool = False
@@ -218,12 +221,25 @@ def check_generation(record: Record, expected: int, release: Release, where: str
     )
 
 
-def begun(record: Record, deployed: Deployed, before: Sequence[Deployed], **how: Any) -> Rollout:
+def begin_rollout(
+    record: Record,
+    deployed: Deployed,
+    before: Sequence[Deployed],
+    *,
+    kind: RolloutKind,
+    deadline: timedelta,
+    hold: Hold | None,
+    analyses: Mapping[str, Analysis],
+    instances: int | None,
+) -> Rollout:
     """
     Return the rollout of a release that begins now.
 
-    :param before: what can be gone back to when it is done
-    :param how: further fields of the rollout
+    :param before: releases that can be rolled back to when it is done, newest first
+    :param hold: what the record's hold is when it is done
+    :param analyses: those that the strategy names
+    :param deadline: see :class:`Rollout`
+    :param instances: see :class:`Rollout`
     """
     token, now = uuid.uuid4().hex, datetime.now(timezone.utc)
     rollout = Rollout(
@@ -232,8 +248,12 @@ def begun(record: Record, deployed: Deployed, before: Sequence[Deployed], **how:
         before=tuple(before),
         progress=Plan().begin(now),
         # Where nothing runs there is nothing to compare with, and going back must not wait.
-        fast=record.current is None or how["kind"] == "rollback",
-        **how,
+        fast=record.current is None or kind == "rollback",
+        kind=kind,
+        hold=hold,
+        analyses=dict(analyses),
+        deadline=deadline,
+        instances=instances,
     )
     return rollout.model_copy(update={"progress": rollout.plan.begin(now)})
 

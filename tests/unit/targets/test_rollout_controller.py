@@ -16,7 +16,7 @@ from airflow_cd.model.release import Release
 from airflow_cd.model.rollout import Observation, Phase, RolloutAnswer
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.base import ProgressiveTarget
-from airflow_cd.targets.record import Hold, Record, outcome_of
+from airflow_cd.targets.record import Hold, Record, Rollout, outcome_of
 from airflow_cd.targets.rollout_controller import RolloutController
 
 CANARY = StrategyChoice.model_validate(
@@ -35,10 +35,16 @@ class Sheet:
 
 
 class PaperTarget(RolloutController[Sheet]):
-    """Keeps its record and what it must run on paper; dies before its ``dies_at``-th effect."""
+    """Its own backend, on paper: its record and what it runs. Dies before its ``dies_at``-th effect."""
 
     def __init__(self, strategy: StrategyChoice | None = None) -> None:
-        self.service, self.environment, self.keep = "hello", "production", 2
+        self.service, self.environment, self.keep, self.deadline = (
+            "hello",
+            "production",
+            2,
+            timedelta(minutes=1),
+        )
+        super().__init__(self)
         self.strategy, self.sheet = strategy, Sheet(Record(), 0)
         # What requests get: digest -> percent.
         self.served: dict[str, int] = {}
@@ -57,18 +63,10 @@ class PaperTarget(RolloutController[Sheet]):
         if self.dies_at is not None and self.effects >= self.dies_at:
             raise Killed
 
-    @property
-    def _strategy(self) -> StrategyChoice | None:
-        return self.strategy
-
-    @property
-    def _deadline(self) -> timedelta:
-        return timedelta(minutes=1)
-
-    def _load(self) -> Sheet:
+    def load(self) -> Sheet:
         return self.sheet
 
-    def _save(self, stored: Sheet, record: Record) -> Sheet:
+    def save(self, stored: Sheet, record: Record) -> Sheet:
         if stored.version != self.sheet.version:
             raise DeployConflictError("a person wrote meanwhile")
         self.effect()
@@ -76,7 +74,7 @@ class PaperTarget(RolloutController[Sheet]):
         return self.sheet
 
     @contextmanager
-    def _leased(self, actor: str, what: str) -> Iterator[None]:
+    def leased(self, actor: str, what: str) -> Iterator[None]:
         if self.held:
             raise DeployConflictError("held")
         self.held = True
@@ -85,17 +83,17 @@ class PaperTarget(RolloutController[Sheet]):
         finally:
             self.held = False
 
-    def _place(self, record: Record) -> str | None:
+    def track(self, record: Record) -> str | None:
         return None
 
-    def _prepare(self, record: Record, release: Release, store: Any) -> None:
+    def prepare(self, record: Record, release: Release, store: Any) -> None:
         self.effect()
         self.kept.add(release.digest)
 
-    def _is_restorable(self, release: Release) -> bool:
+    def is_restorable(self, release: Release) -> bool:
         return release.digest in self.kept
 
-    def _apply(self, stored: Sheet) -> Sheet:
+    def apply(self, stored: Sheet) -> Sheet:
         self.effect()
         record, rollout = stored.record, stored.record.rollout
         assert rollout is not None
@@ -104,14 +102,23 @@ class PaperTarget(RolloutController[Sheet]):
         self.served = {**before, rollout.candidate.release.digest: weight}
         return replace(stored)
 
-    def _observe(self, stored: Sheet) -> Observation:
+    def observe(self, stored: Sheet) -> Observation:
         rollout = stored.record.rollout
         assert rollout is not None
         digest = rollout.candidate.release.digest
         bad = digest in self.broken and rollout.progress.weight > 0
         return Observation(ready=not bad, broken="it crashes" if bad else None, count="1 of 1")
 
-    def _converge(self, stored: Sheet) -> Sheet:
+    def proceed(self, stored: Sheet) -> Sheet:
+        return stored
+
+    def instances(self, stored: Sheet) -> int | None:
+        return None
+
+    def names(self, rollout: Rollout) -> dict[str, str]:
+        return {}
+
+    def apply_steady_state(self, stored: Sheet) -> Sheet:
         self.effect()
         current = stored.record.current
         self.served = {current.release.digest: 100} if current else {}

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import DeployConflictError
+from airflow_cd.processes.lease_holder import LeaseHolder, described, held_since
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-    from airflow_cd.processes.lease_holder import LeaseHolder, described, held_since
-from airflow_cd.targets.docker.engine import Engine
+    from airflow_cd.targets.docker.engine import Engine
 
 log = logging.getLogger(__name__)
 

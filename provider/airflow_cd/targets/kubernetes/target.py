@@ -38,7 +38,6 @@ from airflow_cd.targets.rollout_controller import RolloutController
 if TYPE_CHECKING:
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
-    from airflow_cd.model.strategy import StrategyChoice
     from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Access, Changes
 
@@ -107,23 +106,23 @@ def _url(host: str | None, port: Mapping[str, Any] | None, number: int | None) -
 _TRIES = 10
 
 
-class KubernetesRollouts(RolloutController[StoredRecord]):
+class KubernetesBackend:
     """Applies the desired state of a rollout to a namespace, wave by wave, and reads its progress."""
 
     def __init__(self, service: str, environment: Environment, access: Access) -> None:
         settings = environment.target.kubernetes
         assert settings is not None, "the environment's target is of this kind"
         self.service, self.environment, self.keep = service, environment.name, settings.keep
-        self._settings, self._access, self._chosen = settings, access, environment.strategy
+        self.settings, self.strategy = settings, environment.strategy
         where = f"{service} in {environment.name} ({settings.described})"
         connect = partial(access.kubernetes_client, settings.conn_id, settings.context)
-        self._cluster = NamespaceClient(connect, settings.namespace, where)
+        self.cluster = NamespaceClient(connect, settings.namespace, where)
         scaling = NamespaceClient(connect, settings.namespace, where, SCALE_MANAGER)
-        self._records = StateStore(self._cluster, service, environment.name)
-        self._applier = Applier(self._cluster, scaling, self._records.labels)
-        self._lease = Lease(self._cluster, self._records.name)
-        self._content = ReleaseManifests(
-            service, environment.name, settings, self._cluster, self._records, access.secret
+        self.records = StateStore(self.cluster, service, environment.name)
+        self.applier = Applier(self.cluster, scaling, self.records.labels)
+        self._lease = Lease(self.cluster, self.records.name)
+        self.manifests = ReleaseManifests(
+            service, environment.name, settings, self.cluster, self.records, access.secret
         )
         # The last wave and progress that this process applied; another process applies it again.
         self._applied: tuple[object, ...] | None = None
@@ -131,39 +130,35 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
         self._seen: tuple[StoredRecord, RolloutContext] | None = None
 
     @property
-    def _strategy(self) -> StrategyChoice | None:
-        return self._chosen
+    def deadline(self) -> timedelta:
+        return self.settings.progress_deadline
 
-    @property
-    def _deadline(self) -> timedelta:
-        return self._settings.progress_deadline
+    def load(self) -> StoredRecord:
+        return self.records.read()
 
-    def _load(self) -> StoredRecord:
-        return self._records.read()
-
-    def _save(self, stored: StoredRecord, record: Record) -> StoredRecord:
-        return self._records.write(record, stored.inventory, stored.version)
+    def save(self, stored: StoredRecord, record: Record) -> StoredRecord:
+        return self.records.write(record, stored.inventory, stored.version)
 
     @contextmanager
-    def _leased(self, actor: str, what: str) -> Iterator[None]:
+    def leased(self, actor: str, what: str) -> Iterator[None]:
         with self._lease.held(actor, what):
             yield
 
     @property
-    def _takes(self) -> bool:
-        return self._settings.on_conflict == "take"
+    def takes(self) -> bool:
+        return self.settings.on_conflict == "take"
 
-    def _is_restorable(self, release: Release) -> bool:
-        return self._content.kept(release.digest) is not None
+    def is_restorable(self, release: Release) -> bool:
+        return self.manifests.kept(release.digest) is not None
 
-    def _apply(self, stored: StoredRecord) -> StoredRecord:
-        scene = self._scene(stored)
-        number, stage = scene.reached()
+    def apply(self, stored: StoredRecord) -> StoredRecord:
+        context = self.context_of(stored)
+        number, stage = context.reached()
         self._lease.check()
         stored = self._foreseen(stored, stage)
-        inventory = merged(stored.inventory, self._applier.put(stage, take=scene.takes))
-        stored = stored._replace(inventory=self._applier.remove(stage, inventory))
-        self._applied = (scene.key, number)
+        inventory = merged(stored.inventory, self.applier.put(stage, take=context.takes))
+        stored = stored._replace(inventory=self.applier.remove(stage, inventory))
+        self._applied = (context.key, number)
         return stored
 
     def _foreseen(self, stored: StoredRecord, stage: DesiredState) -> StoredRecord:
@@ -172,70 +167,74 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
         new = tuple(one for one in planned(stage) if one.key not in known)
         if not new:
             return stored
-        return self._records.write(stored.record, merged(stored.inventory, new), stored.version)
+        return self.records.write(stored.record, merged(stored.inventory, new), stored.version)
 
-    def _continue(self, stored: StoredRecord) -> StoredRecord:
+    def proceed(self, stored: StoredRecord) -> StoredRecord:
         """Apply the next stage of a phase, when what it waited for is ready."""
-        scene = self._scene(stored)
-        number, _ = scene.reached()
-        if self._applied == (scene.key, number):
-            self._seen = stored, scene
+        context = self.context_of(stored)
+        number, _ = context.reached()
+        if self._applied == (context.key, number):
+            self._seen = stored, context
             return stored
-        rollout = scene.rollout
-        with self._leased(rollout.candidate.actor, rollout.candidate.release.version):
-            again = self._load()
+        rollout = context.rollout
+        with self.leased(rollout.candidate.actor, rollout.candidate.release.version):
+            again = self.load()
             if again.version != stored.version:
                 return again
-            done = self._apply(again)
+            done = self.apply(again)
             same = (done.inventory, done.version) == (again.inventory, again.version)
-            return done if same else self._save(done, done.record)
+            return done if same else self.save(done, done.record)
 
-    def _observe(self, stored: StoredRecord) -> Observation:
-        scene = self._seen[1] if self._seen is not None and self._seen[0] is stored else self._scene(stored)
-        number, stage = scene.reached()
+    def observe(self, stored: StoredRecord) -> Observation:
+        context = (
+            self._seen[1] if self._seen is not None and self._seen[0] is stored else self.context_of(stored)
+        )
+        number, stage = context.reached()
         # A stage that can be applied by now, and was not a moment ago, is still to be applied.
-        plan, last = scene.plan, stage.then is None and self._applied == (scene.key, number)
-        if scene.rollout.progress.phase is Phase.ABORTING:
-            seen = read_workload_health(self._cluster, plan.last.stable)
+        plan, last = context.plan, stage.then is None and self._applied == (context.key, number)
+        if context.rollout.progress.phase is Phase.ABORTING:
+            seen = read_workload_health(self.cluster, plan.last.stable)
             trouble = _trouble(seen)
             return Observation(ready=False, count=seen.count, trouble=trouble, restored=last and seen.ready)
-        seen = read_workload_health(self._cluster, plan.last.candidate)
+        seen = read_workload_health(self.cluster, plan.last.candidate)
         return Observation(
             ready=last and seen.ready,
             count=seen.count,
             trouble=_trouble(seen),
             broken=seen.broken,
-            weight=scene.achieved(sum(seen.ready_pods.values())),
+            weight=context.achieved(sum(seen.ready_pods.values())),
         )
 
-    def _converge(self, stored: StoredRecord) -> StoredRecord:
-        return self._converged(stored, take=self._takes)
+    def apply_steady_state(self, stored: StoredRecord) -> StoredRecord:
+        return self.restore(stored, take=self.takes)
 
-    def _converged(self, stored: StoredRecord, *, take: bool) -> StoredRecord:
+    def restore(self, stored: StoredRecord, *, take: bool) -> StoredRecord:
         record = stored.record
         if record.current is None:
-            self._applier.prune(stored.inventory)
+            self.applier.prune(stored.inventory)
             inventory: Inventory = ()
         else:
-            stored, plan, applied = self._put_settled(stored, take)
-            inventory = self._applier.remove(plan, merged(stored.inventory, applied))
-            if self._settings.prune:
-                self._applier.prune(inventory, applied)
+            stored, plan, applied = self._put_steady_state(stored, take)
+            inventory = self.applier.remove(plan, merged(stored.inventory, applied))
+            if self.settings.prune:
+                self.applier.prune(inventory, applied)
                 inventory = applied
         kept = [*([record.current] if record.current else []), *record.previous]
-        self._records.forget_objects({one.release.digest for one in kept})
-        return self._records.write(record, inventory, stored.version)
+        self.records.forget_objects({one.release.digest for one in kept})
+        return self.records.write(record, inventory, stored.version)
 
-    def _put_settled(self, stored: StoredRecord, take: bool) -> tuple[StoredRecord, DesiredState, Inventory]:
+    def _put_steady_state(
+        self, stored: StoredRecord, take: bool
+    ) -> tuple[StoredRecord, DesiredState, Inventory]:
         """Apply what is to be there; a route of another owner's may change between the look and that."""
         for _ in range(_TRIES):
-            plan = self._settled(stored.record).last
+            plan = self.steady_state_of(stored.record).last
             stored = self._foreseen(stored, plan)
             with suppress(DeployConflictError):
-                return stored, plan, self._applier.put(plan, take=take)
-        raise TargetError(f"{self._cluster.where}: the HTTPRoute changes too often to be given back")
+                return stored, plan, self.applier.put(plan, take=take)
+        raise TargetError(f"{self.cluster.where}: the HTTPRoute changes too often to be given back")
 
-    def _settled(self, record: Record) -> DesiredState:
+    def steady_state_of(self, record: Record) -> DesiredState:
         """Return what is to be there when nothing is on its way in."""
         current = record.current
         assert current is not None
@@ -244,19 +243,73 @@ class KubernetesRollouts(RolloutController[StoredRecord]):
         # What a rollback replaced was bad, and what is older than that is of no use beside it.
         before = record.previous[0] if record.previous and current.rolled_back_from is None else None
         previous = None
-        if before is not None and self._is_restorable(before.release):
-            previous = self._content.side(before, record.generation)
+        if before is not None and self.is_restorable(before.release):
+            previous = self.manifests.side(before, record.generation)
         return steady_state(
-            self._settings,
+            self.settings,
             strategy,
-            self._content.side(current, record.generation),
+            self.manifests.side(current, record.generation),
             previous,
             scaled_down=datetime.now(timezone.utc) >= current.deployed_at + delay,
-            route=RolloutContext.route_of(self._cluster, strategy),
+            route=RolloutContext.route_of(self.cluster, strategy),
         )
 
-    def _scene(self, stored: StoredRecord) -> RolloutContext:
-        return RolloutContext(self._cluster, self._content, self._settings, stored.record)
+    def context_of(self, stored: StoredRecord) -> RolloutContext:
+        return RolloutContext(self.cluster, self.manifests, self.settings, stored.record)
+
+    def track(self, record: Record) -> str:
+        return place_of(self.strategy, record.current.place if record.current else None)
+
+    def planned_state(self, record: Record, release: Release, objects: Objects) -> DesiredState:
+        """Return what is to be there when a release runs that is not deployed yet."""
+        side = ReleaseVariant(objects, self.track(record), release.digest, release.version, 0)
+        route = RolloutContext.route_of(self.cluster, self.strategy)
+        check_route(self.settings, self.strategy, side, route, self.records.labels)
+        return steady_state(self.settings, self.strategy, side, None, scaled_down=True, route=route)
+
+    def prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
+        """Let the cluster check everything, and keep it there, before anything that runs is touched."""
+        objects = self.manifests.released(release, store)
+        plan = self.planned_state(record, release, objects)
+        adopted = self.manifests.refuse_others(plan.last.objects)
+        for one in self.differences(plan, take=self.takes):
+            log.info("%s:\n%s", one.name, one.text)
+        self.manifests.keep(release.digest, adopting(objects, adopted))
+
+    def names(self, rollout: Rollout) -> dict[str, str]:
+        names = {"namespace": self.settings.namespace}
+        side = self.manifests.side(rollout.candidate, 0)
+        strategy = rollout.candidate.strategy
+        if strategy is None:
+            return names
+        workload = find_workload(side.objects, self.settings, image_of(side.objects, side.digest))
+        slot = "canary" if strategy.canary is not None else side.place
+        names["canary"] = slot_name(workload, slot)
+        current = self.load().record.current
+        place = current.place if current is not None and current.place in COLOURS else "stable"
+        return {**names, "stable": slot_name(workload, str(place))}
+
+    def instances(self, stored: StoredRecord) -> int | None:
+        """Return how many instances there are, where a HorizontalPodAutoscaler or a person says so."""
+        current, rollout = stored.record.current, stored.record.rollout
+        if rollout is not None:  # the number is its strategy's now
+            return rollout.instances
+        if current is None or current.place in COLOURS:
+            return None
+        side = self.manifests.side(current, 0)
+        try:
+            workload = find_workload(side.objects, self.settings, image_of(side.objects, side.digest))
+        except ManifestError:  # a rolling release may have several, or none
+            return None
+        if workload["spec"].get("replicas") is not None and not is_scaled(side.objects, workload):
+            return None
+        live = self.cluster.get("apps/v1", "Deployment", name_of(workload))
+        return None if live is None else live["spec"].get("replicas")
+
+    def differences(self, plan: DesiredState, *, take: bool) -> list[Difference]:
+        own = [one for one in plan.last.objects if not is_borrowed(one)]
+        found = self.cluster.diff(own, take=take)
+        return [Difference(one.reference.described, one.text) for one in found]
 
 
 def _trouble(seen: WorkloadHealth) -> str | None:
@@ -264,115 +317,70 @@ def _trouble(seen: WorkloadHealth) -> str | None:
     return next((problem.summary for problem in seen.problems if not problem.certain), None)
 
 
-class KubernetesTarget(KubernetesRollouts):
+class KubernetesTarget(RolloutController[StoredRecord]):
     """
     One service in one environment on a cluster; see :class:`airflow_cd.targets.base.DeclarativeTarget`.
 
     Not to be used by several threads at the same time.
     """
 
+    def __init__(self, service: str, environment: Environment, access: Access) -> None:
+        self._access = access
+        self._k8s = KubernetesBackend(service, environment, access)
+        super().__init__(self._k8s)
+
     def url(self) -> str | None:
         """Return where the service answers, ``None`` when nothing runs or nothing says where."""
-        if self._settings.url is not None:
-            return self._settings.url
+        if self._k8s.settings.url is not None:
+            return self._k8s.settings.url
         current = self.record().current
         if current is None:
             return None
-        service = self._service_of(self._content.side(current, 0))
-        live = self._cluster.get("v1", "Service", service) if service else None
-        return url_of(live, self._settings) if live is not None else None
+        service = self._service_of(self._k8s.manifests.side(current, 0))
+        live = self._k8s.cluster.get("v1", "Service", service) if service else None
+        return url_of(live, self._k8s.settings) if live is not None else None
 
     def watching(self) -> AbstractAsyncContextManager[Changes]:
         """Watch what runs, on the running event loop."""
         connect = partial(
-            self._access.kubernetes_watch_client, self._settings.conn_id, self._settings.context
+            self._access.kubernetes_watch_client,
+            self._k8s.settings.conn_id,
+            self._k8s.settings.context,
         )
-        return watch_namespace(connect, self._settings.namespace, self._records.labels)
+        return watch_namespace(connect, self._k8s.settings.namespace, self._k8s.records.labels)
 
     def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
         """Return what deploying ``release`` would change, as the cluster itself sees it."""
-        objects = self._content.released(release, store)
-        return self._differences(self._planned(self.record(), release, objects), take=self._takes)
+        objects = self._k8s.manifests.released(release, store)
+        return self._k8s.differences(
+            self._k8s.planned_state(self.record(), release, objects), take=self._k8s.takes
+        )
 
     def drift(self) -> list[Difference]:
         """Return what is not as the running release set it."""
-        record = self._load().record
-        return self._differences(self._settled(record), take=True) if record.current else []
+        record = self._k8s.load().record
+        return self._k8s.differences(self._k8s.steady_state_of(record), take=True) if record.current else []
 
     def heal(self) -> Record:
         """Restore what differs from what the running release set."""
-        with self._leased("healing", "what runs"):
-            stored = self._load()
+        with self._k8s.leased("healing", "what runs"):
+            stored = self._k8s.load()
             if stored.record.current is None or stored.record.rollout is not None:
                 return stored.record
-            return self._converged(stored, take=True).record
+            return self._k8s.restore(stored, take=True).record
 
     def remove(self) -> None:
         """End the service in this environment, and forget what ran."""
-        with self._leased("removal", "nothing"):
-            self._applier.prune(self._load().inventory)
-            self._records.remove()
-
-    def _place(self, record: Record) -> str:
-        return place_of(self._chosen, record.current.place if record.current else None)
-
-    def _planned(self, record: Record, release: Release, objects: Objects) -> DesiredState:
-        """Return what is to be there when a release runs that is not deployed yet."""
-        side = ReleaseVariant(objects, self._place(record), release.digest, release.version, 0)
-        route = RolloutContext.route_of(self._cluster, self._chosen)
-        check_route(self._settings, self._chosen, side, route, self._records.labels)
-        return steady_state(self._settings, self._chosen, side, None, scaled_down=True, route=route)
-
-    def _prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
-        """Let the cluster check everything, and keep it there, before anything that runs is touched."""
-        objects = self._content.released(release, store)
-        plan = self._planned(record, release, objects)
-        adopted = self._content.refuse_others(plan.last.objects)
-        for one in self._differences(plan, take=self._takes):
-            log.info("%s:\n%s", one.name, one.text)
-        self._content.keep(release.digest, adopting(objects, adopted))
-
-    def _names(self, rollout: Rollout) -> dict[str, str]:
-        names = {"namespace": self._settings.namespace}
-        side = self._content.side(rollout.candidate, 0)
-        strategy = rollout.candidate.strategy
-        if strategy is None:
-            return names
-        workload = find_workload(side.objects, self._settings, image_of(side.objects, side.digest))
-        slot = "canary" if strategy.canary is not None else side.place
-        names["canary"] = slot_name(workload, slot)
-        current = self._load().record.current
-        place = current.place if current is not None and current.place in COLOURS else "stable"
-        return {**names, "stable": slot_name(workload, str(place))}
-
-    def _instances(self, stored: StoredRecord) -> int | None:
-        """Return how many instances there are, where a HorizontalPodAutoscaler or a person says so."""
-        current, rollout = stored.record.current, stored.record.rollout
-        if rollout is not None:  # the number is its strategy's now
-            return rollout.instances
-        if current is None or current.place in COLOURS:
-            return None
-        side = self._content.side(current, 0)
-        try:
-            workload = find_workload(side.objects, self._settings, image_of(side.objects, side.digest))
-        except ManifestError:  # a rolling release may have several, or none
-            return None
-        if workload["spec"].get("replicas") is not None and not is_scaled(side.objects, workload):
-            return None
-        live = self._cluster.get("apps/v1", "Deployment", name_of(workload))
-        return None if live is None else live["spec"].get("replicas")
-
-    def _differences(self, plan: DesiredState, *, take: bool) -> list[Difference]:
-        own = [one for one in plan.last.objects if not is_borrowed(one)]
-        found = self._cluster.diff(own, take=take)
-        return [Difference(one.reference.described, one.text) for one in found]
+        with self._k8s.leased("removal", "nothing"):
+            self._k8s.applier.prune(self._k8s.load().inventory)
+            self._k8s.records.remove()
 
     def _service_of(self, side: ReleaseVariant) -> str | None:
         workload = find_workload(
             side.objects,
-            self._settings,
+            self._k8s.settings,
             image_of(side.objects, side.digest),
             kinds=WORKLOADS,
         )
-        service = find_service(side.objects, self._settings, workload)
+        service = find_service(side.objects, self._k8s.settings, workload)
         return name_of(service) if service is not None else None
