@@ -14,8 +14,7 @@ from tests.integration.services import TestService, made
 from tests.support.engine import remove_later
 from tests.support.images import DOCKERFILE, Registry
 
-from airflow_cd.hooks.docker import docker_client
-from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+from airflow_cd.hooks.clients import CLIENTS
 from airflow_cd.packaging.archive import unpack
 from airflow_cd.targets.base import Access
 
@@ -64,9 +63,7 @@ class KubernetesService(TestService):
         return Access(
             self.airflow.home / "cd",
             unpack,
-            docker_client,
-            kubernetes_client=kubernetes_client,
-            kubernetes_watch_client=kubernetes_watch_client,
+            clients=CLIENTS,
         )
 
 

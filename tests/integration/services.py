@@ -20,7 +20,7 @@ from harness.waiting import wait_until
 from tests.support.git_repository import GitRepository
 
 from airflow_cd.exceptions import DeployConflictError
-from airflow_cd.hooks.docker import docker_client
+from airflow_cd.hooks.clients import CLIENTS
 from airflow_cd.model.release import Release, ReleaseRef
 from airflow_cd.model.service import Service
 from airflow_cd.packaging.archive import unpack
@@ -194,7 +194,7 @@ class TestService:
         return open_target(self.name, service.environment(environment), self._access())
 
     def _access(self) -> Access:
-        return Access(self.airflow.home / "cd", unpack, docker_client)
+        return Access(self.airflow.home / "cd", unpack, clients=CLIENTS)
 
     def _write(self) -> None:
         self._write_file()

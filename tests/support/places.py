@@ -13,8 +13,8 @@ from tests.support.engine import need_front_image, remove_all, remove_later
 from tests.support.images import Registry, built
 from tests.support.releases import release_of
 
-from airflow_cd.hooks.docker import docker_client
-from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+from airflow_cd.hooks.clients import CLIENTS
+from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.release import Release
 from airflow_cd.packaging.archive import pack, unpack
 from airflow_cd.targets.base import Access
@@ -33,7 +33,7 @@ class Place(TargetPlace):
         super().__init__(folder, **settings)
 
     def access(self) -> Access:
-        return Access(self.data, unpack, docker_client, lambda conn_id: f"password of {conn_id}")
+        return Access(self.data, unpack, lambda conn_id: f"password of {conn_id}", CLIENTS)
 
     def release(self, text: str, code: str = APP) -> Release:
         """Return a new release that answers with this text."""
@@ -121,10 +121,8 @@ def kubernetes_access(data: Path) -> Access:
     return Access(
         data,
         unpack,
-        docker_client,
         lambda conn_id: f"password of {conn_id}",
-        kubernetes_client,
-        kubernetes_watch_client,
+        CLIENTS,
     )
 
 

@@ -91,9 +91,8 @@ def as_deployer(
     mine = Access(
         access.data_dir,
         access.unpack,
-        access.docker_client,
         access.secret,
-        lambda conn_id, context: new_client_from_config_dict(config),
+        {**access.clients, "kubernetes": lambda conn_id, context: new_client_from_config_dict(config)},
     )
     place.target = open_target(place.service, place.environment, mine)
     return place

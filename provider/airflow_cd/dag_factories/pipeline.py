@@ -13,6 +13,7 @@ from airflow_cd.dag_factories.params import set_member_params, set_revision_para
 from airflow_cd.dag_factories.rollback import ROLLBACK_RETRIES, ROLLBACK_RETRY_DELAY
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.service import Service
+from airflow_cd.model.target_settings import Capability
 from airflow_cd.operators.build import BuildOperator
 from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.package import PackageOperator
@@ -185,7 +186,7 @@ def _stage(
         # A teardown whose own failure fails the run would be the only task that decides about the run, and a
         # successful rollback would turn an unhealthy release into a successful run. With ``deploy`` as its
         # setup it does not run when that failed; what is still on its way in must be aborted then.
-        setups = None if environment.target.has_strategies else deploy
+        setups = None if environment.target.can(Capability.STRATEGIES) else deploy
         rollback.as_teardown(setups=setups, on_failure_fail_dagrun=False)
     return health
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from airflow_cd.model.base import Argv, Duration, Env, Frozen, RelativePath
 from airflow_cd.model.strategy import ObjectName
-from airflow_cd.model.target_settings import TargetSettings
+from airflow_cd.model.target_settings import Capability, TargetSettings
 
 # A label of DNS, as namespaces and Services are called.
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -126,7 +126,7 @@ class KubernetesTargetSettings(TargetSettings):
     """
 
     takes = "image"
-    has_strategies = True
+    capabilities = frozenset(Capability)
 
     namespace: DnsLabel
     manifests: RelativePath | None = None
@@ -146,6 +146,16 @@ class KubernetesTargetSettings(TargetSettings):
         if (self.manifests is None) == (self.app is None):
             raise ValueError("needs either `manifests` (a path in the source) or `app` (a few keys)")
         return self
+
+    @property
+    def manifests_path(self) -> str | None:
+        """Return the path in the source of the manifests, ``None`` for an ``app``."""
+        return self.manifests
+
+    @property
+    def object_settings(self) -> dict[str, Any] | None:
+        """Return ``app`` and ``manifests``."""
+        return self.model_dump(mode="json", include={"app", "manifests"}, exclude_defaults=True)
 
     @property
     def described(self) -> str:

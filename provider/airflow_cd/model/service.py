@@ -15,6 +15,7 @@ from airflow_cd.model.notification import OF_SERVICES, NotificationSettings
 from airflow_cd.model.package import PackageSettings
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import SigningSettings
+from airflow_cd.model.target_settings import Capability
 from airflow_cd.model.window import Closed, Freeze, closed_because
 
 
@@ -166,14 +167,18 @@ class Service(Frozen):
     def _strategies_that_can_be_had(self) -> Service:
         self._refuse(
             "strategy",
-            "needs a target that can give a release some of the requests, such as kubernetes; "
+            "requires a target that can give a release a share of the requests, such as kubernetes; "
             "remove it, or write `rolling`",
-            lambda environment: environment.strategy is not None and not environment.target.has_strategies,
+            lambda environment: (
+                environment.strategy is not None and not environment.target.can(Capability.STRATEGIES)
+            ),
         )
         self._refuse(
             "drift",
             "requires a declarative target, such as kubernetes; remove it",
-            lambda environment: environment.drift is not None and not environment.target.has_strategies,
+            lambda environment: (
+                environment.drift is not None and not environment.target.can(Capability.DRIFT)
+            ),
         )
         zones = {environment.drift.timezone for environment in self.environments if environment.drift}
         self._refuse(

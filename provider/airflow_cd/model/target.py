@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, model_va
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.base import Argv, Duration, Engine, Env, Frozen, ImageName, Memory
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.model.target_settings import TargetSettings, settings_class
+from airflow_cd.model.target_settings import Capability, TargetSettings, settings_class
 
 
 class LocalTargetSettings(TargetSettings):
@@ -197,10 +197,9 @@ class TargetChoice(Frozen):
         """Return what kind of release runs there: ``archive`` or ``image``."""
         return self.settings.takes
 
-    @property
-    def has_strategies(self) -> bool:
-        """Return whether a release can be given some of the requests there, and not all at once."""
-        return self.settings.has_strategies
+    def can(self, capability: Capability) -> bool:
+        """Return whether this kind of target has a capability."""
+        return capability in self.settings.capabilities
 
     @property
     def described(self) -> str:

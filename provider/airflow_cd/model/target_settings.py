@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.base import Frozen
@@ -12,6 +13,14 @@ from airflow_cd.model.base import Frozen
 # An entry point of this group is a kind of target: its name is the key under `target:` in a services file,
 # its value a subclass of TargetSettings.
 GROUP = "airflow_cd.targets"
+
+
+class Capability(str, Enum):
+    """What a kind of target can do beyond deploying and rolling back."""
+
+    STRATEGIES = "strategies"  # give a candidate a share of the requests: a ProgressiveTarget
+    PREVIEW = "preview"  # show what a deployment would change: a DeclarativeTarget
+    DRIFT = "drift"  # find and restore what differs from the running release: a DeclarativeTarget
 
 
 class TargetSettings(Frozen):
@@ -24,14 +33,13 @@ class TargetSettings(Frozen):
     :cvar adapter: ``module:class`` of the :class:`airflow_cd.targets.base.Target`, called with the service's
         name, the environment and the access
     :cvar takes: what releases must be packaged as
-    :cvar has_strategies: whether the adapter is an :class:`airflow_cd.targets.base.DeclarativeTarget`, which
-        can give a release a share of the requests and can preview a change
+    :cvar capabilities: what the adapter can do beyond :class:`airflow_cd.targets.base.Target`
     :cvar address_key: the key to change where two environments have the same ``address``
     """
 
     adapter: ClassVar[str] = ""
     takes: ClassVar[Literal["archive", "image"]] = "archive"
-    has_strategies: ClassVar[bool] = False
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
     address_key: ClassVar[str] = "port"
 
     @property
@@ -41,6 +49,16 @@ class TargetSettings(Frozen):
 
         A port is ``(machine, host, port)``, the machine empty for the one Airflow's workers run on.
         """
+        return None
+
+    @property
+    def manifests_path(self) -> str | None:
+        """Return the path in the source of the manifests that this target deploys, where it deploys some."""
+        return None
+
+    @property
+    def object_settings(self) -> dict[str, Any] | None:
+        """Return the settings that determine the deployed objects: a change of them is another release."""
         return None
 
     @property

@@ -40,12 +40,12 @@ def keep_manifests(service: Service, store: ArtifactStore, tree: Path, digest: s
     image = service.package.image
     kept = {}
     for environment in service.environments:
-        settings = environment.target.kubernetes
-        if settings is None or settings.manifests is None:
+        path = environment.target.settings.manifests_path
+        if path is None:
             continue
         assert image is not None  # as the model makes sure
         try:
-            objects = render(tree, settings.manifests, image=image.repository, digest=digest)
+            objects = render(tree, path, image=image.repository, digest=digest)
         except ManifestError as error:
             raise AirflowFailException(f"manifests of {environment.name}: {error}") from error
         kept[environment.name] = store.put_bytes(canonical(objects))

@@ -100,15 +100,13 @@ def open_target(service: Service, environment: Environment) -> Target:
 
 def open_environment(service: str, environment: Environment) -> Target:
     """Return where the service of this name runs in this environment."""
-    from airflow_cd.hooks.docker import docker_client, password_of
-    from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+    from airflow_cd.hooks.clients import CLIENTS
+    from airflow_cd.hooks.docker import password_of
     from airflow_cd.packaging.archive import unpack
     from airflow_cd.targets import registry
     from airflow_cd.targets.base import Access
 
-    access = Access(
-        data_dir(), unpack, docker_client, password_of, kubernetes_client, kubernetes_watch_client
-    )
+    access = Access(data_dir(), unpack, password_of, CLIENTS)
     return registry.open_target(service, environment, access)
 
 

@@ -164,9 +164,9 @@ def _objects_of(service: Service) -> str | None:
     What is not said there is not part of it: a key that a later version knows changes no release.
     """
     defined = {
-        environment.name: target.model_dump(mode="json", include={"app", "manifests"}, exclude_defaults=True)
+        environment.name: settings
         for environment in service.environments
-        if (target := environment.target.kubernetes) is not None
+        if (settings := environment.target.settings.object_settings) is not None
     }
     return _sha256(defined) if defined else None
 

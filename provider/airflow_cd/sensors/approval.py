@@ -14,6 +14,7 @@ from airflow_cd.links.release import ApprovalLink, approval_url
 from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.release import ReleaseName
+from airflow_cd.model.target_settings import Capability
 from airflow_cd.releases.decisions import keep_decision
 from airflow_cd.releases.notifications import notify
 from airflow_cd.releases.questions import put_question, reason_form, reason_in
@@ -239,7 +240,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         from airflow_cd.releases.questions import preview_of
 
         environment = self.service.environment(self.environment)
-        if not environment.target.has_strategies:  # it is not declarative either
+        if not environment.target.can(Capability.PREVIEW):
             return None
         store_url = load_ref(context, self.release_task_id).store
         target = open_target(self.service, environment)

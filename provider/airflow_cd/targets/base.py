@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -16,45 +16,47 @@ from airflow_cd.model.subject import Subject
 from airflow_cd.targets.record import Hold, Record, Rollout
 
 if TYPE_CHECKING:
-    from docker import DockerClient
-
     from airflow_cd.stores.base import ArtifactStore
 
 
-def _no_client(engine: str | None, conn_id: str | None) -> DockerClient:
-    raise TargetError("no Docker engine can be used here")
-
-
-def _no_cluster(conn_id: str | None, context: str | None) -> Any:
-    raise TargetError("no Kubernetes cluster can be used here")
+ClientFactory = Callable[[str | None, str | None], Any]
 
 
 def _no_secret(conn_id: str) -> str:
-    raise TargetError(f"no connection can be read here, so not {conn_id!r}")
+    raise TargetError(f"connection {conn_id!r} cannot be read: no connections are available here")
 
 
 @dataclass(frozen=True)
 class Access:
     """
-    What targets are given of the machine and the Airflow they are used from.
+    What targets receive from the machine and the Airflow that use them.
 
     :param data_dir: folder for what targets keep on this machine
     :param unpack: writes a release's archive (first argument) to a new folder (second argument)
-    :param docker_client: returns a client of an engine (its address, or ``None`` for the usual one) that is
-        logged in by a connection (its id, or ``None``)
     :param secret: returns the password of the connection of this id
-    :param kubernetes_client: returns a ``kubernetes.client.ApiClient`` for a connection (its id, or ``None``)
-        and a context of its kubeconfig (or ``None``)
-    :param kubernetes_watch_client: the same, as ``kubernetes_asyncio.client.ApiClient``; to be called on a
-        running event loop's thread or any other, and closed by the caller
+    :param clients: factories of API clients from Airflow connections, by name; see :meth:`client_factory`
     """
 
     data_dir: Path
     unpack: Callable[[Path, Path], None]
-    docker_client: Callable[[str | None, str | None], DockerClient] = _no_client
     secret: Callable[[str], str] = _no_secret
-    kubernetes_client: Callable[[str | None, str | None], Any] = _no_cluster
-    kubernetes_watch_client: Callable[[str | None, str | None], Any] = _no_cluster
+    clients: Mapping[str, ClientFactory] = field(default_factory=dict)
+
+    def client_factory(self, name: str) -> ClientFactory:
+        """
+        Return what creates a client of a service, from two arguments that can be ``None``.
+
+        ``docker``: address of an engine, connection id of a registry login; a ``docker.DockerClient``.
+        ``kubernetes``: connection id, context of its kubeconfig; a ``kubernetes.client.ApiClient``.
+        ``kubernetes_watch``: the same, a ``kubernetes_asyncio.client.ApiClient`` that the caller must close.
+
+        :raises TargetError: there is none here
+        """
+        try:
+            return self.clients[name]
+        except KeyError:
+            known = ", ".join(sorted(self.clients)) or "none"
+            raise TargetError(f"there are no clients of {name!r} here; available: {known}") from None
 
 
 class Target(Protocol):

@@ -20,8 +20,7 @@ def main(arguments: Sequence[str]) -> None:
 
     :param arguments: as on the command line; environment and release as JSON
     """
-    from airflow_cd.hooks.docker import docker_client
-    from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
+    from airflow_cd.hooks.clients import CLIENTS
     from airflow_cd.model.environment import Environment
     from airflow_cd.model.release import Release
     from airflow_cd.packaging.archive import unpack
@@ -34,9 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     access = Access(
         Path(data),
         unpack,
-        docker_client,
-        kubernetes_client=kubernetes_client,
-        kubernetes_watch_client=kubernetes_watch_client,
+        clients=CLIENTS,
     )
     target = open_target(service, Environment.model_validate_json(environment), access)
     target.record()  # all that is needed is imported, and connected

@@ -97,7 +97,7 @@ def test_a_kind_of_another_package_is_validated_by_its_settings(tmp_path: Path, 
     assert found.errors == ()
     target = found.services[0].production.target
     assert (target.kind, target.settings) == ("shelf", Shelf(board="oak", width=2))
-    assert (target.takes, target.has_strategies, target.described) == ("archive", False, "Shelf")
+    assert (target.takes, target.settings.capabilities, target.described) == ("archive", frozenset(), "Shelf")
 
 
 def test_an_environment_survives_its_way_to_the_triggerer(tmp_path: Path, declare: Declare) -> None:

@@ -41,7 +41,7 @@ class DockerTarget(SideBySideTarget):
             service,
             environment.name,
             settings,
-            lambda: access.docker_client(settings.engine, settings.conn_id),
+            lambda: access.client_factory("docker")(settings.engine, settings.conn_id),
         )
         identity = {"CD_SERVICE": service, "CD_ENVIRONMENT": environment.name}
         self._front, self._images = ContainerProxy(self._engine), Images(self._engine)

@@ -115,7 +115,7 @@ class KubernetesBackend:
         self.service, self.environment, self.keep = service, environment.name, settings.keep
         self.settings, self.strategy = settings, environment.strategy
         where = f"{service} in {environment.name} ({settings.described})"
-        connect = partial(access.kubernetes_client, settings.conn_id, settings.context)
+        connect = partial(access.client_factory("kubernetes"), settings.conn_id, settings.context)
         self.cluster = NamespaceClient(connect, settings.namespace, where)
         scaling = NamespaceClient(connect, settings.namespace, where, SCALE_MANAGER)
         self.records = StateStore(self.cluster, service, environment.name)
@@ -342,12 +342,9 @@ class KubernetesTarget(RolloutController[StoredRecord]):
 
     def watching(self) -> AbstractAsyncContextManager[Changes]:
         """Watch what runs, on the running event loop."""
-        connect = partial(
-            self._access.kubernetes_watch_client,
-            self._k8s.settings.conn_id,
-            self._k8s.settings.context,
-        )
-        return watch_namespace(connect, self._k8s.settings.namespace, self._k8s.records.labels)
+        settings, create = self._k8s.settings, self._access.client_factory("kubernetes_watch")
+        connect = partial(create, settings.conn_id, settings.context)
+        return watch_namespace(connect, settings.namespace, self._k8s.records.labels)
 
     def preview(self, release: Release, store: ArtifactStore) -> list[Difference]:
         """Return what deploying ``release`` would change, as the cluster itself sees it."""
