@@ -116,7 +116,7 @@ def test_a_check_names_all_problems_and_changes_nothing(cluster: NamespaceClient
         ),
         (config() | {"apiVersion": "v9"}, "no kind ConfigMap of v9"),
         (config() | {"apiVersion": "shop.example/v1", "kind": "Shop"}, "no kind Shop of shop.example/v1"),
-        (config() | {"kind": "Namespace"}, "Namespace/settings belongs to no namespace"),
+        (config() | {"kind": "Namespace"}, "Namespace/settings is cluster-scoped"),
         (config() | {"status": {"a": "b"}}, "ConfigMap/settings was read from a cluster: take status"),
         (config() | {"metadata": {"name": "a", "uid": "b"}}, "ConfigMap/a was read from a cluster: take uid"),
         (config() | {"metadata": {"name": "a", "namespace": "default"}}, "names the namespace 'default'"),

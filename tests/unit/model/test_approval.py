@@ -77,7 +77,7 @@ def test_the_author_may_not_approve_their_own_commit(user: str) -> None:
 
 
 def test_nobody_can_be_told_apart_from_an_author_who_is_not_named() -> None:
-    with pytest.raises(ApprovalError, match="names no author"):
+    with pytest.raises(ApprovalError, match="has no author to compare"):
         Approval().check(approved("bob"), DIGEST, [" "])
     assert Approval(self_approval=True).check(approved("bob"), DIGEST, [""]) == "approved by bob"
     assert Approval().may_decide("bob", ()) is None

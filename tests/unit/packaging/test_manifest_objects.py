@@ -76,7 +76,7 @@ status: {loadBalancer: {}}
         ("{apiVersion: v1, kind: List, items: [1]}", ["item 1", "mapping"]),
         (obj("v1", "Secret"), ["Secret/one", "app.secrets", "SealedSecret", "external-secrets"]),
         (obj("v1", "Namespace"), ["Namespace/one", "whole cluster", "`clusters:`"]),
-        (obj("apiextensions.k8s.io/v1beta1", "CustomResourceDefinition"), ["looks after the cluster"]),
+        (obj("apiextensions.k8s.io/v1beta1", "CustomResourceDefinition"), ["administrator of the cluster"]),
         (obj("rbac.authorization.k8s.io/v1", "ClusterRole"), ["ClusterRole/one"]),
         (obj("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"), ["ClusterRoleBinding/one"]),
         (obj("v1", "PersistentVolume"), ["PersistentVolume/one"]),
