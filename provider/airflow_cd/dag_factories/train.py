@@ -16,11 +16,12 @@ from airflow_cd.exceptions import ApprovalError, DefinitionError
 from airflow_cd.model.approval import Approval, strictest
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import BACK, BOARDING, RECALL, TRAIN_PREFIX, Train, departure_order, predecessors
+from airflow_cd.operators.deploy import DeployOperator
 from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.sensors.approval import ApprovalSensor
 from airflow_cd.sensors.health import HealthCheckSensor
 from airflow_cd.trains.departure import DepartureSensor
-from airflow_cd.trains.deploy import TrainDeployOperator, TrainRollbackOperator
+from airflow_cd.trains.deploy import OtherMemberFailed, StaysBehind
 from airflow_cd.trains.report import TrainReportOperator
 from airflow_cd.trains.select import SelectReleaseOperator
 
@@ -128,16 +129,20 @@ class Journey:
     ) -> tuple[BaseOperator, BaseOperator]:
         asks = approve or (departure if self._policy is not None else None)
         depends = self._train.on_failure != "service"
-        deploy = TrainDeployOperator(
+        ahead = sorted(self._ahead_of(member)) if depends else ()
+        stays = StaysBehind(
+            release_task_id=board.task_id,
+            departure_task_id=departure.task_id,
+            approval_task_id=asks.task_id if asks else None,
+            after={f"{one}.health": f"{BOARDING}.{one}" for one in ahead},
+            stops_for=self._others(member) if self._train.on_failure == "train" else (),
+        )
+        deploy = DeployOperator(
             task_id="deploy",
             environment=member.production.name,
             release_task_id=board.task_id,
             approval_task_id=asks.task_id if asks else None,
-            departure_task_id=departure.task_id,
-            after={f"{one}.health": f"{BOARDING}.{one}" for one in sorted(self._ahead_of(member))}
-            if depends
-            else {},
-            stops_for=self._others(member) if self._train.on_failure == "train" else (),
+            stays=stays,
             trigger_rule=_WHATEVER_HAPPENED,
             **common,
         )
@@ -172,10 +177,11 @@ class Journey:
         rollbacks: dict[str, BaseOperator],
     ) -> BaseOperator:
         """Whether the others are healthy is known when all are done."""
-        recall = TrainRollbackOperator(
+        own = healths[member.name].task_id
+        recall = RollbackOperator(
             task_id=member.name,
-            health_task_id=healths[member.name].task_id,
-            others=self._others(member),
+            health_task_id=own,
+            reason=OtherMemberFailed(own, self._others(member)),
             trigger_rule=_WHATEVER_HAPPENED,
             **self._going_back(member, common, f"{BOARDING}.{member.name}"),
         )

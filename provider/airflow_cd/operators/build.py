@@ -22,7 +22,7 @@ from airflow_cd.exceptions import (
     UnsafeTreeError,
 )
 from airflow_cd.links.release import CommitLink
-from airflow_cd.operators.commands import CommandsMixin
+from airflow_cd.operators.commands import CommandRunner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +122,7 @@ def build_key(service: Service, tree: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-class BuildOperator(CommandsMixin, BaseOperator):
+class BuildOperator(BaseOperator):
     """
     Checks out exactly one commit, builds it, and keeps the workspace in the artifact store.
 
@@ -138,6 +138,8 @@ class BuildOperator(CommandsMixin, BaseOperator):
     template_fields: Sequence[str] = ("revision",)
     operator_extra_links = (CommitLink(),)
     ui_color = "#e8f0fe"
+
+    _commands: CommandRunner | None = None
 
     def __init__(
         self, *, service: Service, revision: str = "{{ params.revision or '' }}", **kwargs: Any
@@ -175,6 +177,11 @@ class BuildOperator(CommandsMixin, BaseOperator):
             "reused": reused,
             "commits": [commit.sha for commit in commits],
         }
+
+    def on_kill(self) -> None:
+        """End the command that runs."""
+        if self._commands is not None:
+            self._commands.kill()
 
     def _announce(self, revision: Revision, commits: Sequence[Commit]) -> None:
         self.commit_url = revision.url
@@ -232,9 +239,8 @@ class BuildOperator(CommandsMixin, BaseOperator):
             try:
                 source.checkout(revision.sha, tree)
                 self.log.info("Checked out %s (tree %s)", revision.sha, revision.tree[:12])
-                self.run_commands(
-                    context, self.service, build.commands, cwd=tree, env=build.env, timeout=build.timeout
-                )
+                self._commands = CommandRunner(self.service, self.log)
+                self._commands.run(context, build.commands, cwd=tree, env=build.env, timeout=build.timeout)
                 pack(tree, scratch / "workspace.tar.gz", include=["**"])
             except (CommandError, UnsafeArchiveError, UnsafeTreeError) as error:
                 # The same tree would fail the same way again.

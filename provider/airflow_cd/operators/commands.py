@@ -1,31 +1,40 @@
-"""Running a service's commands from a task: output to its log as it comes, ended when the task is."""
+"""Runs a service's commands from a task."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import Logger
 
     from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
 
 
-class CommandsMixin:
-    """Adds :meth:`run_commands` to an operator, and ends the running command when Airflow kills the task."""
+@dataclass
+class CommandRunner:
+    """
+    Runs a service's commands for a task: output to its log as it comes, ended when the task is.
 
-    log: Any
-    _runner: Runner | None = None
+    The operator calls :meth:`kill` in its ``on_kill``, which Airflow calls when the task is killed or marked.
 
-    def run_commands(
+    :param service: whose commands
+    """
+
+    service: Service
+    log: Logger
+    _runner: Runner | None = field(default=None, init=False)
+
+    def run(
         self,
         context: Context,
-        service: Service,
         commands: Sequence[Sequence[str]],
         *,
         cwd: Path,
@@ -36,15 +45,15 @@ class CommandsMixin:
         Run the commands one after the other; ``timeout`` holds for all of them together.
 
         :raises CommandError: a command failed; those after it did not run
-        :raises RunnerError: what runs commands cannot be used
+        :raises RunnerError: the runner cannot be used
         """
         from airflow_cd.releases.adapters import open_runner
 
         if not commands:
             return
-        self._runner = open_runner(service)
+        self._runner = open_runner(self.service)
         deadline = time.monotonic() + timeout.total_seconds()
-        with self._runner.job(_job_name(context, service, commands, env), cwd):
+        with self._runner.job(_job_name(context, self.service, commands, env), cwd):
             for argv in commands:
                 self.log.info("$ %s", " ".join(argv))
                 started = time.monotonic()
@@ -52,19 +61,19 @@ class CommandsMixin:
                 self._runner.run(argv, cwd=cwd, env=env, timeout=left, on_line=self._log_line)
                 self.log.info("  done in %.1f s", time.monotonic() - started)
 
-    def _log_line(self, line: str) -> None:
-        self.log.info("  %s", line)
-
-    def on_kill(self) -> None:
-        """End the command that runs; Airflow calls this when the task is killed or marked."""
+    def kill(self) -> None:
+        """End the command that runs."""
         if self._runner is not None:
             self._runner.kill()
+
+    def _log_line(self, line: str) -> None:
+        self.log.info("  %s", line)
 
 
 def _job_name(
     context: Context, service: Service, commands: Sequence[Sequence[str]], env: Mapping[str, str]
 ) -> str:
-    """Return what all tries of a task share, as long as they are to run the same."""
+    """Return a name that all tries of a task share, as long as they run the same commands."""
     ti: Any = context["ti"]
     identity = [getattr(ti, name, "") for name in ("dag_id", "run_id", "task_id", "map_index")]
     runner = service.model_dump(mode="json", include={"name", "runner"})

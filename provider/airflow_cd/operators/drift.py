@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -10,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cd.links.release import ServiceLink
 from airflow_cd.model.drift import HEAL
-from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
+from airflow_cd.operators.retry_on_conflict import retry_on_conflict
 from airflow_cd.releases.notifications import notify
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_cd.targets.record import Record
 
 
-class DriftOperator(RetryOnConflictMixin, BaseOperator):
+class DriftOperator(BaseOperator):
     """
     Compares what runs with what the release that runs set there.
 
@@ -50,9 +51,13 @@ class DriftOperator(RetryOnConflictMixin, BaseOperator):
         :raises AirflowSkipException: nothing was deployed yet, or a release is on its way in
         :raises AirflowFailException: something differs, and is only to be reported
         """
-        return self.in_turn(context)
+        return retry_on_conflict(partial(self._try, context), self.log)
 
-    def take_turn(self, context: Context) -> dict[str, Any]:
+    def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Decide again, from the beginning."""
+        return self.execute(context)
+
+    def _try(self, context: Context) -> dict[str, Any]:
         """Compare once. :raises DeployConflictError: another run changes the environment"""
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import DeclarativeTarget

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
@@ -14,7 +15,8 @@ from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import decision_requests
 from airflow_cd.model.health import AlarmPayload
 from airflow_cd.model.text import printable
-from airflow_cd.operators.rollback import RollbackMixin
+from airflow_cd.operators.rollback import Restoration
+from airflow_cd.operators.rollouts import RolloutFollower
 from airflow_cd.releases.history import changes_alias
 from airflow_cd.releases.questions import LONGEST_REASON, put_question
 from airflow_cd.releases.run import actor_of
@@ -30,7 +32,7 @@ CANCEL = "Cancel"
 _STATE_KEY = "bad"
 
 
-class ManualRollbackOperator(RollbackMixin, HITLOperator):
+class ManualRollbackOperator(HITLOperator):
     """
     Rolls one environment of a service back, by the target's own record.
 
@@ -57,6 +59,28 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
         )
         self.service = service
         self.environment = environment
+        self.service_url: str | None = None
+
+    @property
+    def _restoration(self) -> Restoration:
+        follower = RolloutFollower(self.service, self.environment, self.log)
+        return Restoration(follower, partial(setattr, self, "service_url"))
+
+    def rolled_out(
+        self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, kind: str = ""
+    ) -> dict[str, Any]:
+        """Continue after a wait for the rollout."""
+        return self._restoration.resume(context, event, token, asked, kind)
+
+    def verified(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        restored: dict[str, Any],
+        change: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Take the verdict on the restored release."""
+        return self._restoration.verified(context, event, restored, change)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
@@ -68,12 +92,12 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
         alarm = self._alarm(context)
         if alarm is None and context["params"].get("environment") != self.environment:
             raise AirflowSkipException(f"this run is not about {self.environment}")
-        target = self._open_target()
+        target = self._restoration.follower.open_target()
         record = target.record()
         bad = self._settle(context, record, alarm)
         if alarm is not None:
             self.log.warning("Alarm: %s", alarm.reason)
-            return self._restore(context, target, bad=bad, reason=alarm.reason)
+            return self._restoration.restore(context, target, bad=bad, reason=alarm.reason)
         wanted = str(context["params"].get("release") or decision_requests.PREVIOUS)
         self._refuse_other_way(record, wanted)
         if wanted == decision_requests.CHOOSE:
@@ -95,7 +119,7 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
         if chosen == CANCEL:
             raise AirflowSkipException(f"cancelled by {by}")
         to = (choices or {})[chosen]
-        target = self._open_target()
+        target = self._restoration.follower.open_target()
         self._check_still_runs(context, target.record(), bad)
         return self._restore_by_hand(context, target, bad=bad, to=to, by=by)
 
@@ -195,7 +219,7 @@ class ManualRollbackOperator(RollbackMixin, HITLOperator):
         hold = Hold(by=by, since=datetime.now(timezone.utc), reason=why)
         self.log.info("%s rolls %s back: %s", by, self.environment, why or "no reason given")
         said = f"by {by}: {why or 'no reason given'}"
-        return self._restore(context, target, bad=bad, to=to, reason=said, hold=hold)
+        return self._restoration.restore(context, target, bad=bad, to=to, reason=said, hold=hold)
 
 
 def _user(context: Context) -> str:

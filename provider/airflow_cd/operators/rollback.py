@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_cd.exceptions import (
     AccessDeniedError,
@@ -15,8 +17,8 @@ from airflow_cd.exceptions import (
     NotReadyError,
 )
 from airflow_cd.links.release import ServiceLink
-from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
-from airflow_cd.operators.rollouts import RolloutsMixin
+from airflow_cd.operators.retry_on_conflict import retry_on_conflict
+from airflow_cd.operators.rollouts import FinishedRollout, RolloutFollower
 from airflow_cd.releases.history import change_of, changes_alias, emit
 from airflow_cd.releases.notifications import notify_of_change
 from airflow_cd.releases.run import actor_of, load_ref, task_states
@@ -26,23 +28,30 @@ if TYPE_CHECKING:
 
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget, Target
-    from airflow_cd.targets.record import DeployOutcome, Hold, Record
+    from airflow_cd.targets.record import Hold, Record
 
 
-class RollbackMixin(RolloutsMixin):
+Finish = Callable[["Context", FinishedRollout, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Restoration:
     """
-    Brings a release that ran before back, and lets the environment's health checks verify it.
+    Rolls back to a release that ran before for a task, and lets the environment's health checks verify it.
 
-    Going back is done at once, on the worker; checks that take long are watched in the triggerer.
+    The rollback itself runs on the worker; checks that take long are watched in the triggerer. The task
+    resumes in its methods ``rolled_out`` and ``verified``, which call :meth:`resume` and :meth:`verified`.
+
+    :param follower: follows rollouts for the same task
+    :param show_url: receives where the service answers, for the task's link
+    :param finish: ends the task with a rollout; :meth:`end` by default
     """
 
-    log: Any
-    defer: Any
-    service: Service
-    environment: str
-    service_url: str | None = None
+    follower: RolloutFollower
+    show_url: Callable[[str | None], None]
+    finish: Finish | None = None
 
-    def _restore(
+    def restore(
         self,
         context: Context,
         target: Target,
@@ -52,58 +61,76 @@ class RollbackMixin(RolloutsMixin):
         reason: str,
         hold: Hold | None = None,
     ) -> dict[str, Any]:
-        """Put a release back; return what runs then, or defer until it does, or until that is verified."""
+        """
+        Roll back, and return what runs then.
+
+        :param bad: digest of the release to replace
+        :param to: digest to roll back to; the release before ``bad`` by default
+        :raises TaskDeferred: the rollback, or its verification, goes on in the triggerer
+        :raises AirflowFailException: there is no such release, or it does not become ready
+        """
         from airflow_cd.targets.base import ProgressiveTarget
         from airflow_cd.targets.record import outcome_of
 
-        going: Any = {"bad": bad, "actor": actor_of(context), "to": to, "reason": reason, "hold": hold}
+        actor = actor_of(context)
         try:
             if not isinstance(target, ProgressiveTarget):
-                return self._restored(context, target, target.rollback(**going))
-            record = target.begin_rollback(**going)
+                record = target.rollback(bad=bad, actor=actor, to=to, reason=reason, hold=hold)
+                return self.restored(context, target, record)
+            record = target.begin_rollback(bad=bad, actor=actor, to=to, reason=reason, hold=hold)
         except (AccessDeniedError, FieldConflictError, NoPreviousReleaseError, NotReadyError) as error:
             raise AirflowFailException(str(error)) from error
         if record.rollout is None:
-            return self._restored(context, target, record)
+            return self.restored(context, target, record)
         token, kind = record.rollout.token, record.rollout.kind
-        record = self._see_through(record, target, kind=kind)
-        return self._over(context, target, record, outcome_of(record, token), kind=kind)
+        record = self.follower.follow(record, target, {"kind": kind})
+        return self._finish(context, FinishedRollout(target, record, outcome_of(record, token)), kind)
 
-    def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
+    def resume(
+        self, context: Context, event: dict[str, Any], token: str, asked: str | None, kind: str
     ) -> dict[str, Any]:
-        """End with the rollout. :raises AirflowFailException: what ran before did not become ready"""
-        if outcome.state == "promoted":
-            return self._restored(context, target, record)
-        if outcome.state == "aborted" and more["kind"] == "deploy":
-            # What was bad was still on its way in: it was stopped, and what ran before never ceased to.
-            return self._restored(context, target, record)
+        """Continue after a wait for the rollout; see :meth:`RolloutFollower.resume`."""
+        return self._finish(context, self.follower.resume(context, event, token, asked, {"kind": kind}), kind)
+
+    def end(self, context: Context, finished: FinishedRollout, kind: str) -> dict[str, Any]:
+        """
+        End the task with the rollout.
+
+        :raises AirflowFailException: the release that ran before did not become ready
+        """
+        target, record, outcome = finished
+        # An aborted deployment never replaced the release that ran before.
+        if outcome.state == "promoted" or (outcome.state == "aborted" and kind == "deploy"):
+            return self.restored(context, target, record)
         raise AirflowFailException(f"the rollback did not work out: {outcome.reason}")
 
-    def _restored(self, context: Context, target: Target, record: Record) -> dict[str, Any]:
-        current = record.current
+    def restored(self, context: Context, target: Target, record: Record) -> dict[str, Any]:
+        """Report the rollback and verify it; return what runs."""
+        service, environment, current = self.follower.service, self.follower.environment, record.current
         restored = {
             "digest": current.release.digest if current else None,
             "version": current.release.version if current else None,
             "generation": record.generation,
         }
-        self.log.info("%s runs %s again", self.environment, restored["version"])
-        change = change_of(context, self.service.name, self.environment, record)
-        self.service_url = url = target.url()
-        # Before it is verified: what serves requests has changed, whatever comes of it.
-        notify_of_change(context, self.service, change, url)
-        checks = self.service.environment(self.environment).health
+        self.follower.log.info("%s runs %s again", environment, restored["version"])
+        change = change_of(context, service.name, environment, record)
+        url = target.url()
+        self.show_url(url)
+        # Before it is verified: what serves requests has changed, whatever the verdict is.
+        notify_of_change(context, service, change, url)
+        checks = service.environment(environment).health
         if not checks or url is None:
             emit(context, change)
             return restored
         from airflow_cd.triggers.health import HealthTrigger
 
-        told = change.model_dump(mode="json") if change else None
+        stored = change.model_dump(mode="json") if change else None
         trigger = HealthTrigger.of(checks, url)
         if verdict := trigger.judge_now():
-            return self.verified(context, verdict, restored, told)
-        self.defer(trigger=trigger, method_name="verified", kwargs={"restored": restored, "change": told})
-        return restored
+            return self.verified(context, verdict, restored, stored)
+        raise TaskDeferred(
+            trigger=trigger, method_name="verified", kwargs={"restored": restored, "change": stored}
+        )
 
     def verified(
         self,
@@ -112,7 +139,11 @@ class RollbackMixin(RolloutsMixin):
         restored: dict[str, Any],
         change: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Take the verdict on the restored release. :raises AirflowFailException: it is unhealthy too"""
+        """
+        Take the verdict on the restored release.
+
+        :raises AirflowFailException: it is unhealthy too
+        """
         from airflow_cd.model.history import Change
 
         if not event["healthy"]:
@@ -120,16 +151,20 @@ class RollbackMixin(RolloutsMixin):
                 f"rolled back to {restored['version']}, but it is unhealthy too: {event['reason']}. "
                 "A person is needed."
             )
-        self.log.info("Rolled back and verified: %s is healthy (%s)", restored["version"], event["reason"])
+        log = self.follower.log
+        log.info("Rolled back and verified: %s is healthy (%s)", restored["version"], event["reason"])
         emit(context, Change.model_validate(change) if change else None)
         return {**restored, "verified": True}
+
+    def _finish(self, context: Context, finished: FinishedRollout, kind: str) -> dict[str, Any]:
+        return (self.finish or self.end)(context, finished, kind)
 
 
 # Why a rollout is aborted whose deployment is not there any more; it tells such an abort from others.
 _ABANDONED = "its deployment failed, or was marked as failed"
 
 
-class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
+class RollbackOperator(BaseOperator):
     """
     The teardown of ``deploy``: rolls back and verifies.
 
@@ -147,6 +182,7 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
     :param environment: name of the environment
     :param health_task_id: the task whose success means that nothing is to be done
     :param release_task_id: the task whose XCom is the release
+    :param reason: returns why to roll back, or skips the task; by default the state of ``health_task_id``
     """
 
     template_fields: Sequence[str] = ()
@@ -160,6 +196,7 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         environment: str,
         health_task_id: str,
         release_task_id: str = "package",
+        reason: Callable[[Context], str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(outlets=[changes_alias(service.name, environment)], **kwargs)
@@ -167,6 +204,8 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         self.environment = environment
         self.health_task_id = health_task_id
         self.release_task_id = release_task_id
+        self.reason = reason
+        self.service_url: str | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
@@ -176,18 +215,51 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         :raises AirflowSkipException: the release is healthy, or something else runs by now
         :raises AirflowFailException: there is no previous release, or it does not become ready
         """
-        return self.in_turn(context)
+        return retry_on_conflict(partial(self._try, context), self.log)
 
-    def take_turn(self, context: Context) -> dict[str, Any]:
-        """Roll back if need be. :raises DeployConflictError: another run deploys here"""
-        reason = self._reason(context)
-        target = self._open_target()
+    def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Decide again, from the beginning, after a wait for another run."""
+        return self.execute(context)
+
+    def rolled_out(
+        self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, kind: str = ""
+    ) -> dict[str, Any]:
+        """Continue after a wait for the rollout."""
+        return self._restoration.resume(context, event, token, asked, kind)
+
+    def verified(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        restored: dict[str, Any],
+        change: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Take the verdict on the restored release."""
+        return self._restoration.verified(context, event, restored, change)
+
+    @property
+    def _restoration(self) -> Restoration:
+        follower = RolloutFollower(self.service, self.environment, self.log)
+        return Restoration(follower, partial(setattr, self, "service_url"), self._finish)
+
+    def _try(self, context: Context) -> dict[str, Any]:
+        """
+        Roll back if there is a reason to.
+
+        :raises DeployConflictError: another run deploys here
+        """
+        from airflow_cd.targets.base import ProgressiveTarget
+
+        reason = (self.reason or self._reason)(context)
+        restoration = self._restoration
+        target = restoration.follower.open_target()
         record = target.record()
         if token := _left_behind(record, actor_of(context)):
+            assert isinstance(target, ProgressiveTarget), "only these have rollouts"
             return self._aborted(context, target, token)
         bad = self._bad_digest(context, record)
         self.log.warning("%s: rolling back %s", reason, bad)
-        return self._restore(context, target, bad=bad, reason=reason)
+        return restoration.restore(context, target, bad=bad, reason=reason)
 
     def _aborted(self, context: Context, target: ProgressiveTarget, token: str) -> dict[str, Any]:
         """Abort the rollout of this token only; verify and report an abort that was done before."""
@@ -196,26 +268,25 @@ class RollbackOperator(RetryOnConflictMixin, RollbackMixin, BaseOperator):
         self.log.warning("%s: aborting it", _ABANDONED)
         record = target.abort(actor=actor_of(context), reason=_ABANDONED, token=token)
         if outcome_of(record, token).state == "under way":
-            record = self._see_through(record, target, kind="deploy")
-        return self._over(context, target, record, outcome_of(record, token), kind="deploy")
+            record = self._restoration.follower.follow(record, target, {"kind": "deploy"})
+        return self._finish(context, FinishedRollout(target, record, outcome_of(record, token)), "deploy")
 
-    def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
-    ) -> dict[str, Any]:
+    def _finish(self, context: Context, finished: FinishedRollout, kind: str) -> dict[str, Any]:
         """
-        End with the rollout.
+        End the task with the rollout.
 
         :raises AirflowSkipException: another rollout took the place of the one to abort
         """
-        if more["kind"] == "deploy":
+        target, record, outcome = finished
+        if kind == "deploy":
             if outcome.state == "replaced":
                 raise AirflowSkipException(f"{outcome.reason}: this run has nothing to roll back there")
-            if outcome.state == "promoted":  # it arrived before it could be aborted
+            if outcome.state == "promoted":  # before it could be aborted
                 bad = self._bad_digest(context, record)
-                return self._restore(context, target, bad=bad, reason=_ABANDONED)
-            # ``deploy`` is not there any more to do so.
-            self._tell_of_abort(context, record)
-        return super()._over(context, target, record, outcome, **more)
+                return self._restoration.restore(context, target, bad=bad, reason=_ABANDONED)
+            # ``deploy``, which would notify otherwise, has ended.
+            self._restoration.follower.notify_of_abort(context, record)
+        return self._restoration.end(context, finished, kind)
 
     def _reason(self, context: Context) -> str:
         """Return why to roll back. :raises AirflowSkipException: there is no reason to"""

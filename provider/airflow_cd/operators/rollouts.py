@@ -1,63 +1,95 @@
-"""Waiting for a rollout that goes on in the triggerer, and asking people how it is to go on."""
+"""Follows rollouts for tasks: waits for them in the triggerer, and asks people how to continue."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.model.rollout import Phase
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import Logger
 
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
-    from airflow_cd.targets.base import ProgressiveTarget
+    from airflow_cd.targets.base import ProgressiveTarget, Target
     from airflow_cd.targets.record import DeployOutcome, Record, Rollout
 
 # As long as giving the worker slot back and getting one again takes, see HealthTrigger.
 _ON_WORKER_SECONDS = 3.0
 
 
-class RolloutsMixin:
+class FinishedRollout(NamedTuple):
     """
-    Lets an operator see a rollout through.
+    A rollout that is over.
+
+    :param record: as it is then
+    :param outcome: how it ended
+    """
+
+    target: ProgressiveTarget
+    record: Record
+    outcome: DeployOutcome
+
+
+@dataclass(frozen=True)
+class RolloutFollower:
+    """
+    Follows a rollout for a task.
 
     It waits on the worker for a moment, and then in the triggerer, which also drives the rollout. When the
-    rollout asks, the task puts the question and goes on waiting: an answer resumes the task, and the release
-    is watched meanwhile.
+    rollout asks, it puts the question and goes on waiting: an answer resumes the task, and the release is
+    watched meanwhile. The task resumes in its method ``rolled_out``, which calls :meth:`resume`.
+
+    :param service: whose rollout
+    :param environment: name of the environment
     """
 
-    log: Any
-    defer: Any
     service: Service
     environment: str
+    log: Logger
 
-    def _see_through(self, record: Record, target: ProgressiveTarget, **more: Any) -> Record:
+    def follow(self, record: Record, target: ProgressiveTarget, kwargs: Mapping[str, str | None]) -> Record:
         """
-        Return the record when nothing is under way in it any more; else leave the task for the triggerer.
+        Return the record when no rollout is in progress in it any more.
 
-        :param more: what :meth:`rolled_out` is called with
+        :param kwargs: further arguments of the task's ``rolled_out``
+        :raises TaskDeferred: the rollout goes on in the triggerer
         """
         rollout = record.rollout
         if rollout is None:
             return record
         record = self._wait_here(record, rollout, target)
         if record.rollout is not None and record.rollout.token == rollout.token:
-            self._wait_in_triggerer(rollout.token, None, more)
+            self._wait_in_triggerer(rollout.token, None, kwargs)
         return record
 
-    def rolled_out(
-        self, context: Context, event: dict[str, Any], token: str, asked: str | None = None, **more: Any
-    ) -> Any:
-        """Take the triggerer's word, or a person's answer, and go on or end."""
+    def resume(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        token: str,
+        asked: str | None,
+        kwargs: Mapping[str, str | None],
+    ) -> FinishedRollout:
+        """
+        Take an event of the trigger, or the answer of a person, and return the end of the rollout.
+
+        :param asked: name of the question that was put, if one was
+        :param kwargs: further arguments of the task's ``rolled_out``
+        :raises TaskDeferred: it is not over
+        :raises AirflowFailException: the triggerer cannot drive it
+        """
         from airflow_cd.targets.base import ProgressiveTarget
         from airflow_cd.targets.record import outcome_of
 
-        target = self._open_target()
+        target = self.open_target()
         assert isinstance(target, ProgressiveTarget)
         if "chosen_options" in event:
             self._answered(target, token, event, asked)
@@ -71,16 +103,11 @@ class RolloutsMixin:
         record = target.record()
         outcome = outcome_of(record, token)
         if outcome.state == "under way":
-            self._wait_in_triggerer(token, asked, more)
-        return self._over(context, target, record, outcome, **more)
+            self._wait_in_triggerer(token, asked, kwargs)
+        return FinishedRollout(target, record, outcome)
 
-    def _over(
-        self, context: Context, target: ProgressiveTarget, record: Record, outcome: DeployOutcome, **more: Any
-    ) -> Any:
-        """End the task: the rollout is over."""
-        raise NotImplementedError
-
-    def _tell_of_abort(self, context: Context, record: Record) -> None:
+    def notify_of_abort(self, context: Context, record: Record) -> None:
+        """Notify people of the rollout that was aborted last."""
         from airflow_cd.model.release import ReleaseName
         from airflow_cd.releases.notifications import notify
 
@@ -95,7 +122,8 @@ class RolloutsMixin:
         }
         notify(context, self.service, self.environment, "aborted", aborted.token, facts)
 
-    def _open_target(self) -> Any:
+    def open_target(self) -> Target:
+        """Return the target of the environment."""
         from airflow_cd.releases.adapters import open_target
 
         return open_target(self.service, self.service.environment(self.environment))
@@ -118,15 +146,15 @@ class RolloutsMixin:
                 break
         return record
 
-    def _wait_in_triggerer(self, token: str, asked: str | None, more: dict[str, Any]) -> None:
+    def _wait_in_triggerer(self, token: str, asked: str | None, kwargs: Mapping[str, str | None]) -> NoReturn:
         from airflow_cd.triggers.rollout import RolloutTrigger
 
         environment = self.service.environment(self.environment)
         self.log.info("The rollout goes on in the triggerer")
-        self.defer(
+        raise TaskDeferred(
             trigger=RolloutTrigger.of(self.service.name, environment, token, asked),
             method_name="rolled_out",
-            kwargs={"token": token, "asked": asked, **more},
+            kwargs={"token": token, "asked": asked, **kwargs},
         )
 
     def _ask_how_to_go_on(self, context: Context, rollout: Rollout) -> str:

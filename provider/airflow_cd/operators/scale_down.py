@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_cd.operators.retry_on_conflict import RetryOnConflictMixin
+from airflow_cd.operators.retry_on_conflict import retry_on_conflict
 from airflow_cd.releases.run import actor_of
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
 
 
-class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
+class ScaleDownOperator(BaseOperator):
     """
     Waits, in the triggerer, until ``scale_down_delay`` is over, and lets the old release be scaled down.
 
@@ -39,9 +40,13 @@ class ScaleDownOperator(RetryOnConflictMixin, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Scale down, or wait for the time. :raises AirflowSkipException: something else runs by now"""
-        return self.in_turn(context)
+        return retry_on_conflict(partial(self._try, context), self.log)
 
-    def take_turn(self, context: Context) -> dict[str, Any]:
+    def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Decide again, from the beginning."""
+        return self.execute(context)
+
+    def _try(self, context: Context) -> dict[str, Any]:
         """Scale down if it is time. :raises DeployConflictError: another run changes the environment"""
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import ProgressiveTarget

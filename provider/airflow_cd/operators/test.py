@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cd.exceptions import ArtifactError, CommandError, TestsFailedError
-from airflow_cd.operators.commands import CommandsMixin
+from airflow_cd.operators.commands import CommandRunner
 from airflow_cd.releases.run import load_build
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.service import Service
 
 
-class TestOperator(CommandsMixin, BaseOperator):
+class TestOperator(BaseOperator):
     """
     Runs a suite's commands in a copy of the workspace and reads its JUnit XML report.
 
@@ -36,6 +36,8 @@ class TestOperator(CommandsMixin, BaseOperator):
     __test__ = False
     template_fields: Sequence[str] = ()
     ui_color = "#e6f4ea"
+
+    _commands: CommandRunner | None = None
 
     def __init__(self, *, service: Service, suite: str, build_task_id: str = "build", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -57,14 +59,18 @@ class TestOperator(CommandsMixin, BaseOperator):
             self._remove_old_reports(tree, suite.junit)
             failure: CommandError | None = None
             try:
-                self.run_commands(
-                    context, self.service, suite.commands, cwd=tree, env=suite.env, timeout=suite.timeout
-                )
+                self._commands = CommandRunner(self.service, self.log)
+                self._commands.run(context, suite.commands, cwd=tree, env=suite.env, timeout=suite.timeout)
             except CommandError as error:
                 failure = error
             totals = self._totals(tree, suite.junit, failure)
         self._judge(context, totals, failure)
         return totals.model_dump(mode="json")
+
+    def on_kill(self) -> None:
+        """End the command that runs."""
+        if self._commands is not None:
+            self._commands.kill()
 
     def _remove_old_reports(self, tree: Path, pattern: str | None) -> None:
         """A report that came with the source must not speak for a suite that never ran."""

@@ -31,56 +31,61 @@ APPROVE, REJECT = "Approve", "Reject"
 EXPIRED = "Expired"
 
 
-class ApproversMixin:
-    """Parks a task until a person answered, and reads the answer; for operators that extend Airflow's."""
+def wait_for_answer(asked_at: datetime, policy: Approval, digest: str) -> NoReturn:
+    """
+    Give up the worker slot until a person answers, or the time for an answer is over.
 
-    process_trigger_event_error: Any
-
-    def _park(self, asked_at: datetime, policy: Approval, digest: str) -> NoReturn:
-        """
-        Give up the worker slot until a person answers, or nobody did in time.
-
-        :param asked_at: when the question was asked first
-        :param digest: what the question is about
-        """
-        expires = policy.expires_after
-        raise TaskAwaitingInput(
-            method_name="execute_complete",
-            # A clock that was set back meanwhile must not give more time than was meant.
-            timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
-            kwargs={"asked_at": asked_at.isoformat(), "digest": digest},
-        )
-
-    def _decision(self, event: dict[str, Any], policy: Approval, digest: str) -> Decision:
-        """Return what was decided about ``digest``. :raises Exception: the event tells of an error"""
-        if "error" in event and event.get("error_type") != "timeout":
-            self.process_trigger_event_error(event)
-        if "error" in event or event["chosen_options"] == [EXPIRED]:
-            waited = format_duration(policy.expires_after or timedelta())
-            why = f"nobody decided within {waited}"
-            return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, reason=why)
-        return Decision(
-            outcome=ApprovalOutcome.APPROVED
-            if event["chosen_options"] == [APPROVE]
-            else ApprovalOutcome.REJECTED,
-            digest=digest,
-            by=(event.get("responded_by_user") or {}).get("id"),
-            at=event.get("responded_at"),
-            reason=reason_in(event),
-        )
-
-    def _refusal(self, decision: Decision, policy: Approval, authors: tuple[str, ...]) -> str | None:
-        """Return why this answer does not count, or ``None``. :param authors: of what would be let in"""
-        if decision.outcome is ApprovalOutcome.EXPIRED:
-            return None
-        # Authors cannot let their own work in, but they may take it back.
-        return policy.may_decide(
-            decision.by or "", authors if decision.outcome is ApprovalOutcome.APPROVED else ()
-        )
+    :param asked_at: when the question was asked first
+    :param digest: what the question is about
+    :raises TaskAwaitingInput: always; the task resumes in ``execute_complete``
+    """
+    expires = policy.expires_after
+    raise TaskAwaitingInput(
+        method_name="execute_complete",
+        # A clock that was set back meanwhile must not give more time than was meant.
+        timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
+        kwargs={"asked_at": asked_at.isoformat(), "digest": digest},
+    )
 
 
-def told(decision: Decision) -> str:
-    """Return the decision as a log says it."""
+def decision_of(task: HITLOperator, event: dict[str, Any], policy: Approval, digest: str) -> Decision:
+    """
+    Return what was decided about ``digest``.
+
+    :param event: with which Airflow resumes the task
+    :raises Exception: the event reports an error other than a timeout
+    """
+    if "error" in event and event.get("error_type") != "timeout":
+        task.process_trigger_event_error(event)
+    if "error" in event or event["chosen_options"] == [EXPIRED]:
+        waited = format_duration(policy.expires_after or timedelta())
+        why = f"nobody decided within {waited}"
+        return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, reason=why)
+    approved = event["chosen_options"] == [APPROVE]
+    return Decision(
+        outcome=ApprovalOutcome.APPROVED if approved else ApprovalOutcome.REJECTED,
+        digest=digest,
+        by=(event.get("responded_by_user") or {}).get("id"),
+        at=event.get("responded_at"),
+        reason=reason_in(event),
+    )
+
+
+def refusal_of(decision: Decision, policy: Approval, authors: tuple[str, ...]) -> str | None:
+    """
+    Return why this answer does not count, or ``None``.
+
+    :param authors: of the commits that would be let in
+    """
+    if decision.outcome is ApprovalOutcome.EXPIRED:
+        return None
+    # Authors cannot let their own work in, but they may take it back.
+    is_approved = decision.outcome is ApprovalOutcome.APPROVED
+    return policy.may_decide(decision.by or "", authors if is_approved else ())
+
+
+def described(decision: Decision) -> str:
+    """Return the decision for a log line."""
     by = f" by {decision.by}" if decision.by else ""
     return f"{decision.outcome.value}{by}: {decision.reason or 'no reason given'}"
 
@@ -88,7 +93,7 @@ def told(decision: Decision) -> str:
 DECISION = "decision"
 
 
-class ApprovalSensor(ApproversMixin, HITLOperator):
+class ApprovalSensor(HITLOperator):
     """
     Parks in Airflow's ``awaiting_input`` state until a person decides about this run's release.
 
@@ -161,14 +166,14 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
         release, running = self._candidate(context)
         if digest is not None and digest != release.digest:
             self._refuse_to_ask(release, digest)
-        decision = self._decision(event, self.policy, release.digest)
-        if refusal := self._refusal(decision, self.policy, release.authors):
+        decision = decision_of(self, event, self.policy, release.digest)
+        if refusal := refusal_of(decision, self.policy, release.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, release, running, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
-        self.log.info("%s", told(decision))
+        self.log.info("%s", described(decision))
         if decision.outcome is not ApprovalOutcome.APPROVED:
-            raise AirflowFailException(told(decision))
+            raise AirflowFailException(described(decision))
         return kept
 
     def _candidate(self, context: Context) -> tuple[Release, Release | None]:
@@ -232,7 +237,7 @@ class ApprovalSensor(ApproversMixin, HITLOperator):
             "url": url,
         }
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
-        self._park(asked_at, self.policy, release.digest)
+        wait_for_answer(asked_at, self.policy, release.digest)
 
     def _preview(self, context: Context, release: Release) -> str | None:
         """Return what deploying would change, where the target can tell."""

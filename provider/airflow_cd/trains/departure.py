@@ -17,7 +17,15 @@ from airflow_cd.releases.history import departures_alias, emit_departure
 from airflow_cd.releases.notifications import notify_of_train
 from airflow_cd.releases.questions import put_question, reason_form
 from airflow_cd.releases.run import read_release
-from airflow_cd.sensors.approval import APPROVE, EXPIRED, REJECT, ApproversMixin, told
+from airflow_cd.sensors.approval import (
+    APPROVE,
+    EXPIRED,
+    REJECT,
+    decision_of,
+    described,
+    refusal_of,
+    wait_for_answer,
+)
 from airflow_cd.trains.select import ABSENT
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_cd.targets.record import Record
 
 
-class DepartureSensor(ApproversMixin, HITLOperator):
+class DepartureSensor(HITLOperator):
     """
     Writes the manifest, also as the run's note, and waits for one approval of the whole train, on no slot
     of any kind.
@@ -90,8 +98,8 @@ class DepartureSensor(ApproversMixin, HITLOperator):
         manifest, policy = self._manifest(context), self.policy or Approval()
         if digest != manifest.digest:
             self._refuse_to_ask(manifest, digest)
-        decision = self._decision(event, policy, manifest.digest)
-        if refusal := self._refusal(decision, policy, manifest.authors):
+        decision = decision_of(self, event, policy, manifest.digest)
+        if refusal := refusal_of(decision, policy, manifest.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, manifest, policy, asked_at=datetime.fromisoformat(asked_at))
         members = {member.name: member for member in self.members}
@@ -99,9 +107,9 @@ class DepartureSensor(ApproversMixin, HITLOperator):
             member, digest = members[passenger.service], passenger.release.digest
             its_own = decision.model_copy(update={"digest": digest})
             keep_decision(context, member, member.production.name, self.task_id, its_own)
-        self.log.info("%s", told(decision))
+        self.log.info("%s", described(decision))
         if decision.outcome is not ApprovalOutcome.APPROVED:
-            raise AirflowFailException(told(decision))
+            raise AirflowFailException(described(decision))
         return self._depart(context, manifest)
 
     def _depart(self, context: Context, manifest: TrainManifest) -> dict[str, Any]:
@@ -134,7 +142,7 @@ class DepartureSensor(ApproversMixin, HITLOperator):
         self.log.info("Waiting for a decision: %s", url)
         facts = {**manifest.summary(), "approvers": self._assigned(manifest, policy), "url": url}
         notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
-        self._park(asked_at, policy, manifest.digest)
+        wait_for_answer(asked_at, policy, manifest.digest)
 
     def _assigned(self, manifest: TrainManifest, policy: Approval) -> list[str]:
         users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]

@@ -1,16 +1,19 @@
-"""Deploys the members of a train in order, and rolls them all back when one fails and the train says so."""
+"""
+When the members of a release train are deployed, and when they are rolled back together.
+
+All tasks before such a task have ended, whatever their state: these conditions look at the states themselves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.model.text import printable
 from airflow_cd.model.train import CANCELLED
-from airflow_cd.operators.deploy import DeployOperator
-from airflow_cd.operators.rollback import RollbackOperator
 from airflow_cd.releases.questions import LONGEST_REASON
 from airflow_cd.releases.run import WENT_WRONG, task_states
 from airflow_cd.trains.select import ABSENT
@@ -19,39 +22,27 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class TrainDeployOperator(DeployOperator):
+@dataclass(frozen=True)
+class StaysBehind:
     """
-    Deploys as :class:`DeployOperator` does, if its service is on board, the train departed, and nothing that
-    it depends on went wrong.
+    Why a member is not deployed, for ``stays`` of :class:`~airflow_cd.operators.deploy.DeployOperator`.
 
-    All tasks before it have ended, however they did; it looks at their states itself.
+    A member is deployed if it is on board, the train departed, and nothing that it depends on went wrong.
 
+    :param release_task_id: the task that selects the member's release
     :param departure_task_id: the task that lets the train depart
-    :param after: health task of each member that must be healthy before -> its board task
+    :param approval_task_id: the member's own approval task, if it has one
+    :param after: health task of each member that must be healthy before -> its selection task
     :param stops_for: health tasks of all members, where any failure stops the whole train
     """
 
-    def __init__(
-        self,
-        *,
-        departure_task_id: str,
-        after: Mapping[str, str],
-        stops_for: Sequence[str] = (),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.departure_task_id = departure_task_id
-        self.after = dict(after)
-        self.stops_for = list(stops_for)
+    release_task_id: str
+    departure_task_id: str
+    approval_task_id: str | None = None
+    after: Mapping[str, str] = field(default_factory=dict)
+    stops_for: Sequence[str] = ()
 
-    def take_turn(self, context: Context) -> dict[str, Any]:
-        """Check whether it may go, then every gate, and deploy. Raises as the base class, and skips."""
-        if why := self._stays(context):
-            self.log.info("%s stays behind: %s", self.service.name, why)
-            raise AirflowSkipException(why)
-        return super().take_turn(context)
-
-    def _stays(self, context: Context) -> str | None:
+    def __call__(self, context: Context) -> str | None:
         """Return why this member is not deployed, or ``None``."""
         ti = context["ti"]
         if not ti.xcom_pull(task_ids=self.release_task_id):
@@ -73,23 +64,30 @@ class TrainDeployOperator(DeployOperator):
         return f"the train stopped: {stopped[0]} failed" if stopped else None
 
 
-class TrainRollbackOperator(RollbackOperator):
+@dataclass(frozen=True)
+class OtherMemberFailed:
     """
-    Rolls back what this run deployed, as :class:`RollbackOperator` does, when another member's health failed.
+    Why a healthy member is rolled back, for ``reason`` of
+    :class:`~airflow_cd.operators.rollback.RollbackOperator`: another member's health failed.
 
-    What is unhealthy itself went back at once, without waiting for the others.
+    An unhealthy member was rolled back at once, without waiting for the others.
 
+    :param own: health task of the member
     :param others: health tasks of the other members
     """
 
-    def __init__(self, *, others: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.others = list(others)
+    own: str
+    others: Sequence[str]
 
-    def _reason(self, context: Context) -> str:
-        states = task_states(context, [self.health_task_id, *self.others])
-        if (own := states[self.health_task_id]) != "success":
-            raise AirflowSkipException(f"{self.health_task_id} ended as {own}: nothing to take back")
+    def __call__(self, context: Context) -> str:
+        """
+        Return why the member is rolled back.
+
+        :raises AirflowSkipException: it is not
+        """
+        states = task_states(context, [self.own, *self.others])
+        if (own := states[self.own]) != "success":
+            raise AirflowSkipException(f"{self.own} ended as {own}: nothing to take back")
         wrong = [name for name in self.others if states[name] in WENT_WRONG]
         if not wrong:
             raise AirflowSkipException("every other member is healthy: nothing to take back")

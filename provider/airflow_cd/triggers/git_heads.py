@@ -19,6 +19,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airflow_cd.exceptions import RevisionNotFoundError
 
 if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
     from airflow_cd.model.release import Commit
     from airflow_cd.sources.git import GitSource
 
@@ -42,7 +44,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
 
 
 async def poll_heads(
-    repository: str, interval: float, credentials: Credentials, log: Any
+    repository: str, interval: float, credentials: Credentials, log: Logger
 ) -> AsyncGenerator[dict[str, str], None]:
     """
     Yield branch name -> SHA at every poll, for ever.

@@ -17,6 +17,7 @@ from airflow_cd.triggers.health import http_client, take_sample
 
 if TYPE_CHECKING:
     import httpx
+    from airflow.sdk.types import Logger
 
     from airflow_cd.targets.record import Record
 
@@ -110,7 +111,7 @@ class MonitorTrigger(BaseEventTrigger):
 class _Watch:
     """The watch over one environment's releases."""
 
-    def __init__(self, service: str, environment: Environment, poll_interval: float, log: Any) -> None:
+    def __init__(self, service: str, environment: Environment, poll_interval: float, log: Logger) -> None:
         from airflow_cd.releases.adapters import open_environment
 
         monitor = environment.monitor or MonitorSettings()

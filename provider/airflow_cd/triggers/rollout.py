@@ -24,6 +24,8 @@ from airflow_cd.triggers.defer_delay import defer_delay_seconds
 from airflow_cd.triggers.git_heads import backoff
 
 if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
     from airflow_cd.model.analysis import Measurement
     from airflow_cd.model.rollout import Progress
     from airflow_cd.model.subject import Subject
@@ -140,7 +142,7 @@ def question_of(progress: Progress) -> str:
 class _Drive:
     """One rollout, driven until there is something to tell."""
 
-    def __init__(self, target: ProgressiveTarget, token: str, asked: str | None, log: Any) -> None:
+    def __init__(self, target: ProgressiveTarget, token: str, asked: str | None, log: Logger) -> None:
         self._target, self._token, self._asked = target, token, asked
         self._log, self._failures, self._shown = log, 0, ""
         self._subject: Subject | None = None

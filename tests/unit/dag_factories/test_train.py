@@ -108,7 +108,7 @@ def test_the_order_holds_by_way_of_a_member_that_is_not_there() -> None:
     order = [{"after": ["a"], "service": "gone"}, {"after": ["gone", "b"], "service": "c"}]
     dag = release_train_dag(train(order=order), [service(name) for name in "abc"])
     assert {"a.health", "b.health"} <= upstream(dag, "c.deploy")
-    assert set(dag.get_task("c.deploy").after) == {"a.health", "b.health"}
+    assert set(dag.get_task("c.deploy").stays.after) == {"a.health", "b.health"}
 
 
 def test_a_broken_member_leaves_the_others_order_and_a_mistake_in_it_the_train(tmp_path: Path) -> None:

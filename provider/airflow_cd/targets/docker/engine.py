@@ -44,9 +44,9 @@ class Engine:
         """The client of the engine. :raises docker.errors.DockerException: it does not answer"""
         return self._connect()
 
-    def labels(self, **more: str) -> dict[str, str]:
+    def labels(self, **labels: str) -> dict[str, str]:
         """Return the labels of something of this service in this environment."""
-        return {TARGET: self.label, **{f"airflow-cd.{name}": value for name, value in more.items()}}
+        return {TARGET: self.label, **{f"airflow-cd.{name}": value for name, value in labels.items()}}
 
     def container(self, name: str) -> Container | None:
         """Return the container of this name, if there is one."""
