@@ -247,7 +247,11 @@ class AirflowApi:
         return response
 
     def _checked(self, response: httpx.Response) -> dict[str, Any]:
-        """Return the answer. :raises RefusedError: it is a refusal"""
+        """
+        Return the answer.
+
+        :raises RefusedError: it is a refusal
+        """
         if not response.is_error:
             return self._content(response)
         status, detail = response.status_code, _detail(response)
@@ -261,7 +265,11 @@ class AirflowApi:
         raise RefusedError(status, f"Airflow refuses (HTTP {status}): {detail}")
 
     def _content(self, response: httpx.Response) -> dict[str, Any]:
-        """Return the JSON object. :raises SystemExit: there is none, as with a proxy's login page"""
+        """
+        Return the JSON object.
+
+        :raises SystemExit: there is none, as with a proxy's login page
+        """
         if response.is_redirect:
             place = response.headers.get("location", "another place")
             raise SystemExit(f"{self.address('')} redirects to {place}. {_OTHER_ADDRESS}")

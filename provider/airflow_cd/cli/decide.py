@@ -17,12 +17,20 @@ _SHORTEST = 4
 
 
 def approve(args: Namespace) -> None:
-    """Approve the waiting release. :raises SystemExit: with code 1 and why, when that is not possible"""
+    """
+    Approve the waiting release.
+
+    :raises SystemExit: with code 1 and why, when that is not possible
+    """
     _decide(args, "Approve")
 
 
 def reject(args: Namespace) -> None:
-    """Reject the waiting release. :raises SystemExit: with code 1 and why, when that is not possible"""
+    """
+    Reject the waiting release.
+
+    :raises SystemExit: with code 1 and why, when that is not possible
+    """
     _decide(args, "Reject")
 
 
@@ -213,12 +221,20 @@ def _refusal(question: Question, error: RefusedError) -> str:
 
 
 def promote(args: Namespace) -> None:
-    """Let a rollout that asks go on. :raises SystemExit: with why, when that is not possible"""
+    """
+    Let a rollout that asks go on.
+
+    :raises SystemExit: with why, when that is not possible
+    """
     _answer(args, GO_ON)
 
 
 def abort(args: Namespace) -> None:
-    """Abort a rollout that asks. :raises SystemExit: with why, when that is not possible"""
+    """
+    Abort a rollout that asks.
+
+    :raises SystemExit: with why, when that is not possible
+    """
     _answer(args, ABORT)
 
 

@@ -122,7 +122,11 @@ def _wrapped(words: Sequence[str], width: int) -> list[str]:
 
 
 def _aligned(titles: Sequence[Sequence[str]], rows: Sequence[Row]) -> Iterator[str]:
-    """Yield titles and rows with aligned columns. :param titles: lines of each title"""
+    """
+    Yield titles and rows with aligned columns.
+
+    :param titles: lines of each title
+    """
     widths = _widths(titles, rows)
     height = max(map(len, titles))
     heads = [[title[line] if line < len(title) else "" for title in titles] for line in range(height)]

@@ -54,7 +54,11 @@ def trains(args: Namespace) -> None:
 
 
 def depart(args: Namespace) -> None:
-    """Start a departure. :raises SystemExit: there is no such train, or Airflow refuses"""
+    """
+    Start a departure.
+
+    :raises SystemExit: there is no such train, or Airflow refuses
+    """
     dag_id = f"{TRAIN_PREFIX}{args.train}"
     with logged_in(args) as api:
         _check(api, args.train)

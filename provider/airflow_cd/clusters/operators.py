@@ -113,7 +113,11 @@ class UndeclaredNamespacesOperator(ClusterOperator):
     """
 
     def execute(self, context: Context) -> list[str]:
-        """Look. :raises TargetError: the cluster refuses, or does not answer"""
+        """
+        Look.
+
+        :raises TargetError: the cluster refuses, or does not answer
+        """
         from airflow_cd.clusters.namespaces import undeclared
 
         found = undeclared(self.open(), self.cluster.name, [one.name for one in self.cluster.namespaces])
@@ -193,7 +197,11 @@ class DeprecatedApisOperator(ClusterOperator):
     """
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look. :raises TargetError: the cluster refuses, or does not answer"""
+        """
+        Look.
+
+        :raises TargetError: the cluster refuses, or does not answer
+        """
         from airflow_cd.clusters.deprecated_apis import DeprecatedApiScanner
         from airflow_cd.kubernetes.removed_apis import minor_of
 
@@ -222,7 +230,11 @@ class DeprecatedApisOperator(ClusterOperator):
 
 
 def _version(api: ClusterApi) -> tuple[str, int]:
-    """Return the API server's version, and its minor version. :raises TargetError: it does not answer"""
+    """
+    Return the API server's version, and its minor version.
+
+    :raises TargetError: it does not answer
+    """
     from airflow_cd.exceptions import TargetError
     from airflow_cd.kubernetes.removed_apis import minor_of
 

@@ -49,7 +49,11 @@ def pipeline_doc(service: Service, approved: Collection[str]) -> str:
 
 
 def train_doc(train: Train, layers: Sequence[Sequence[str]]) -> str:
-    """Return Markdown that explains this train. :param layers: its members, in the order of departure"""
+    """
+    Return Markdown that explains this train.
+
+    :param layers: its members, in the order of departure
+    """
     lines = [
         f"### The release train {train.name}",
         "",

@@ -18,7 +18,11 @@ _NO_NAME, _END = b"null", b"end"
 
 
 def pack(content: Any, key: bytes) -> bytes:
-    """Return the content as lines. :raises ValueError: JSON cannot say all of it, or it has no services"""
+    """
+    Return the content as lines.
+
+    :raises ValueError: JSON cannot say all of it, or it has no services
+    """
     if not isinstance(content, dict) or not isinstance(content.get("services"), list):
         raise ValueError("there are no services")
     others = {name: value for name, value in content.items() if name != "services"}
@@ -28,7 +32,11 @@ def pack(content: Any, key: bytes) -> bytes:
 
 
 def unpack(data: bytes, key: bytes) -> dict[str, Any]:
-    """Return the content. :raises ValueError: a part is missing or damaged"""
+    """
+    Return the content.
+
+    :raises ValueError: a part is missing or damaged
+    """
     start = data.rfind(b"\n", 0, -1) + 1
     if data[start:] != b"\t".join((_END, _hash(key, data[:start]))) + b"\n":
         raise ValueError("not what was written")
@@ -116,7 +124,11 @@ def _folder() -> Path:
 
 
 def _own(file: Path) -> bytes:
-    """Read a file that only this user can write. :raises ValueError: others can write it"""
+    """
+    Read a file that only this user can write.
+
+    :raises ValueError: others can write it
+    """
     with file.open("rb") as opened:
         status = os.fstat(opened.fileno())
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -39,7 +39,11 @@ def docker_client(engine: str | None, conn_id: str | None) -> DockerClient:
 
 
 def password_of(conn_id: str) -> str:
-    """Return the password of a connection, masked in logs. :raises EngineError: it is missing, or has none"""
+    """
+    Return the password of a connection, masked in logs.
+
+    :raises EngineError: it is missing, or has none
+    """
     connection = _connection(conn_id)
     if not connection.password:
         raise EngineError(f"connection {conn_id!r} has no password")
@@ -47,7 +51,11 @@ def password_of(conn_id: str) -> str:
 
 
 def registry_login(conn_id: str | None) -> tuple[str, str] | None:
-    """Return user and password of a registry. :raises EngineError: there is no such connection"""
+    """
+    Return user and password of a registry.
+
+    :raises EngineError: there is no such connection
+    """
     connection = _connection(conn_id) if conn_id is not None else None
     if connection is None or not connection.host:
         return None

@@ -289,7 +289,11 @@ def _client_class() -> type[ApiClient]:
 
 
 class _Retry:
-    """Says whether a request is made again. :param method: of the request"""
+    """
+    Says whether a request is made again.
+
+    :param method: of the request
+    """
 
     def __init__(self, method: str) -> None:
         self._repeatable = method.upper() in _REPEATABLE

@@ -38,7 +38,11 @@ class SigningKeyHook(BaseHook):
         self.conn_id = conn_id
 
     def signer(self) -> CryptoSigner:
-        """Return what signs. :raises SigningKeyError: there is no usable private key"""
+        """
+        Return what signs.
+
+        :raises SigningKeyError: there is no usable private key
+        """
         from securesystemslib.signer import CryptoSigner
 
         private, public = self._private_key(), self._public_key()
@@ -54,7 +58,11 @@ class SigningKeyHook(BaseHook):
         return CryptoSigner(private)
 
     def public_key(self) -> SSlibKey:
-        """Return what verifies. :raises SigningKeyError: there is no usable key"""
+        """
+        Return what verifies.
+
+        :raises SigningKeyError: there is no usable key
+        """
         from securesystemslib.signer import SSlibKey
 
         if (public := self._public_key()) is not None:

@@ -153,7 +153,11 @@ class NamespaceApi:
 
     @cached_property
     def client(self) -> ApiClient:
-        """The client of the cluster. :raises ClusterError: it cannot be reached as configured"""
+        """
+        The client of the cluster.
+
+        :raises ClusterError: it cannot be reached as configured
+        """
         return self._connect()
 
     @cached_property
@@ -241,7 +245,11 @@ class NamespaceApi:
 
     @contextmanager
     def _about(self, reference: Reference) -> Iterator[None]:
-        """Say what an error is about. :raises ManifestError: the cluster has no such kind, among others"""
+        """
+        Say what an error is about.
+
+        :raises ManifestError: the cluster has no such kind, among others
+        """
         from kubernetes.client import ApiException
 
         with self.reported(reference.described):
@@ -283,7 +291,11 @@ class FieldDifference(NamedTuple):
 
 
 def text_of(live: Mapping[str, Any], planned: Mapping[str, Any], name: str) -> str:
-    """Return how two states of an object differ, empty when they do not. :param name: of the object"""
+    """
+    Return how two states of an object differ, empty when they do not.
+
+    :param name: of the object
+    """
     before, after = _normalised(live), _normalised(planned)
     if live.get("kind") == "Secret":
         _mask(before, after)
@@ -386,11 +398,19 @@ class NamespaceClient(NamespaceApi):
         raise kind("\n".join(dict.fromkeys(str(problem) for problem in problems))) from problems[0]
 
     def get(self, api_version: str, kind: str, name: str) -> dict[str, Any] | None:
-        """Return an object, if there is one. :raises ManifestError: there is no such kind"""
+        """
+        Return an object, if there is one.
+
+        :raises ManifestError: there is no such kind
+        """
         return self._of_one("GET", Reference(api_version=api_version, kind=kind, name=name))
 
     def list(self, api_version: str, kind: str, labels: Mapping[str, str]) -> Objects:
-        """Return all objects of a kind with these labels. :raises ManifestError: there is no such kind"""
+        """
+        Return all objects of a kind with these labels.
+
+        :raises ManifestError: there is no such kind
+        """
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
         with self._about(Reference(api_version=api_version, kind=kind, name="*")):
             path = self._kinds.path(api_version, kind, self.namespace)
@@ -398,7 +418,11 @@ class NamespaceClient(NamespaceApi):
         return [{**one, "apiVersion": api_version, "kind": kind} for one in found["items"]]
 
     def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
-        """Make an object that there is not. :raises DeployConflictError: there is one"""
+        """
+        Make an object that there is not.
+
+        :raises DeployConflictError: there is one
+        """
         obj = self._checked(obj)
         reference = reference_of(obj)
         with self._about(reference):
@@ -475,7 +499,11 @@ class NamespaceClient(NamespaceApi):
         raise TargetError(f"{self.where}: {reference.described} changes too often to be compared")
 
     def _checked(self, obj: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the object with its namespace. :raises ManifestError: it cannot be deployed as it is"""
+        """
+        Return the object with its namespace.
+
+        :raises ManifestError: it cannot be deployed as it is
+        """
         metadata = obj.get("metadata") or {}
         if not (obj.get("apiVersion") and obj.get("kind") and metadata.get("name")):
             raise ManifestError(

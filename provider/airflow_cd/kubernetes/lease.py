@@ -61,7 +61,11 @@ class HeldLease:
         return None
 
     def renew(self) -> None:
-        """Renew it once. :raises DeployConflictError: it is lost"""
+        """
+        Renew it once.
+
+        :raises DeployConflictError: it is lost
+        """
         with self._turn:
             if self._lost is None:
                 self._renew()
@@ -169,7 +173,11 @@ class Lease:
             self._seen = hold.end()
 
     def check(self) -> None:
-        """Renew the lease: it is held for some seconds then. :raises DeployConflictError: it was lost"""
+        """
+        Renew the lease: it is held for some seconds then.
+
+        :raises DeployConflictError: it was lost
+        """
         assert self._hold is not None, "checked by its holder"
         self._hold.renew()
 

@@ -165,7 +165,11 @@ class LogRemovedError(TargetError):
 
 
 def events_of(cluster: NamespaceClient, uid: str) -> list[dict[str, Any]]:
-    """Return the events about the object of this uid. :raises TargetError: they cannot be read"""
+    """
+    Return the events about the object of this uid.
+
+    :raises TargetError: they cannot be read
+    """
     path = f"/api/v1/namespaces/{cluster.namespace}/events"
     with cluster.reported("events"):
         found = cluster.request("GET", path, query={"fieldSelector": f"involvedObject.uid={uid}"})

@@ -23,7 +23,11 @@ class HttpMetric:
         self._query, self._logins = query, logins
 
     async def measure(self, subject: Subject) -> Reading:
-        """Measure once. :raises MetricError: no such answer, status other than 2xx, no number, or several"""
+        """
+        Measure once.
+
+        :raises MetricError: no such answer, status other than 2xx, no number, or several
+        """
         query = self._query
         login = await login_of(query.conn_id, self._logins)
         answer = await ask(

@@ -63,7 +63,11 @@ class HttpAnswer(NamedTuple):
         return quoted(text, self.login)
 
     def parsed(self) -> Any:
-        """Return it as JSON. :raises MetricError: it is none"""
+        """
+        Return it as JSON.
+
+        :raises MetricError: it is none
+        """
         try:
             return json.loads(self.content)
         except (ValueError, RecursionError) as error:
@@ -77,7 +81,11 @@ def quoted(text: str, login: MetricLogin | None) -> str:
 
 
 async def login_of(conn_id: str | None, logins: Logins) -> MetricLogin | None:
-    """Return what the connection says, if there is to be one. :raises MetricError: it cannot be used"""
+    """
+    Return what the connection says, if there is to be one.
+
+    :raises MetricError: it cannot be used
+    """
     return await logins(conn_id) if conn_id is not None else None
 
 

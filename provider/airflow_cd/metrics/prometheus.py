@@ -29,7 +29,11 @@ class PrometheusMetric:
         self._query, self._logins = query, logins
 
     async def measure(self, subject: Subject) -> Reading:
-        """Measure once. :raises MetricError: Prometheus refuses the query, or it comes to several values"""
+        """
+        Measure once.
+
+        :raises MetricError: Prometheus refuses the query, or it comes to several values
+        """
         query = self._query
         login = await login_of(query.conn_id, self._logins)
         base = "" if query.url is None else query.url.rstrip("/")

@@ -18,7 +18,11 @@ _NAMES = {HttpQuery: "http", PrometheusQuery: "prometheus"}
 
 
 def open_metric(query: HttpQuery | PrometheusQuery, logins: Logins) -> Metric:
-    """Return what measures this; nothing is asked yet. :param logins: gives what servers are asked with"""
+    """
+    Return what measures this; nothing is asked yet.
+
+    :param logins: gives what servers are asked with
+    """
     module, _, attribute = METRICS[_NAMES[type(query)]].partition(":")
     adapter = getattr(import_module(module), attribute)
     metric: Metric = adapter(query, logins)

@@ -303,7 +303,11 @@ class Analysis(Frozen):
         return query
 
     def assess(self, value: float | None) -> Judgement:
-        """Return what one value says. :param value: ``None``, and what is no number, is no data"""
+        """
+        Return what one value says.
+
+        :param value: ``None``, and what is no number, is no data
+        """
         if value is None or not math.isfinite(value):
             return Judgement(self.no_data, "there is no data")
         if self.failure is not None and parse_condition(self.failure).holds(value):

@@ -226,7 +226,11 @@ class Service(Frozen):
         return self.environments[-1]
 
     def environment(self, name: str) -> Environment:
-        """Return the environment of this name. :raises KeyError: there is none"""
+        """
+        Return the environment of this name.
+
+        :raises KeyError: there is none
+        """
         for environment in self.environments:
             if environment.name == name:
                 return environment

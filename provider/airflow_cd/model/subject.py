@@ -36,7 +36,11 @@ class Subject(Frozen):
     stable: str | None = None
 
     def value(self, placeholder: str) -> str:
-        """Return what a placeholder stands for. :raises MetricError: there is no such thing here"""
+        """
+        Return what a placeholder stands for.
+
+        :raises MetricError: there is no such thing here
+        """
         found: str | None = getattr(self, placeholder)
         if found is None:
             raise MetricError(
@@ -60,12 +64,20 @@ _PAIRS = {")": "(", "]": "[", "}": "{"}
 
 
 def check_url(template: str) -> None:
-    """Make sure that there is something for each placeholder. :raises ValueError: there is not"""
+    """
+    Make sure that there is something for each placeholder.
+
+    :raises ValueError: there is not
+    """
     _replaced(template, lambda name: name)
 
 
 def fill_url(template: str, subject: Subject) -> str:
-    """Return the address with every placeholder filled in. :raises MetricError: there is nothing for one"""
+    """
+    Return the address with every placeholder filled in.
+
+    :raises MetricError: there is nothing for one
+    """
     return _replaced(template, lambda name: quote(subject.value(name), safe=""))
 
 

@@ -202,7 +202,11 @@ class Train(Frozen):
     notify: tuple[NotificationSettings, ...] = ()
 
     def next_departure(self, after: datetime) -> datetime:
-        """Return when it departs by its schedule. :param after: an aware time"""
+        """
+        Return when it departs by its schedule.
+
+        :param after: an aware time
+        """
         from croniter import croniter
 
         here = after.astimezone(ZoneInfo(self.timezone)).replace(tzinfo=None)

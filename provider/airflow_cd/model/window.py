@@ -41,7 +41,11 @@ def local(time: datetime, zone_name: str) -> str:
 
 
 def _valid_zone(name: str) -> str:
-    """Return the name. :raises ValueError: it is not an IANA time zone"""
+    """
+    Return the name.
+
+    :raises ValueError: it is not an IANA time zone
+    """
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -157,7 +161,11 @@ _LARGEST_SHIFT = timedelta(hours=3)
 
 
 def _valid_cron(expression: str) -> str:
-    """Return the expression. :raises ValueError: it is not a cron expression of five fields"""
+    """
+    Return the expression.
+
+    :raises ValueError: it is not a cron expression of five fields
+    """
     from croniter import croniter
 
     if len(expression.split()) != 5 or not croniter.is_valid(expression):

@@ -58,7 +58,11 @@ class DriftOperator(BaseOperator):
         return self.execute(context)
 
     def _try(self, context: Context) -> dict[str, Any]:
-        """Compare once. :raises DeployConflictError: another run changes the environment"""
+        """
+        Compare once.
+
+        :raises DeployConflictError: another run changes the environment
+        """
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import DeclarativeTarget
 

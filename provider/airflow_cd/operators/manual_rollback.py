@@ -111,7 +111,11 @@ class ManualRollbackOperator(HITLOperator):
     def execute_complete(
         self, context: Context, event: dict[str, Any], bad: str = "", choices: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """Take the choice. :raises AirflowSkipException: cancelled, or something else runs by now"""
+        """
+        Take the choice.
+
+        :raises AirflowSkipException: cancelled, or something else runs by now
+        """
         if "error" in event:
             self.process_trigger_event_error(event)
         (chosen,) = event["chosen_options"]

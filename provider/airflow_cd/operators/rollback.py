@@ -289,7 +289,11 @@ class RollbackOperator(BaseOperator):
         return self._restoration.end(context, finished, kind)
 
     def _reason(self, context: Context) -> str:
-        """Return why to roll back. :raises AirflowSkipException: there is no reason to"""
+        """
+        Return why to roll back.
+
+        :raises AirflowSkipException: there is no reason to
+        """
         state = task_states(context, [self.health_task_id])[self.health_task_id]
         if state in ("success", "skipped"):
             raise AirflowSkipException(f"{self.health_task_id} ended as {state}: nothing to roll back")

@@ -39,7 +39,11 @@ class ScaleDownOperator(BaseOperator):
         self.environment = environment
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Scale down, or wait for the time. :raises AirflowSkipException: something else runs by now"""
+        """
+        Scale down, or wait for the time.
+
+        :raises AirflowSkipException: something else runs by now
+        """
         return retry_on_conflict(partial(self._try, context), self.log)
 
     def next_turn(self, context: Context, event: Any = None) -> dict[str, Any]:
@@ -47,7 +51,11 @@ class ScaleDownOperator(BaseOperator):
         return self.execute(context)
 
     def _try(self, context: Context) -> dict[str, Any]:
-        """Scale down if it is time. :raises DeployConflictError: another run changes the environment"""
+        """
+        Scale down if it is time.
+
+        :raises DeployConflictError: another run changes the environment
+        """
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.targets.base import ProgressiveTarget
 

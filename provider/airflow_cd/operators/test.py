@@ -46,7 +46,11 @@ class TestOperator(BaseOperator):
         self.build_task_id = build_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Run the suite. :raises AirflowFailException: tests failed, or a command did"""
+        """
+        Run the suite.
+
+        :raises AirflowFailException: tests failed, or a command did
+        """
         from airflow_cd.packaging.archive import unpack
         from airflow_cd.releases.adapters import open_store, scratch_dir, store_url
 

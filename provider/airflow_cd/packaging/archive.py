@@ -47,12 +47,20 @@ class BoundedReader:
         return self._stream.tell()
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes. :raises UnsafeArchiveError: more than allowed"""
+        """
+        Return the next bytes.
+
+        :raises UnsafeArchiveError: more than allowed
+        """
         self._check(self._stream.tell() + size if size >= 0 else -1)
         return self._stream.read(size)
 
     def seek(self, position: int) -> int:
-        """Skip forward. :raises UnsafeArchiveError: back, or further than allowed"""
+        """
+        Skip forward.
+
+        :raises UnsafeArchiveError: back, or further than allowed
+        """
         self._check(position)
         return self._stream.seek(position)
 
@@ -429,7 +437,11 @@ def list_of(archive: Path) -> bytes:
 
 
 def parsed(document: bytes) -> dict[str, str]:
-    """Return the list that :func:`list_of` gave. :raises ArtifactCorruptError: it is something else"""
+    """
+    Return the list that :func:`list_of` gave.
+
+    :raises ArtifactCorruptError: it is something else
+    """
     try:
         members = json.loads(document)
     except ValueError as error:

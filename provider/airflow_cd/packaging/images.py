@@ -79,7 +79,11 @@ def tag_of(version: str) -> str:
 
 
 def labels_of(service: str, source: str, revision: Revision) -> dict[str, str]:
-    """Return the OCI annotations of an image. :param source: URL of the repository, without secrets"""
+    """
+    Return the OCI annotations of an image.
+
+    :param source: URL of the repository, without secrets
+    """
     return {
         f"{_TITLE}title": service,
         f"{_TITLE}version": revision.version,

@@ -142,7 +142,11 @@ def _mappings(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _local(folder: Path, tree: Path, entry: str, where: str) -> Path:
-    """Return the file or folder of an entry. :raises ManifestError: it is none of the tree"""
+    """
+    Return the file or folder of an entry.
+
+    :raises ManifestError: it is none of the tree
+    """
     if _REMOTE.match(entry):
         raise _elsewhere(where, entry)
     return inside(folder / entry, tree, f"{where}, {entry!r}")

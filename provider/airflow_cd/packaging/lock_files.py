@@ -58,7 +58,11 @@ _FOLDER = "node_modules/"
 
 
 def npm_lock(text: str, lockfile: str) -> Iterator[Dependency]:
-    """Yield the packages. :raises ValueError: or another error of a malformed document"""
+    """
+    Yield the packages.
+
+    :raises ValueError: or another error of a malformed document
+    """
     content = json.loads(text)
     # Version 2 has both, saying the same; only `packages` tells what is part of the project itself.
     if "packages" not in content:
@@ -107,7 +111,11 @@ _DEVELOPMENT = {"dev", "develop", "development", "test", "tests"}
 
 
 def uv_lock(text: str, lockfile: str) -> Iterator[Dependency]:
-    """Yield the packages. :raises ValueError: or another error of a malformed document"""
+    """
+    Yield the packages.
+
+    :raises ValueError: or another error of a malformed document
+    """
     packages = tomllib.loads(text).get("package", [])
     development = _development_only(packages)
     for package in packages:
@@ -118,7 +126,11 @@ def uv_lock(text: str, lockfile: str) -> Iterator[Dependency]:
 
 
 def poetry_lock(text: str, lockfile: str) -> Iterator[Dependency]:
-    """Yield the packages. :raises ValueError: or another error of a malformed document"""
+    """
+    Yield the packages.
+
+    :raises ValueError: or another error of a malformed document
+    """
     content = tomllib.loads(text)
     old_files = content.get("metadata", {}).get("files", {})  # where lock files before 2.0 have them
     for package in content.get("package", []):
@@ -137,7 +149,11 @@ def pylock(text: str, lockfile: str) -> Iterator[Dependency]:
 
 
 def pipfile_lock(text: str, lockfile: str) -> Iterator[Dependency]:
-    """Yield the packages. :raises ValueError: or another error of a malformed document"""
+    """
+    Yield the packages.
+
+    :raises ValueError: or another error of a malformed document
+    """
     content = json.loads(text)
     for section, development in (("default", False), ("develop", True)):
         for name, entry in content.get(section, {}).items():

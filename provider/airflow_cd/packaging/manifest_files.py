@@ -27,7 +27,11 @@ _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 class Found(NamedTuple):
-    """One document. :param where: file, number of the document, and line, for people"""
+    """
+    One document.
+
+    :param where: file, number of the document, and line, for people
+    """
 
     where: str
     content: Any
@@ -144,7 +148,11 @@ def _written_out(node: yaml.Node, known: dict[int, int | None], where: str) -> i
 
 
 def _check_plain(value: Any, where: str, depth: int = 0) -> None:
-    """Make sure that JSON can say it. :raises ManifestError: it cannot"""
+    """
+    Make sure that JSON can say it.
+
+    :raises ManifestError: it cannot
+    """
     if depth > _DEEPEST:
         raise ManifestError(f"{where}: this is nested too deeply, more than {_DEEPEST} levels; flatten it")
     if isinstance(value, dict):
@@ -190,7 +198,11 @@ def inside(path: Path, tree: Path, name: str) -> Path:
 
 
 def read(file: Path, name: str) -> str:
-    """Return the text of a file. :raises ManifestError: it is no file, too large, or not UTF-8"""
+    """
+    Return the text of a file.
+
+    :raises ManifestError: it is no file, too large, or not UTF-8
+    """
     if not file.is_file():
         raise ManifestError(f"{name}: this is not a file; remove or rename it")
     with file.open("rb") as stream:

@@ -168,7 +168,11 @@ class Claim(NamedTuple):
 
 
 def claim(statement: bytes) -> Claim:
-    """Return what a statement claims. :raises ValueError: it is not SLSA v1 provenance"""
+    """
+    Return what a statement claims.
+
+    :raises ValueError: it is not SLSA v1 provenance
+    """
     try:
         content = json.loads(statement)
         if (content["_type"], content["predicateType"]) != (STATEMENT_TYPE, PREDICATE_TYPE):

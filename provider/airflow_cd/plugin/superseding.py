@@ -43,7 +43,11 @@ def on_asset_event_emitted(asset_event: AssetEvent) -> None:
 
 
 def _end(dag_id: str, told: object) -> int:
-    """Return how many ended. :raises pydantic.ValidationError: the event is none of ours"""
+    """
+    Return how many ended.
+
+    :raises pydantic.ValidationError: the event is none of ours
+    """
     from airflow.utils.session import create_session
 
     from airflow_cd.model.superseded import Superseded

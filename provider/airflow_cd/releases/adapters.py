@@ -38,7 +38,11 @@ def store_url(service: Service) -> str:
 
 
 def open_store(url: str) -> ArtifactStore:
-    """Return the artifact store at this URL. :raises ArtifactError: the scheme is unknown"""
+    """
+    Return the artifact store at this URL.
+
+    :raises ArtifactError: the scheme is unknown
+    """
     from airflow_cd.stores import registry
 
     return registry.open_store(url)

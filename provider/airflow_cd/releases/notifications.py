@@ -51,7 +51,11 @@ def notify_of_cluster(
 
 
 def notify_of_change(context: Any, service: Service, change: Change | None, url: str | None) -> None:
-    """Tell of a deployment or a rollback; of none, nothing. Never raises. :param url: where it answers"""
+    """
+    Tell of a deployment or a rollback; of none, nothing. Never raises.
+
+    :param url: where it answers
+    """
     if change is None:
         return
     event: Event = "deployed" if change.kind == "deployed" else "rolled_back"

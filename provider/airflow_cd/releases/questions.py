@@ -81,7 +81,11 @@ def reason_form() -> ParamsDict:
 
 
 def reason_in(event: Mapping[str, Any]) -> str | None:
-    """Return the reason that an answer gives, if it gives one. :param event: what Airflow tells of it"""
+    """
+    Return the reason that an answer gives, if it gives one.
+
+    :param event: what Airflow tells of it
+    """
     reason = (event.get("params_input") or {}).get("reason")
     return printable(str(reason), LONGEST_REASON) if reason else None
 

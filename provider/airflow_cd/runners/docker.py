@@ -66,7 +66,11 @@ class JobContainers:
         self._client, self._settings, self._name = client, settings, name
 
     def need_image(self) -> None:
-        """Make sure that the engine has the image. :raises RunnerError: it cannot be had"""
+        """
+        Make sure that the engine has the image.
+
+        :raises RunnerError: it cannot be had
+        """
         from docker.errors import DockerException, ImageNotFound
 
         images, image = self._client.images, self._settings.image
@@ -119,7 +123,11 @@ class JobContainers:
         )
 
     def start(self, container: Container, argv: Sequence[str]) -> None:
-        """Start it. :raises CommandError: the image has no such program (127), or cannot run it (126)"""
+        """
+        Start it.
+
+        :raises CommandError: the image has no such program (127), or cannot run it (126)
+        """
         from docker.errors import APIError
 
         try:
@@ -133,7 +141,11 @@ class JobContainers:
             raise CommandError(argv, code, [reason]) from error
 
     def remove(self) -> None:
-        """Remove all of the job. :raises docker.errors.DockerException: something is left"""
+        """
+        Remove all of the job.
+
+        :raises docker.errors.DockerException: something is left
+        """
         from docker.errors import NotFound
 
         mine = {"name": f"^/{self._name}-"}

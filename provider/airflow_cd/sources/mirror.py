@@ -78,7 +78,11 @@ class Remote:
         self._env = env
 
     def heads(self) -> dict[str, str]:
-        """Return branch name -> SHA as it has them now. :raises SourceError: it does not answer"""
+        """
+        Return branch name -> SHA as it has them now.
+
+        :raises SourceError: it does not answer
+        """
         argv = remote_argv("ls-remote", self.repository, "--heads")
         return parse_heads(self._ask(*argv, timeout=ASK_TIMEOUT))
 
@@ -129,11 +133,19 @@ class Mirror:
         self._known: set[tuple[int, str]] = set()
 
     def heads(self) -> dict[str, str]:
-        """Return branch name -> SHA as the remote has them now. :raises SourceError: it does not answer"""
+        """
+        Return branch name -> SHA as the remote has them now.
+
+        :raises SourceError: it does not answer
+        """
         return self._remote.heads()
 
     def git(self, *args: str) -> bytes:
-        """Run git on the mirror. :raises BrokenMirrorError: it failed"""
+        """
+        Run git on the mirror.
+
+        :raises BrokenMirrorError: it failed
+        """
         try:
             return git(*args, folder=self.folder)
         except GitTimeoutError:

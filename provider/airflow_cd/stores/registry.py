@@ -14,7 +14,11 @@ STORES = {"file": "airflow_cd.stores.filesystem:FilesystemStore"}
 
 
 def open_store(url: str) -> ArtifactStore:
-    """Return the store at this URL. :raises ArtifactError: the scheme is unknown"""
+    """
+    Return the store at this URL.
+
+    :raises ArtifactError: the scheme is unknown
+    """
     scheme, found, _ = url.partition("://")
     scheme = scheme.lower()
     if not found or scheme not in STORES:

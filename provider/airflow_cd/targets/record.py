@@ -131,7 +131,11 @@ class DeployOutcome(NamedTuple):
 
 
 def outcome_of(record: Record, token: str) -> DeployOutcome:
-    """Return what became of the rollout of this token. :param record: as it is now"""
+    """
+    Return what became of the rollout of this token.
+
+    :param record: as it is now
+    """
     if record.rollout is not None and record.rollout.token == token:
         return DeployOutcome("under way")
     if record.current is not None and record.current.token == token:

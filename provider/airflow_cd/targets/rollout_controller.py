@@ -301,7 +301,11 @@ class RolloutController(Generic[S]):
         )
 
     def _complete(self, record: Record) -> Record:
-        """Wait until what was begun is over. :raises NotReadyError: it was aborted"""
+        """
+        Wait until what was begun is over.
+
+        :raises NotReadyError: it was aborted
+        """
         rollout = record.rollout
         if rollout is None:
             return record

@@ -103,7 +103,11 @@ class SideBySideTarget(ABC):
 
     @abstractmethod
     def _leased(self, actor: str, what: str) -> AbstractContextManager[None]:
-        """Keep everybody else away. :raises DeployConflictError: another holds the lease"""
+        """
+        Keep everybody else away.
+
+        :raises DeployConflictError: another holds the lease
+        """
 
     @abstractmethod
     def _prepare(self, release: Release, store: ArtifactStore) -> None:

@@ -48,7 +48,11 @@ class TrainReportOperator(BaseOperator):
         self.departure_task_id = departure_task_id
 
     def execute(self, context: Context) -> dict[str, str]:
-        """Sum up. :raises AirflowFailException: it did not depart, or not everybody on board arrived"""
+        """
+        Sum up.
+
+        :raises AirflowFailException: it did not depart, or not everybody on board arrived
+        """
         ids = [task.format(member) for member in self.members for task in _TASKS]
         states = task_states(context, [self.departure_task_id, *ids])
         outcomes = {member: _outcome(member, states) for member in self.members}

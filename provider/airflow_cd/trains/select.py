@@ -92,7 +92,11 @@ class MarkReadyOperator(BaseOperator):
         self.release_task_id = release_task_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Make it ready. :raises DownstreamTasksSkipped: always, but for a bypass"""
+        """
+        Make it ready.
+
+        :raises DownstreamTasksSkipped: always, but for a bypass
+        """
         from airflow.sdk.exceptions import DownstreamTasksSkipped
 
         ref = load_ref(context, self.release_task_id)
@@ -127,7 +131,11 @@ class SelectReleaseOperator(BaseOperator):
         self.service = service
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Board. :raises AirflowSkipException: it stays behind"""
+        """
+        Board.
+
+        :raises AirflowSkipException: it stays behind
+        """
         from airflow_cd.releases.adapters import open_target
 
         if self.service.name in (context["params"].get("hold") or ()):

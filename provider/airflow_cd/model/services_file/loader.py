@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def check_names(found: ErrorCollector, what: str, entries: list[Any]) -> None:
-    """Report names that occur twice. :param what: ``service``, say, for entries under ``services``"""
+    """
+    Report names that occur twice.
+
+    :param what: ``service``, say, for entries under ``services``
+    """
     first: dict[str, int] = {}
     for i, raw in enumerate(entries):
         name = raw.get("name") if isinstance(raw, dict) else None

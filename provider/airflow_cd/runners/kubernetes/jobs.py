@@ -42,7 +42,11 @@ _NOT_ALLOWED = re.compile(r"permission denied")
 
 
 class End(NamedTuple):
-    """How a command ended. :param out_of_memory: it used more than it may"""
+    """
+    How a command ended.
+
+    :param out_of_memory: it used more than it may
+    """
 
     code: int
     out_of_memory: bool = False
@@ -238,7 +242,11 @@ class Jobs:
                 self._core.delete_namespaced_pod(pod.name, self.namespace, grace_period_seconds=1)
 
     def remove(self) -> None:
-        """Remove all of the job. :raises ApiException: something is left"""
+        """
+        Remove all of the job.
+
+        :raises ApiException: something is left
+        """
         for number in list(self._uids):
             self._delete(f"{self._name}-{number}")
             self._uids.pop(number)

@@ -41,7 +41,11 @@ class Engine:
 
     @cached_property
     def client(self) -> DockerClient:
-        """The client of the engine. :raises docker.errors.DockerException: it does not answer"""
+        """
+        The client of the engine.
+
+        :raises docker.errors.DockerException: it does not answer
+        """
         return self._connect()
 
     def labels(self, **labels: str) -> dict[str, str]:
@@ -59,7 +63,11 @@ class Engine:
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """Say of the engine's and the connection's errors what they are about. :raises TargetError:"""
+        """
+        Say of the engine's and the connection's errors what they are about.
+
+        :raises TargetError:
+        """
         from docker.errors import DockerException
         from requests.exceptions import RequestException
 

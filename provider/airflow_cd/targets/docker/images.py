@@ -52,7 +52,11 @@ class Images:
         return True
 
     def need_front(self) -> None:
-        """Make sure that the engine has the front's image. :raises TargetError: it cannot be had"""
+        """
+        Make sure that the engine has the front's image.
+
+        :raises TargetError: it cannot be had
+        """
         from docker.errors import APIError, ImageNotFound
 
         front = self._engine.settings.front

@@ -41,7 +41,11 @@ class EngineLease:
 
     @contextmanager
     def held(self, actor: str, what: str) -> Iterator[None]:
-        """Hold the lease. :raises DeployConflictError: another holds it"""
+        """
+        Hold the lease.
+
+        :raises DeployConflictError: another holds it
+        """
         self._held, connection = self._take(actor, what)
         try:
             yield
@@ -52,7 +56,11 @@ class EngineLease:
             connection.close()
 
     def check(self) -> None:
-        """Make sure that the lease is still held. :raises DeployConflictError: it is not"""
+        """
+        Make sure that the lease is still held.
+
+        :raises DeployConflictError: it is not
+        """
         assert self._held is not None, "checked by its holder"
         current = self._engine.container(self._name)
         if current is None or current.id != self._held.id or current.status != "running":

@@ -49,7 +49,11 @@ class DockerTarget(SideBySideTarget):
         self._lease = EngineLease(self._engine)
 
     def record(self) -> Record:
-        """Return what runs here. :raises TargetError: the engine does not answer"""
+        """
+        Return what runs here.
+
+        :raises TargetError: the engine does not answer
+        """
         with self._engine.reported():
             return self._front.record()
 

@@ -46,7 +46,11 @@ class StateStore:
         self.labels = labels_of(service, environment)
 
     def read(self) -> StoredRecord:
-        """Return the record. :raises TargetError: there is one that cannot be read"""
+        """
+        Return the record.
+
+        :raises TargetError: there is one that cannot be read
+        """
         found = self._cluster.get("v1", "ConfigMap", self.name)
         return StoredRecord(Record(), (), None) if found is None else self._parsed(found)
 
@@ -81,7 +85,11 @@ class StateStore:
         return StoredRecord(record, inventory, written["metadata"]["resourceVersion"])
 
     def keep_objects(self, digest: str, objects: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what a release consists of. :raises ManifestError: that is too big"""
+        """
+        Keep what a release consists of.
+
+        :raises ManifestError: that is too big
+        """
         packed = self._packed(json.dumps(list(objects), sort_keys=True), f"what release {digest} consists of")
         config_map = self._config_map("objects", {"binaryData": {"objects": packed}}, digest)
         self._cluster.apply([config_map], take=True)

@@ -47,7 +47,11 @@ def used(pod_spec: dict[str, Any]) -> set[str]:
 
 
 def renamed(pod_spec: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Return the spec of pods that read ConfigMaps of other names. :param names: old -> new"""
+    """
+    Return the spec of pods that read ConfigMaps of other names.
+
+    :param names: old -> new
+    """
     pod_spec = deepcopy(pod_spec)
     for reference in _references(pod_spec):
         if reference.get("name") in names:
@@ -117,7 +121,11 @@ class ReleaseVariant:
 
 
 def place_of(strategy: StrategyChoice | None, current_place: str | None) -> str:
-    """Return the slot in which the next release is to stay. :param current_place: that of what runs now"""
+    """
+    Return the slot in which the next release is to stay.
+
+    :param current_place: that of what runs now
+    """
     if strategy is None or strategy.blue_green is None:
         return STABLE
     return GREEN if current_place == BLUE else BLUE
@@ -193,7 +201,11 @@ def deployment_in(
 
 
 def service_to(service: Object, place: str | None) -> Object:
-    """Return the Service, sending requests to one slot only. :param place: ``None`` is to all of them"""
+    """
+    Return the Service, sending requests to one slot only.
+
+    :param place: ``None`` is to all of them
+    """
     service = deepcopy(service)
     if place is not None:
         service["spec"]["selector"] = {**selector_of(service), TRACK: place}
@@ -201,7 +213,11 @@ def service_to(service: Object, place: str | None) -> Object:
 
 
 def service_beside(service: Object, suffix: str, place: str) -> Object:
-    """Return a Service for one slot alone, inside the cluster only. :param suffix: of its name"""
+    """
+    Return a Service for one slot alone, inside the cluster only.
+
+    :param suffix: of its name
+    """
     metadata: dict[str, Any] = {
         "name": slot_name(service, suffix),
         "labels": dict(service["metadata"].get("labels") or {}),

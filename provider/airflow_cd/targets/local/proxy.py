@@ -27,7 +27,11 @@ class ProcessProxy:
         self._supervisor, self._layout, self._name, self._address = supervisor, layout, name, address
 
     def check_port(self) -> None:
-        """Make sure the front can have its port. :raises TargetError: a foreign process has it"""
+        """
+        Make sure the front can have its port.
+
+        :raises TargetError: a foreign process has it
+        """
         if self._runs():
             return
         with socket.socket(_family(self._address[0])) as probe:

@@ -183,7 +183,11 @@ class Supervisor:
         self._programs = root / "supervisor.d"
 
     def ensure_running(self) -> None:
-        """Start supervisord unless it runs. :raises TargetError: it does not start"""
+        """
+        Start supervisord unless it runs.
+
+        :raises TargetError: it does not start
+        """
         if self._answers():
             return
         check_folder(self.root)
