@@ -52,7 +52,7 @@ def main() -> None:
         home = Path(folder) / "airflow"
         try:
             with CeleryAirflow(home, sql_alchemy_conn=database, broker=broker, slots=2) as airflow:
-                rows = _measure(airflow, Path(folder), args.pipelines)
+                rows = _measure(airflow, Path(folder), args.pipelines)  # type: ignore[arg-type]
         finally:
             shutdown(root_of(home / "cd"))
     ours, nothing = (statistics.median(column) for column in zip(*rows, strict=True))

@@ -53,7 +53,7 @@ def _watch(what: str, url: str, checks: int) -> dict[str, Any]:
 
 def _cpu(ours: list[dict[str, Any]], bare: list[dict[str, Any]], checks: int) -> Result:
     def per_check_minute(runs: list[dict[str, Any]]) -> float:
-        return statistics.median(run["cpu"] / run["seconds"] * 60 / checks for run in runs) * 1000
+        return statistics.median(run["cpu"] / run["seconds"] * 60 / checks for run in runs) * 1000  # type: ignore[no-any-return]
 
     what = f"CPU per check-minute of {checks} checks every 5 s, trigger / bare httpx loop"
     return Result("waiting", what, per_check_minute(ours), per_check_minute(bare), "ms", CPU_LIMIT)

@@ -64,7 +64,7 @@ async def serve() -> None:
 
 
 async def trigger(url: str, checks: int, log: Log, measured: Awaitable[None]) -> None:
-    from airflow.executors.workloads import RunTrigger
+    from airflow.executors.workloads import RunTrigger  # type: ignore[attr-defined]
     from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
     from airflow.models.trigger import Trigger
 
@@ -85,7 +85,7 @@ async def trigger(url: str, checks: int, log: Log, measured: Awaitable[None]) ->
         log.add(check.name)
         return await take_sample(check, *args)
 
-    health.take_sample = noted
+    health.take_sample = noted  # type: ignore[assignment]
 
     class Runner(TriggerRunner):
         async def init_comms(self) -> None:
@@ -97,8 +97,8 @@ async def trigger(url: str, checks: int, log: Log, measured: Awaitable[None]) ->
             batch = batches.pop(0) if batches else []
             return messages.TriggerStateSync(to_create=batch, to_cancel=set())
 
-    runner = Runner()
-    running = asyncio.create_task(runner.arun())
+    runner = Runner()  # type: ignore[no-untyped-call]
+    running = asyncio.create_task(runner.arun())  # type: ignore[no-untyped-call]
     await asyncio.wait([running, asyncio.ensure_future(measured)], return_when=asyncio.FIRST_COMPLETED)
     if running.done():
         running.result()

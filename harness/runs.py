@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Collection
+from typing import Any
 
 import httpx
 
@@ -101,7 +102,7 @@ class Run:
         """Return a task's log."""
         return self.api.task_log(self.dag_id, self.run_id, task_id, try_number)
 
-    def xcom(self, task_id: str, key: str = "return_value") -> object:
+    def xcom(self, task_id: str, key: str = "return_value") -> Any:
         """Return what a task left under ``key``, or ``None``."""
         return self.api.xcom(self.dag_id, self.run_id, task_id, key)
 

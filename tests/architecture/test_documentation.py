@@ -133,7 +133,7 @@ def completed_environment(environment: dict[str, Any], ports: Iterator[int]) -> 
     return {"target": cluster if {"strategy", "drift"} & set(environment) else local, **environment}
 
 
-@of("yaml")
+@of("yaml")  # type: ignore[untyped-decorator]
 def test_the_loader_accepts_every_services_file(block: Block, tmp_path: Path) -> None:
     content = yaml.safe_load(block.text)
     if block.page == str(OWN_TARGET.relative_to(ROOT)):
@@ -168,7 +168,7 @@ class _Parser(argparse.ArgumentParser):
 
 def subcommands() -> dict[str, ActionCommand]:
     (group,) = get_cd_commands()
-    return {command.name: command for command in group.subcommands}
+    return {command.name: command for command in group.subcommands}  # type: ignore[union-attr]
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -189,7 +189,7 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
-@of(*SHELL)
+@of(*SHELL)  # type: ignore[untyped-decorator]
 def test_every_command_is_valid(block: Block) -> None:
     subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
     for words in commands(block.text):
@@ -201,7 +201,7 @@ def test_every_command_is_valid(block: Block) -> None:
             assert set(words[3:]) <= set(BENCHMARKS)
 
 
-@of("inline")
+@of("inline")  # type: ignore[untyped-decorator]
 def test_every_command_in_a_sentence_exists(block: Block) -> None:
     found = COMMAND.fullmatch(block.text)
     assert found is not None
@@ -222,12 +222,12 @@ def test_a_wrong_command_is_found() -> None:
 # --- other blocks
 
 
-@of("python")
+@of("python")  # type: ignore[untyped-decorator]
 def test_python_compiles(block: Block) -> None:
     ast.parse(block.text)
 
 
-@of("toml")
+@of("toml")  # type: ignore[untyped-decorator]
 def test_toml_is_valid(block: Block) -> None:
     tomllib.loads(block.text)
 

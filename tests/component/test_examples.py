@@ -127,7 +127,7 @@ def test_the_services_file_fits_the_examples(tmp_path: Path) -> None:
         names = pack(tree, tmp_path / f"{service.name}.tar.gz", include=chosen.include)
         assert {"src/app.py", "requirements.txt"} <= set(names)
         for environment in service.environments:
-            assert (tree / environment.target.local.command[-1]).is_file()
+            assert (tree / environment.target.local.command[-1]).is_file()  # type: ignore[union-attr]
 
 
 def manifests_of_greet(tmp_path: Path) -> list[dict[str, Any]]:

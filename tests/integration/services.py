@@ -112,7 +112,7 @@ class TestService:
             "src/app.py": self.app.format(text=text, sick_in=sick_in),
             "tests.xml": REPORT.format(bad="" if tests_pass else BAD_CASE),
         }
-        self.head = self.repository.commit(files, message or f"say {text}", **options)
+        self.head = self.repository.commit(files, message or f"say {text}", **options)  # type: ignore[arg-type]
         return self.head
 
     def fall_ill(self, text: str, environment: str = "production") -> None:
@@ -251,7 +251,7 @@ class TestService:
 
 def _is_removed(target: Target) -> bool:
     try:
-        target.remove()
+        target.remove()  # type: ignore[attr-defined]
     except DeployConflictError:  # a test may end before its run does
         return False
     return True

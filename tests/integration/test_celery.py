@@ -49,7 +49,7 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryAirflow]:
             with CeleryAirflow(
                 home, sql_alchemy_conn=database, broker=broker, slots=3, extra_config=_SETTINGS
             ) as running:
-                yield running
+                yield running  # type: ignore[misc]
         finally:
             shutdown(root_of(home / "cd"))
 

@@ -27,7 +27,7 @@ def decide(
         env["AIRFLOW_CD_PASSWORD"] = airflow.password(user)
     if "--api-url" not in options:
         options += ("--api-url", airflow.url)
-    return airflow.run("cd", what, name, *options, **env)
+    return airflow.run("cd", what, name, *options, **env)  # type: ignore[arg-type]
 
 
 def refused(done: CompletedProcess[str]) -> str:

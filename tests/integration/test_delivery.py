@@ -40,7 +40,7 @@ def test_an_approvers_answer_lets_the_release_in(service: MakeService, airflow: 
     assert run.states()["production.rollback"] == "skipped"
     links = run.links("production.deploy")
     assert links["Service"] == f"http://127.0.0.1:{hello.ports['production']}"
-    assert links["Approval"].endswith(f"{APPROVE}/required_actions")
+    assert links["Approval"].endswith(f"{APPROVE}/required_actions")  # type: ignore[union-attr]
 
 
 def test_marking_the_task_is_an_approval_on_record(service: MakeService) -> None:
@@ -66,7 +66,7 @@ def test_the_command_line_approves_as_the_user_it_logs_in(
     assert refused.returncode != 0
     assert "403" in refused.stderr
     password = {"AIRFLOW_CD_PASSWORD": airflow.password("bob")}
-    approved = airflow.run("cd", "approve", hello.name, "--user", "bob", *options, **password)
+    approved = airflow.run("cd", "approve", hello.name, "--user", "bob", *options, **password)  # type: ignore[arg-type]
     assert approved.returncode == 0, approved.stderr
     assert f"Approve: Deploy {hello.name}" in approved.stdout
     run.wait_for("success")

@@ -109,7 +109,7 @@ def test_two_commits_at_once_end_with_the_newer_one(service: MakeService) -> Non
     runs = [shout.run(older), shout.run(newer)]
     for run in runs:
         wait_until(
-            lambda run=run: run.state in ("success", "failed"),
+            lambda run=run: run.state in ("success", "failed"),  # type: ignore[misc]
             "the run ends",
             timeout=120,
             explain=run.explain,

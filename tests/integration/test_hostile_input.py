@@ -12,8 +12,8 @@ from harness.airflow import RunningAirflow
 from harness.api import ApiError
 from harness.runs import Run
 from markdown_it import MarkdownIt
+from tests.integration.deciding import APPROVE, answer, parked
 from tests.integration.services import TestService
-from tests.integration.test_delivery import APPROVE, answer, parked
 
 pytestmark = [pytest.mark.scheduler, pytest.mark.exhaustive]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from harness.airflow import RunningAirflow
+from tests.integration.deciding import APPROVE, answer, parked
 from tests.integration.services import TestService
-from tests.integration.test_delivery import APPROVE, answer, parked
 from tests.integration.test_rollback import roll_back
 from tests.support.small_disk import mounted
 

@@ -91,9 +91,9 @@ def test_a_commit_reaches_production_by_a_person_and_a_bad_one_is_taken_back(ser
     wait_until_noted(run, "production.approve")
     run.answer("production.approve", "Approve")
     run.wait_for("success", timeout=240)
-    digest = run.xcom("package")["digest"]  # type: ignore[index]
+    digest = run.xcom("package")["digest"]
     serves(hello, "first")
-    assert run.xcom(DEPLOY)["digest"] == digest  # type: ignore[index]
+    assert run.xcom(DEPLOY)["digest"] == digest
 
     hello.commit("second", sick_in="production")
     run = hello.run()
@@ -141,7 +141,7 @@ def test_a_failed_analysis_gives_everything_back(service: MakeService, metric: A
     hello.commit("third")
     run = hello.run()
     run.wait_for("success", timeout=240)
-    assert [one["value"] for one in run.xcom(DEPLOY)["measurements"]] == [0.0] * 3  # type: ignore[index]
+    assert [one["value"] for one in run.xcom(DEPLOY)["measurements"]] == [0.0] * 3
     serves(hello, "third")
 
 

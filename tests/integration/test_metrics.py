@@ -71,7 +71,7 @@ def test_the_four_keys_of_a_service_that_failed_once(
     wait_until(lambda: len(hello.history()) == 4, "all changes are in the history", timeout=30)
 
     options = ("--file", str(airflow.dags_folder / f"{hello.name}.yaml"), "--user", "bob")
-    options += ("--api-url", airflow.url, "--days", "2")
+    options += ("--api-url", airflow.url, "--days", "2")  # type: ignore[assignment]
     env = {
         "AIRFLOW_CD_PASSWORD": airflow.password("bob"),
         "COLUMNS": "200",
@@ -79,7 +79,7 @@ def test_the_four_keys_of_a_service_that_failed_once(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_address[1]}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
     }
-    printed = airflow.run("cd", "metrics", *options, "--json", **env)
+    printed = airflow.run("cd", "metrics", *options, "--json", **env)  # type: ignore[arg-type]
     assert printed.returncode == 0, printed.stderr
     measured = json.loads(printed.stdout.splitlines()[-1])["services"][hello.name]
     changes = [event for event in hello.history() if event["kind"] == "deployed"]
@@ -95,5 +95,5 @@ def test_the_four_keys_of_a_service_that_failed_once(
     assert collector.values[f"{prefix}.time_to_restore"] == pytest.approx(measured["time_to_restore"] * 1000)
     assert collector.values["airflow.cd.dora.deployment_frequency"] == 1.5
 
-    table = airflow.run("cd", "metrics", hello.name, *options, **env).stdout
+    table = airflow.run("cd", "metrics", hello.name, *options, **env).stdout  # type: ignore[arg-type]
     assert "TIME TO RESTORE" in table and "33%" in table and "all services" in table

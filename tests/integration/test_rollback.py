@@ -176,11 +176,11 @@ def test_the_command_line_tells_what_runs_and_goes_back(
     file = ("--file", str(airflow.dags_folder / f"{hello.name}.yaml"))
 
     def cd(*argv: str) -> str:
-        done = airflow.run("cd", *argv, COLUMNS="200", **password)
+        done = airflow.run("cd", *argv, COLUMNS="200", **password)  # type: ignore[arg-type]
         assert done.returncode == 0, done.stderr
         return str(done.stdout)
 
-    nothing = airflow.run("cd", "history", hello.name, *login, **password)
+    nothing = airflow.run("cd", "history", hello.name, *login, **password)  # type: ignore[arg-type]
     assert nothing.returncode != 0 and "No deployment" in nothing.stderr
     for text in ("first", "second"):
         hello.commit(text)
@@ -205,7 +205,7 @@ def test_the_command_line_tells_what_runs_and_goes_back(
     assert (production[0]["user"], production[0]["reason"]) == ("bob", "by bob: prices")
     assert "rolled back" in cd("history", hello.name, "--environment", "production", *login)
 
-    refused = airflow.run("cd", "rollback", hello.name, "--to", "v9", *login, **password)
+    refused = airflow.run("cd", "rollback", hello.name, "--to", "v9", *login, **password)  # type: ignore[arg-type]
     assert refused.returncode != 0 and "'v9' names no release" in refused.stderr
 
 

@@ -76,7 +76,7 @@ def test_a_named_approver_overrides_and_is_on_record(service: MakeService, airfl
     airflow.wait_until_noted(run.run_id, DEPLOY)
     options = ("--api-url", airflow.url, "--user", "bob", "--reason", "customers are waiting")
     password = {"AIRFLOW_CD_PASSWORD": airflow.password("bob")}
-    done = airflow.run("cd", "override", hello.name, *options, **password)
+    done = airflow.run("cd", "override", hello.name, *options, **password)  # type: ignore[arg-type]
     assert done.returncode == 0, done.stderr
     answer(run, NOW, airflow.as_user("bob"), DEPLOY, reason="customers are waiting")
     run.wait_for("success", timeout=180)

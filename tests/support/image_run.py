@@ -10,9 +10,9 @@ import pytest
 from tests.support.engine import need_front_image, remove_all
 from tests.support.images import DOCKERFILE, Registry
 from tests.support.local_run import LocalRun
-from tests.support.places import APP
 
 from airflow_cd.model.service import Service
+from airflow_cd.testing.programs import APP
 
 
 class ImageRun(LocalRun):

@@ -87,7 +87,7 @@ def trigger_of(repository: str, tmp_path: Path, store: Store | None = None, **op
     """Return a trigger that polls often and keeps its mirrors in a folder of the test."""
     arguments = {"service": "hello", "poll_interval": 0.2, "cache_dir": str(tmp_path / "cache"), **options}
     trigger = GitHeadTrigger(repository=repository, **arguments)
-    trigger.asset_state_store = store
+    trigger.asset_state_store = store  # type: ignore[assignment]
     return trigger
 
 

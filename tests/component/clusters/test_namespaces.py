@@ -20,7 +20,8 @@ from airflow_cd.clusters.namespaces import (
     unselectable,
 )
 from airflow_cd.exceptions import ManifestError, TargetError
-from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import Reference
 from airflow_cd.model.cluster import Namespace
 
 LOGINS = {"registry": RegistryLogin("r.example:5000", "bot", "pass-of-bot")}
@@ -54,7 +55,7 @@ def absent(cluster_client: Any) -> Iterator[NamespaceClient]:
         CoreV1Api(cluster_client).delete_namespace(name, grace_period_seconds=0)
 
 
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "labels": {"team": "shop", "pod-security.kubernetes.io/enforce": "baseline"},
     "deployer": {},
     "service_accounts": ["web"],

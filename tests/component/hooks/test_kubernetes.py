@@ -20,7 +20,8 @@ from tests.support.cluster import allow, deployer, kubeconfig_of
 from airflow_cd.exceptions import AccessDeniedError, ClusterError, TargetError
 from airflow_cd.hooks import kubernetes as hook
 from airflow_cd.hooks.kubernetes import kubernetes_client, kubernetes_watch_client
-from airflow_cd.kubernetes.client import NamespaceClient, reference_of
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import reference_of
 
 READS = {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}
 SETTINGS = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}
@@ -77,7 +78,7 @@ def test_a_connection_reaches_its_cluster(
         "object": {"kube_config": kubeconfig},
         "path": {"kube_config_path": written(tmp_path / "config", kubeconfig)},
     }
-    conn_id = connect(**{f"{prefix}{name}": value for name, value in forms[form].items()})
+    conn_id = connect(**{f"{prefix}{name}": value for name, value in forms[form].items()})  # type: ignore[attr-defined]
     assert reads(kubernetes_client(conn_id, None), namespace)
 
 
@@ -195,7 +196,7 @@ def test_a_kubeconfig_that_is_not_one_is_named(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_secrets_of_a_connection_are_in_no_error_and_in_no_log(connect: Connect, nowhere: None) -> None:
-    from airflow.sdk.log import redact
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
     # None begins as one that another test has masked.
     secrets = [f"{uuid4().hex}-{what}" for what in ("token", "password", "key", "value")]
@@ -217,7 +218,7 @@ def test_secrets_of_a_connection_are_in_no_error_and_in_no_log(connect: Connect,
 def test_the_token_of_a_file_is_in_no_log(
     connect: Connect, nowhere: None, kubeconfig: dict[str, Any], tmp_path: Path
 ) -> None:
-    from airflow.sdk.log import redact
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
     token = kubeconfig["users"][0]["user"].pop("token")
     (tmp_path / "token").write_text(token)

@@ -9,7 +9,8 @@ import pytest
 from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError, FieldConflictError, ManifestError, TargetError
-from airflow_cd.kubernetes.client import NamespaceClient, Reference, reference_of
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import Reference, reference_of
 
 LABELS = {"airflow-cd/service": "web", "airflow-cd/environment": "production"}
 

@@ -15,8 +15,9 @@ from tests.support.cluster import Counted
 
 from airflow_cd.exceptions import DeployConflictError
 from airflow_cd.kubernetes import lease
-from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.lease import Lease
+from airflow_cd.kubernetes.objects import Reference
 
 NAME = "cd.web.production"
 REFERENCE = Reference(api_version="coordination.k8s.io/v1", kind="Lease", name=NAME)
@@ -165,7 +166,7 @@ def test_a_dead_holder_with_a_wrong_clock_is_dead(
     with Lease(cluster, NAME).held("bob", "2.0.0"):
         pass
     with pytest.raises(StopIteration):
-        next(dead.gen)  # type: ignore[attr-defined]
+        next(dead.gen)
 
 
 def test_a_holder_that_was_stopped_too_long_finds_out(

@@ -15,7 +15,8 @@ from airflow_cd.clusters.deprecated_apis import DeprecatedApiScanner
 from airflow_cd.clusters.namespaces import Kept, RegistryLogin, reconcile_namespace, undeclared
 from airflow_cd.exceptions import AccessDeniedError
 from airflow_cd.hooks.kubernetes import kubernetes_client
-from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import Reference
 from airflow_cd.kubernetes.permissions import DEPLOYER_RULES, keeper_role
 from airflow_cd.model.cluster import Namespace
 

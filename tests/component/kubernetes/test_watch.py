@@ -33,7 +33,7 @@ class Place:
         self.api, self.namespace = api, namespace
         address = urlsplit(api.configuration.host)
         self._host = address.hostname
-        self.relay = TcpRelay((address.hostname or "", address.port or 443))
+        self.relay = TcpRelay((address.hostname or "", address.port or 443))  # type: ignore[arg-type]
 
     def client(self) -> ApiClient:
         """A client whose line goes through the relay."""
@@ -57,7 +57,7 @@ class Place:
         }
         await AppsV1Api(self.api).create_namespaced_deployment(
             self.namespace,
-            {
+            {  # type: ignore[arg-type]
                 "metadata": {"name": name, "labels": labels},
                 "spec": {"replicas": 0, "selector": {"matchLabels": {"app": name}}, "template": template},
             },
@@ -66,7 +66,7 @@ class Place:
     def _copied(self) -> Configuration:
         settings = type(self.api.configuration)(host=f"https://127.0.0.1:{self.relay.port}")
         settings.ssl_ca_cert = self.api.configuration.ssl_ca_cert
-        settings.tls_server_name = self._host
+        settings.tls_server_name = self._host  # type: ignore[assignment]
         return settings
 
 
@@ -78,7 +78,7 @@ async def place(cluster_is_up: float) -> AsyncIterator[Place]:
     # Its default is what the variable was when the library was imported, maybe in another test.
     api = await new_client_from_config(config_file=os.environ["KUBECONFIG"])
     core, name = CoreV1Api(api), f"cd-watching-{uuid.uuid4().hex[:8]}"
-    await core.create_namespace({"metadata": {"name": name}})
+    await core.create_namespace({"metadata": {"name": name}})  # type: ignore[arg-type]
     one = Place(api, name)
     yield one
     one.relay.cut()
@@ -223,7 +223,7 @@ async def test_a_refused_watch_is_said_once_raises_nothing_and_does_not_hammer(
 async def test_a_client_that_cannot_be_made_is_tried_again(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clients: list[Callable[[], ApiClient]] = [lambda: 1 / 0, place.client]
+    clients: list[Callable[[], ApiClient]] = [lambda: 1 / 0, place.client]  # type: ignore[list-item, return-value]
 
     def make() -> ApiClient:
         return clients.pop(0)() if len(clients) > 1 else clients[0]()

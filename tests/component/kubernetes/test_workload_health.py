@@ -111,7 +111,7 @@ def refused_ones(cluster_client: Any) -> Iterator[NamespaceClient]:
     for cluster in a_namespace(cluster_client):
         cluster.apply([QUOTA])
         quota = partial(cluster.get, "v1", "ResourceQuota", "small")
-        wait_until(lambda quota=quota: (quota() or {}).get("status"), "a quota in force", timeout=30)
+        wait_until(lambda quota=quota: (quota() or {}).get("status"), "a quota in force", timeout=30)  # type: ignore[misc]
         cluster.apply(REFUSED)
         yield cluster
 

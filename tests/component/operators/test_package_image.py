@@ -236,7 +236,7 @@ class TestRegistryGone:
 
         service, sha = own.defined(), own.commit("one")
         attach = images.attach_documents
-        monkeypatch.setattr(images, "attach_documents", lambda *_: own.registry.stop() or attach(*_))
+        monkeypatch.setattr(images, "attach_documents", lambda *_: own.registry.stop() or attach(*_))  # type: ignore[func-returns-value]
         with pytest.raises(ArtifactError, match="cannot attach"):
             own.package(service, sha)
         monkeypatch.undo()

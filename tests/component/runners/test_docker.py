@@ -55,7 +55,7 @@ def open_docker(**settings: Any) -> Runner:
 
 
 def run(folder: Path, *argv: str, **settings: Any) -> list[str]:
-    runner, lines = open_docker(**settings), []
+    runner, lines = open_docker(**settings), []  # type: ignore[var-annotated]
     with runner.job(str(folder), folder):
         runner.run(argv, cwd=folder, env={}, timeout=60, on_line=lines.append)
     return lines

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 from tests.support.cut_off import Relay
 from tests.support.engine import FRONT
 from tests.support.images import Registry, built
-from tests.support.places import APP, BROKEN, DockerPlace
+from tests.support.places import DockerPlace
 
 from airflow_cd.exceptions import ArtifactError, DeployConflictError, NotReadyError, TargetError
 from airflow_cd.targets.docker.lease import EngineLease
+from airflow_cd.testing.programs import APP, BROKEN
 
 DOCKERFILE = 'FROM python:3.11-slim\nCOPY app.py /app.py\n{more}\nCMD ["python", "-u", "/app.py"]\n'
 SLOW = APP.replace("body = (", "import time; time.sleep(3 if self.path == '/slow' else 0); body = (")

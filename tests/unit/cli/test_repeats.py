@@ -68,7 +68,7 @@ def refusal(airflow: PretendedAirflow, name: str, *arguments: str) -> str:
     return ended.value.code
 
 
-def approval(airflow: PretendedAirflow) -> dict:  # type: ignore[type-arg]
+def approval(airflow: PretendedAirflow) -> dict:
     return airflow.ask("hello_delivery", "production.approve", "Approve", "Reject")
 
 

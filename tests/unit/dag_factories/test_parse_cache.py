@@ -132,9 +132,11 @@ def test_what_somebody_else_can_write_is_not_believed(
     assert file.stat().st_mode & 0o777 == 0o600
     believed: list[bytes] = []
     unpack = parse_cache.unpack
-    monkeypatch.setattr(parse_cache, "unpack", lambda data, key: believed.append(data) or unpack(data, key))
+    monkeypatch.setattr(parse_cache, "unpack", lambda data, key: believed.append(data) or unpack(data, key))  # type: ignore[func-returns-value]
     monkeypatch.setattr(
-        parse_cache, "unpack_one", lambda data, *args: believed.append(data) or unpack(data, b"")
+        parse_cache,
+        "unpack_one",
+        lambda data, *args: believed.append(data) or unpack(data, b""),  # type: ignore[func-returns-value]
     )
     file.chmod(0o666)
     assert owners(folder) == expected

@@ -69,11 +69,11 @@ def test_a_member_that_is_called_as_a_task_of_the_train_is_refused() -> None:
 
 def test_without_a_word_the_strictest_of_the_members_policies_holds() -> None:
     policies = [{"approvers": ["alice", "bob"], "override": "deny"}, {"approvers": ["bob"]}, {}]
-    members = [service(f"a{n}", "delivery", approval) for n, approval in enumerate(policies)]
+    members = [service(f"a{n}", "delivery", approval) for n, approval in enumerate(policies)]  # type: ignore[arg-type]
     approve = release_train_dag(train(), members).get_task("approve")
-    assert (approve.policy.approvers, approve.policy.override) == (("bob",), "deny")
+    assert (approve.policy.approvers, approve.policy.override) == (("bob",), "deny")  # type: ignore[union-attr]
     deploy = release_train_dag(train(), members).get_task("a2.deploy")
-    assert deploy.service.production.approval == approve.policy
+    assert deploy.service.production.approval == approve.policy  # type: ignore[union-attr]
     with pytest.raises(DefinitionError, match="nobody among alice, bob, carol may approve all.*Say who"):
         release_train_dag(train(), [*members, service("c", "delivery", {"approvers": ["carol"]})])
 
@@ -83,13 +83,13 @@ def test_each_member_may_be_asked_about_alone() -> None:
     dag = release_train_dag(train(approve="service"), members)
     assert {"depart", "a.approve", "c.approve"} <= set(dag.task_ids)
     assert not {"approve", "b.approve"} & set(dag.task_ids)
-    assert dag.get_task("a.approve").policy.approvers == ("alice",)
+    assert dag.get_task("a.approve").policy.approvers == ("alice",)  # type: ignore[union-attr]
     assert upstream(dag, "a.approve") == {"board.a", "depart"}
     assert "a.approve" in upstream(dag, "a.deploy")
-    assert dag.get_task("a.deploy").approval_task_id == "a.approve"
-    assert dag.get_task("b.deploy").approval_task_id is None
+    assert dag.get_task("a.deploy").approval_task_id == "a.approve"  # type: ignore[union-attr]
+    assert dag.get_task("b.deploy").approval_task_id is None  # type: ignore[union-attr]
     everyone = release_train_dag(train(approve="service", approval={"approvers": ["bob"]}), members)
-    assert {everyone.get_task(f"{name}.approve").policy.approvers for name in "abc"} == {("bob",)}
+    assert {everyone.get_task(f"{name}.approve").policy.approvers for name in "abc"} == {("bob",)}  # type: ignore[union-attr]
 
 
 def test_the_next_departure_is_told_by_the_clocks_of_its_zone() -> None:
@@ -108,7 +108,7 @@ def test_the_order_holds_by_way_of_a_member_that_is_not_there() -> None:
     order = [{"after": ["a"], "service": "gone"}, {"after": ["gone", "b"], "service": "c"}]
     dag = release_train_dag(train(order=order), [service(name) for name in "abc"])
     assert {"a.health", "b.health"} <= upstream(dag, "c.deploy")
-    assert set(dag.get_task("c.deploy").stays.after) == {"a.health", "b.health"}
+    assert set(dag.get_task("c.deploy").stays.after) == {"a.health", "b.health"}  # type: ignore[union-attr]
 
 
 def test_a_broken_member_leaves_the_others_order_and_a_mistake_in_it_the_train(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ async def test_a_connection_that_cannot_be_used_says_why(
 
 
 async def test_secrets_of_a_connection_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow.sdk.log import redact
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
     connect(
         monkeypatch, host="metrics.example", password="pa55word", extra={"headers": {"X-Key": "k3y-value"}}

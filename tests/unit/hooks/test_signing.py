@@ -125,7 +125,7 @@ def test_a_missing_connection_is_named_with_its_type() -> None:
 
 
 def test_the_private_key_is_masked(monkeypatch: pytest.MonkeyPatch, key: Any) -> None:
-    from airflow.sdk.log import redact
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]
 
     pem = private_pem(key)
     connect(monkeypatch, "own", private_key=pem)

@@ -31,12 +31,12 @@ class Case:
     @property
     def status(self) -> dict[str, Any]:
         """The status of the first pod."""
-        return self.pods[0]["status"]
+        return self.pods[0]["status"]  # type: ignore[no-any-return]
 
     @property
     def container(self) -> dict[str, Any]:
         """The status of its container."""
-        return self.status["containerStatuses"][0]
+        return self.status["containerStatuses"][0]  # type: ignore[no-any-return]
 
     def event(self, reason: str, message: str, seconds: float) -> None:
         """Add an event about the first pod, so long after it was applied."""

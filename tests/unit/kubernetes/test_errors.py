@@ -118,8 +118,8 @@ def test_it_is_not_asked_again(message: str) -> None:
     """The same code as for a server that fails, which is asked again."""
     again = _Retry("PATCH")
     outcome = lambda text: SimpleNamespace(outcome=SimpleNamespace(exception=lambda: failure(text)))  # noqa: E731
-    assert not again(outcome(message))
-    assert again(outcome("etcdserver: leader changed"))
+    assert not again(outcome(message))  # type: ignore[no-untyped-call]
+    assert again(outcome("etcdserver: leader changed"))  # type: ignore[no-untyped-call]
 
 
 def test_a_server_that_fails_is_named_as_such() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from airflow_cd.model.decision_requests import approval_body, approval_subject, digest_in, escape, revision_in
+from airflow_cd.model.decision_requests import approval_body, approval_subject, digest_in, revision_in
 from airflow_cd.model.release import Commit, Release, Revision, TestTotals
+from airflow_cd.model.text import escape
 
 COMMIT = {
     "author_name": "Alice [x](http://evil)",

@@ -163,5 +163,5 @@ class Rollout(RuleBasedStateMachine):
         assert 0 <= self.plan.seconds_to_next(self.progress, self.now) <= 30
 
 
-class TestRollout(Rollout.TestCase):  # type: ignore[name-defined, misc]
+class TestRollout(Rollout.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(max_examples=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -61,7 +62,7 @@ def test_no_failure_at_all_may_be_tolerated() -> None:
 def test_a_verdict_is_final_and_never_healthy_on_a_bad_sample(
     samples: str, healthy_after: int, failures: int
 ) -> None:
-    settings = {"healthy_after": healthy_after, "failures": failures, "timeout": "1h"}
+    settings: Any = {"healthy_after": healthy_after, "failures": failures, "timeout": "1h"}
     first = next((n for n in range(len(samples) + 1) if judge(samples[:n], **settings) is not None), None)
     if first is None:
         assert "+" * healthy_after not in samples

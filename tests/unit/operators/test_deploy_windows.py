@@ -52,11 +52,11 @@ def deploy(run: LocalRun, service: Service, *, by: str | None = None, **answer: 
     context = {**run.context, "ti": ti}
     run.xcoms["pushed"] = pushed
     if by is None:
-        return operator.execute(context)
+        return operator.execute(context)  # type: ignore[arg-type]
     event = {"chosen_options": ["Deploy now"], "responded_by_user": {"id": by, "name": by}}
     event["params_input"] = {"reason": "hotfix"}
     values = {"digest": run.xcoms["package"]["digest"], "until": (NOW + DAY).isoformat(), **answer}
-    return operator.window_answered(context, event, **values)
+    return operator.window_answered(context, event, **values)  # type: ignore[arg-type]
 
 
 def test_it_parks_until_the_opening_and_says_why(run: LocalRun) -> None:

@@ -51,7 +51,7 @@ class Store(dict):
 
 
 def test_the_param_wins() -> None:
-    assert choose_revision({}, SERVICE, Branch(A), B) == (B, None)
+    assert choose_revision({}, SERVICE, Branch(A), B) == (B, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def test_the_param_wins() -> None:
 )
 def test_only_a_full_sha_is_accepted(wanted: str) -> None:
     with pytest.raises(AirflowFailException, match="full commit SHA"):
-        choose_revision({}, SERVICE, Branch(A), wanted)
+        choose_revision({}, SERVICE, Branch(A), wanted)  # type: ignore[arg-type]
 
 
 def test_of_several_pushes_the_newest_is_taken_and_the_oldest_start_kept() -> None:
     events = {"asset": [Event(C, B, age=1), Event(B, A, age=9)]}
-    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch("d" * 40), "") == (C, A)
+    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch("d" * 40), "") == (C, A)  # type: ignore[arg-type]
 
 
 def test_without_events_the_branch_decides_once() -> None:
     branch, store = Branch(A), Store()
     context = {"task_state_store": store}
-    assert choose_revision(context, SERVICE, branch, None) == (A, None)
+    assert choose_revision(context, SERVICE, branch, None) == (A, None)  # type: ignore[arg-type]
     branch.sha = B
-    assert choose_revision(context, SERVICE, branch, None) == (A, None)
+    assert choose_revision(context, SERVICE, branch, None) == (A, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_without_events_the_branch_decides_once() -> None:
 )
 def test_a_malformed_event_is_not_believed(revision: str) -> None:
     events = {"asset": [Event(revision, None, age=1)]}
-    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch(A), "") == (A, None)
+    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch(A), "") == (A, None)  # type: ignore[arg-type]

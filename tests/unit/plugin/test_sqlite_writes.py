@@ -46,7 +46,7 @@ def ask(
     async def receive() -> Message:
         if left:
             return left.pop(0)
-        return await asyncio.get_running_loop().create_future()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     async def send(message: Message) -> None:
         raise AssertionError("nothing is answered here")

@@ -24,7 +24,7 @@ def run(folder: Path, *argv: str, timeout: float = 20, env: dict[str, str] | Non
 
 
 def python(folder: Path, code: str, **options: float) -> list[str]:
-    return run(folder, "python", "-c", code, **options)
+    return run(folder, "python", "-c", code, **options)  # type: ignore[arg-type]
 
 
 def test_output_comes_while_the_command_runs(tmp_path: Path) -> None:

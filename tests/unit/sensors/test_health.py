@@ -43,7 +43,7 @@ class Watched:
             rollback_task_id=rollback,
         )
         store = SimpleNamespace(get=self._kept.get, set=self._kept.__setitem__)
-        return sensor.execute({**self._run.context, "ti": self.ti, "task_state_store": store})
+        return sensor.execute({**self._run.context, "ti": self.ti, "task_state_store": store})  # type: ignore[typeddict-item]
 
     @property
     def verdict(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_modes_links_and_times_are_the_same_everywhere(
 
 
 def test_attributes_change_no_bytes(repository: GitRepository, cache: Path, into: Path) -> None:
-    content = {
+    content: dict[str | bytes, str | bytes] = {
         ".gitattributes": "* text eol=crlf ident export-subst filter=lfs\nhidden export-ignore\n",
         "text": "one\ntwo $Id$ $Format:%H$\n",
         "hidden": "kept",

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.places import APP, LocalPlace
+from tests.support.places import LocalPlace
 from tests.support.small_disk import SmallDisk, mounted
 
 from airflow_cd.exceptions import ArtifactError, CdError, TargetError
 from airflow_cd.targets.local.target import root_of, shutdown
+from airflow_cd.testing.programs import APP
 
 
 def place_in(folder: Path, data: Path) -> LocalPlace:

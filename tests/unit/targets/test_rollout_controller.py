@@ -278,7 +278,7 @@ def test_killed_before_any_effect_it_ends_as_if_it_had_not_been(strategy: Strate
     for dies_at in range(1, 100):
         target = PaperTarget(strategy)
         target.deploy(release(1), None, expected=0, actor="test")  # type: ignore[arg-type]
-        target.effects, target.dies_at = 0, dies_at
+        target.effects, target.dies_at = 0, dies_at  # type: ignore[assignment]
         try:
             _deploy_over(target, "run")
         except Killed:
@@ -301,7 +301,7 @@ def test_killed_while_giving_back_it_gives_back() -> None:
         begun(target, release(2), actor="run")
         driven(target)
         target.broken.add(release(2).digest)
-        target.effects, target.dies_at = 0, dies_at
+        target.effects, target.dies_at = 0, dies_at  # type: ignore[assignment]
         try:
             driven(target, RolloutAnswer(promote=True, by="ada"))
         except Killed:

@@ -14,11 +14,12 @@ from harness.waiting import wait_until
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.support.places import BROKEN, LocalPlace
+from tests.support.places import LocalPlace
 
 from airflow_cd.exceptions import DeployConflictError, NoPreviousReleaseError, NotReadyError
 from airflow_cd.targets.local.target import root_of, shutdown
 from airflow_cd.targets.record import Record
+from airflow_cd.testing.programs import BROKEN
 
 NUMBERS = st.integers(0, 3)
 KEPT = 2  # as the conformance suite's definition of the target says
@@ -132,7 +133,7 @@ class Deployments(RuleBasedStateMachine):
 
 
 @pytest.mark.exhaustive
-class TestDeployments(Deployments.TestCase):  # type: ignore[name-defined, misc]
+class TestDeployments(Deployments.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(
         max_examples=6,
         stateful_step_count=25,

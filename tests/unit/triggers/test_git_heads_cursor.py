@@ -51,7 +51,7 @@ async def test_the_cursor_belongs_to_repository_branch_and_path(
     for number, options in enumerate(({}, {"branch": "topic"}, {"path": "svc"}), 1):
         async with watching(trigger_of(repository.url, tmp_path, store, **options)) as watch:
             assert (await watch.next())["revision"] == sha
-            await eventually(lambda wanted=number: len(store.values) == wanted)
+            await eventually(lambda wanted=number: len(store.values) == wanted)  # type: ignore[misc]
 
 
 async def test_a_store_that_does_not_answer_is_asked_again(

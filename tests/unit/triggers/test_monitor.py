@@ -62,7 +62,7 @@ class Place:
         classpath, kwargs = trigger.serialize()
         assert classpath == "airflow_cd.triggers.monitor.MonitorTrigger"
         made = MonitorTrigger(**kwargs)
-        made.asset_state_store = self.store
+        made.asset_state_store = self.store  # type: ignore[assignment]
         return made
 
     async def samples(self, more: int = 20) -> None:
@@ -87,7 +87,7 @@ async def alarm(place: Place, watch: Watch) -> dict[str, Any]:
         for status in (200, 503):
             place.status = status
             wanted = place.asked + 5
-            await eventually(lambda wanted=wanted: place.asked >= wanted or not watch.is_quiet)
+            await eventually(lambda wanted=wanted: place.asked >= wanted or not watch.is_quiet)  # type: ignore[misc]
     return await watch.next()
 
 
@@ -139,7 +139,7 @@ def test_a_release_that_died_while_nobody_watched_is_noticed(place: Place) -> No
 def test_after_the_bake_time_nothing_is_sampled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     read = Layout.record
-    monkeypatch.setattr(Layout, "record", lambda layout: (reads.append(1), read(layout))[1])
+    monkeypatch.setattr(Layout, "record", lambda layout: (reads.append(1), read(layout))[1])  # type: ignore[func-returns-value]
 
     async def scenario() -> None:
         place.status = 503

@@ -13,15 +13,16 @@ from harness.waiting import wait_until
 from pydantic import ValidationError
 from tests.support.engine import remove_later
 from tests.support.images import Registry, built
-from tests.support.places import APP
 from tests.support.releases import release_of
 
 from airflow_cd.exceptions import ManifestError
-from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import Reference
 from airflow_cd.model.kubernetes import AppSettings
 from airflow_cd.model.release import Release
 from airflow_cd.targets.kubernetes.app import labelled, name_of_app, objects_of_app, secret_of_app
 from airflow_cd.targets.kubernetes.state_store import labels_of
+from airflow_cd.testing.programs import APP
 
 RELEASE = release_of(f"sha256:{'a' * 64}").model_copy(update={"image": "registry.example:5000/shop/hello"})
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -183,7 +184,7 @@ def test_each_release_keeps_the_secrets_it_was_told_of() -> None:
 
 
 def test_labels_say_whose_objects_and_pods_are_and_leave_the_rest_alone() -> None:
-    job = {"spec": {"template": {"metadata": None, "spec": {}}}}
+    job = {"spec": {"template": {"metadata": None, "spec": {}}}}  # type: ignore[var-annotated]
     cron = {
         "apiVersion": "batch/v1",
         "kind": "CronJob",

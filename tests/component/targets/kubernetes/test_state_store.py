@@ -13,7 +13,8 @@ from tests.support.cluster import Counted
 from tests.support.releases import NEW_YEAR, release_of
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
-from airflow_cd.kubernetes.client import NamespaceClient, Reference
+from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.objects import Reference
 from airflow_cd.model.rollout import Phase, Progress
 from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord
 from airflow_cd.targets.record import Deployed, Hold, Record, Rollout
@@ -183,8 +184,8 @@ def test_what_releases_consist_of_is_kept_until_it_is_forgotten(
 ) -> None:
     objects = [{"kind": "Service", "metadata": {"name": "ü"}}, {"data": noise(100_000)}]
     assert records.objects(ONE) is None
-    records.keep_objects(ONE, objects)
-    records.keep_objects(ONE, objects)
+    records.keep_objects(ONE, objects)  # type: ignore[arg-type]
+    records.keep_objects(ONE, objects)  # type: ignore[arg-type]
     records.keep_objects(TWO, [])
     assert (records.objects(ONE), records.objects(TWO)) == (objects, [])
     # A service may have ConfigMaps of its own, and another environment its own releases.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from harness.waiting import wait_until
-from tests.support.places import BROKEN, KubernetesPlace
+from tests.support.places import KubernetesPlace
 from tests.support.rollouts_on_cluster import (
     as_deployer,
     begun,
@@ -30,6 +30,7 @@ from airflow_cd.kubernetes.permissions import DEPLOYER_RULES
 from airflow_cd.model.rollout import Phase, RolloutAnswer
 from airflow_cd.targets.base import DeclarativeTarget
 from airflow_cd.targets.registry import open_target
+from airflow_cd.testing.programs import BROKEN
 
 
 @pytest.fixture

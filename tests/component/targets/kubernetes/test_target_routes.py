@@ -129,7 +129,7 @@ def test_what_somebody_changes_of_their_route_meanwhile_is_kept(
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
     until(place, Phase.AWAITING_DECISION)
-    look, changed = RolloutContext.route_of, []
+    look, changed = RolloutContext.route_of, []  # type: ignore[var-annotated]
 
     def late(*args: Any) -> Any:
         """A person adds a rule of theirs right after the first look."""
@@ -160,7 +160,7 @@ def test_what_a_controller_says_of_their_route_meanwhile_is_no_change_of_it(
     place.deploy(place.release("one"))
     begun(place, place.release("two"))
     until(place, Phase.AWAITING_DECISION)
-    look, said = RolloutContext.route_of, []
+    look, said = RolloutContext.route_of, []  # type: ignore[var-annotated]
 
     def late(*args: Any) -> Any:
         """A controller says something right after each look."""

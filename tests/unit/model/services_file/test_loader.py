@@ -219,7 +219,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_name_that_is_taken_costs_only_the_second_service(tmp_path: Path) -> None:
     found = load(tmp_path, with_good(GOOD.replace("9001", "9009")))
-    assert [one.environments[0].target.local.port for one in found.services] == [9009]
+    assert [one.environments[0].target.local.port for one in found.services] == [9009]  # type: ignore[union-attr]
     assert "two services of this name, the other one in line 2" in str(found.errors[0])
     assert "services.yaml:9: " in str(found.errors[0])
 

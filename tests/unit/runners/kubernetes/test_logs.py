@@ -12,7 +12,7 @@ SECOND = 1795614578
 
 def read(log: bytes, size: int) -> list[tuple[int, bytes]]:
     """Return the pieces, those of one second put together."""
-    records, found = TimestampedLines(), []
+    records, found = TimestampedLines(), []  # type: ignore[var-annotated]
     for at in range(0, len(log), size):
         for second, piece in records.feed(log[at : at + size]):
             if found and found[-1][0] == second:

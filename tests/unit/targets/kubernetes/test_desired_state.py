@@ -24,13 +24,8 @@ from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.rollout import Observation, Phase, Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.desired_state import (
-    DesiredState,
-    ReleaseVariant,
-    desired_state,
-    steady_state,
-)
-from airflow_cd.targets.kubernetes.variants import TRACK, key_of, place_of
+from airflow_cd.targets.kubernetes.desired_state import DesiredState, desired_state, steady_state
+from airflow_cd.targets.kubernetes.variants import TRACK, ReleaseVariant, key_of, place_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -66,7 +61,7 @@ def of(stage: DesiredState, kind: str, name: str = "web") -> dict[str, Any]:
 
 
 def track(stage: DesiredState, name: str = "web") -> str | None:
-    return of(stage, "Service", name)["spec"]["selector"].get(TRACK)
+    return of(stage, "Service", name)["spec"]["selector"].get(TRACK)  # type: ignore[no-any-return]
 
 
 def shares(stage: DesiredState) -> dict[str, int]:
@@ -75,7 +70,7 @@ def shares(stage: DesiredState) -> dict[str, int]:
 
 
 def release_in(stage: DesiredState, name: str) -> str:
-    return of(stage, "Deployment", name)["spec"]["template"]["metadata"]["annotations"]["airflow-cd/version"]
+    return of(stage, "Deployment", name)["spec"]["template"]["metadata"]["annotations"]["airflow-cd/version"]  # type: ignore[no-any-return]
 
 
 def test_a_canary_by_number_grows_before_the_stable_release_shrinks() -> None:
@@ -320,7 +315,12 @@ def test_where_an_autoscaler_says_how_many_nobody_else_does() -> None:
     assert scale(stage) == {"web": 3, "web-canary": 4}
     with pytest.raises(ManifestError, match="HorizontalPodAutoscaler.*blue_green"):
         desired_state(
-            SETTINGS, BLUE_GREEN, course(BLUE_GREEN)[0], side(2, "blue", new.objects), old, fast=False
+            SETTINGS,
+            BLUE_GREEN,
+            course(BLUE_GREEN)[0],
+            side(2, "blue", new.objects),  # type: ignore[arg-type]
+            old,
+            fast=False,
         )
 
 
@@ -394,6 +394,7 @@ def changes(
 def test_the_same_is_wanted_again_and_nothing_is_done_to_what_was_given(
     change: tuple[StrategyChoice | None, Progress, ReleaseVariant, ReleaseVariant, dict[str, Any]],
 ) -> None:
+    arguments: list[Any]
     *arguments, told = change
     given_objects = deepcopy([arguments[2].objects, arguments[3].objects])
     assert desired_state(SETTINGS, *arguments, **told) == desired_state(SETTINGS, *arguments, **told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from random import Random
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import Phase as HypothesisPhase
@@ -18,13 +19,8 @@ from tests.support.pretended_namespace import VERSION, Namespace
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
 from airflow_cd.model.rollout import Observation, Phase, Plan, Progress
 from airflow_cd.model.strategy import StrategyChoice
-from airflow_cd.targets.kubernetes.desired_state import (
-    DesiredState,
-    ReleaseVariant,
-    desired_state,
-    steady_state,
-)
-from airflow_cd.targets.kubernetes.variants import place_of
+from airflow_cd.targets.kubernetes.desired_state import DesiredState, desired_state, steady_state
+from airflow_cd.targets.kubernetes.variants import ReleaseVariant, place_of
 
 SETTINGS = KubernetesTargetSettings(namespace="shop", manifests="k8s")
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -110,7 +106,7 @@ class Environment:
             name = "web" if self.current.place == "stable" else f"web-{self.current.place}"
             serving = sum(pod.ready for pod in self.namespace.of(name))
         arguments = (SETTINGS, strategy, progress, new, self.current)
-        told = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}
+        told: Any = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}  # type: ignore[name-defined]
         return desired_state(*arguments, **told)
 
     def apply(self, what: DesiredState, progress: Progress | None) -> None:
@@ -164,14 +160,14 @@ def test_there_is_always_something_ready_where_requests_go(seed: int) -> None:
         bring_next(environment, number, random)
         if environment.previous is not None and random.random() < 0.3:
             back, how = environment.previous
-            environment.enough = min(size_of(environment.current), size_of(back))
+            environment.enough = min(size_of(environment.current), size_of(back))  # type: ignore[arg-type]
             environment.bring(back, how, fast=True, abort_after=random.choice([None, 0, 1, 5, 9]))
 
 
 def bring_next(environment: Environment, number: int, random: Random) -> None:
     current = environment.current
     strategy = strategy_of(random)
-    place = place_of(strategy, current and current.place)
+    place = place_of(strategy, current and current.place)  # type: ignore[arg-type]
     new = side(number, place, objects(number, random.randint(1, 5), http_route()))
     if current is None:
         environment.bring(new, strategy, fast=True)
@@ -192,4 +188,4 @@ def bring_next(environment: Environment, number: int, random: Random) -> None:
 
 
 def size_of(release: ReleaseVariant) -> int:
-    return release.objects[1]["spec"]["replicas"]
+    return release.objects[1]["spec"]["replicas"]  # type: ignore[no-any-return]
