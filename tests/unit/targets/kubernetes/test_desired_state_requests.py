@@ -106,7 +106,7 @@ class Environment:
             name = "web" if self.current.place == "stable" else f"web-{self.current.place}"
             serving = sum(pod.ready for pod in self.namespace.of(name))
         arguments = (SETTINGS, strategy, progress, new, self.current)
-        told: Any = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}  # type: ignore[name-defined]
+        told: Any = {"fast": fast, "occupied": release not in (None, new.version), "serving": serving}
         return desired_state(*arguments, **told)
 
     def apply(self, what: DesiredState, progress: Progress | None) -> None:
