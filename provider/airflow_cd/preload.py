@@ -20,7 +20,7 @@ _LIBRARIES = (
     "anyio._backends._asyncio",  # by httpx, with its first request
     "httpx",
     "jinja2.ext",
-    "junitparser",
+    "defusedxml.ElementTree",
     "psutil",
     "supervisor.xmlrpc",
 )

@@ -21,7 +21,7 @@ HEAVY = (
     "boto3",
     "botocore",
     "cyclonedx",
-    "junitparser",
+    "defusedxml",
     "securesystemslib",
     "supervisor",
     "airflow.providers.docker",

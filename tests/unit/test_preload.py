@@ -91,7 +91,7 @@ def test_vendors_are_loaded_by_name_only(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_keeps_nothing_from_starting(tmp_path: Path) -> None:
-    first = "import sys; sys.modules['junitparser'] = None; from airflow_cd.preload import preload"
+    first = "import sys; sys.modules['defusedxml'] = None; from airflow_cd.preload import preload"
     assert "supervisor.xmlrpc" in loaded_by("preload('docker')", first, tmp_path)
 
 

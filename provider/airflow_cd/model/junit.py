@@ -1,56 +1,66 @@
-"""Reads JUnit XML reports."""
+"""Reads JUnit XML reports as a stream: memory does not grow with the report."""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Iterator
-from typing import Any
-from xml.parsers import expat
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from airflow_cd.model.release import TestTotals
 from airflow_cd.model.text import printable
 
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
 _LONGEST_NAME = 200
 # The totals count all of them; names are for people, and travel with the release.
 _MOST_NAMES = 100
+# Runners nest a suite for each folder or block; no report of a real one comes near this.
+_DEEPEST = 200
+# Surefire writes a long time with a comma between thousands.
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")
 
 
-def parse_junit(xml: str | bytes) -> TestTotals:
+class _Case(NamedTuple):
+    """One test case: its results by the tags of its children."""
+
+    name: str
+    seconds: float
+    results: frozenset[str]
+
+    @property
+    def is_error(self) -> bool:
+        return "error" in self.results
+
+    @property
+    def is_failure(self) -> bool:
+        return "failure" in self.results and not self.is_error
+
+    @property
+    def is_skipped(self) -> bool:
+        return "skipped" in self.results and not self.is_error and not self.is_failure
+
+
+def parse_junit(report: str | bytes | IO[bytes]) -> TestTotals:
     """
     Return the totals of a report.
 
-    The single test cases are counted; what the report's attributes claim is not believed.
+    The single test cases are counted; the totals that the report's attributes claim are ignored.
 
+    :param report: its content, or an open file of any size
     :raises ValueError: it is not a JUnit report, or it declares a document type (entity expansion)
     """
-    from junitparser import JUnitXml, JUnitXmlError
+    from defusedxml import DefusedXmlException
 
-    content = xml if isinstance(xml, bytes) else xml.encode()
-    _refuse_document_types(content)
     try:
-        totals = [_count(case) for case in _cases(JUnitXml.fromstring(content))]
-    except (JUnitXmlError, SyntaxError, ValueError) as error:
-        raise ValueError(f"is not a JUnit report: {error}") from error
-    except RecursionError as error:
-        raise ValueError("is not a JUnit report: its suites are nested too deeply") from error
-    return merge(*totals)
-
-
-def _refuse_document_types(content: bytes) -> None:
-    """
-    Look for one as a parser does, in whatever encoding: the text of a test may well speak of one.
-
-    Whichever library reads the report then, there are no entities to expand.
-    """
-
-    def refuse(*_: Any) -> None:
-        raise ValueError("declares a document type, which no test runner needs and which is refused")
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, LookupError) as error:
+        return _totals(_cases(_opened(report)))
+    except DefusedXmlException as error:
+        raise ValueError(
+            "declares a document type, which no test runner needs and which is refused"
+        ) from error
+    except (SyntaxError, LookupError, ValueError) as error:
         raise ValueError(f"is not a JUnit report: {error}") from error
 
 
@@ -66,35 +76,73 @@ def merge(*reports: TestTotals) -> TestTotals:
     )
 
 
-def _cases(node: Any) -> Iterator[Any]:
-    from junitparser import TestCase
-
-    for child in node:
-        # A suite yields the cases of the suites within it, too.
-        yield from [child] if isinstance(child, TestCase) else _cases(child)
+def _opened(report: str | bytes | IO[bytes]) -> IO[bytes]:
+    if isinstance(report, str):
+        return io.BytesIO(report.encode())
+    return io.BytesIO(report) if isinstance(report, bytes) else report
 
 
-def _count(case: Any) -> TestTotals:
-    from junitparser import Error, Failure, Skipped
-
-    kinds = {type(result) for result in case.result or ()}
-    failed, error, skipped = Failure in kinds, Error in kinds, Skipped in kinds
+def _totals(cases: Iterator[_Case]) -> TestTotals:
+    total = failed = errors = skipped = 0
+    seconds, names = 0.0, dict[str, None]()
+    for case in cases:
+        total, seconds = total + 1, seconds + case.seconds
+        failed, errors, skipped = failed + case.is_failure, errors + case.is_error, skipped + case.is_skipped
+        if (case.is_failure or case.is_error) and len(names) < _MOST_NAMES:
+            names[case.name] = None
     return TestTotals(
-        total=1,
-        failed=int(failed and not error),
-        errors=int(error),
-        skipped=int(skipped and not failed and not error),
-        seconds=_seconds(case.time),
-        failures=(_name(case),) if failed or error else (),
+        total=total,
+        failed=failed,
+        errors=errors,
+        skipped=skipped,
+        seconds=round(seconds, 6),
+        failures=tuple(names),
     )
 
 
-def _seconds(stated: Any) -> float:
-    """A report may state any number, also one that JSON has no way to write."""
-    seconds = float(stated or 0)
+def _cases(file: IO[bytes]) -> Iterator[_Case]:
+    from defusedxml.ElementTree import iterparse
+
+    open_elements: list[Element] = []
+    for event, element in iterparse(file, events=("start", "end"), forbid_dtd=True):
+        tag = _local(element.tag)
+        if event == "start":
+            if not open_elements and tag not in ("testsuites", "testsuite"):
+                raise ValueError(f"its root is <{printable(tag, 40)}>, not <testsuites> or <testsuite>")
+            open_elements.append(element)
+            if len(open_elements) > _DEEPEST:
+                raise ValueError("its suites are nested too deeply")
+            continue
+        open_elements.pop()
+        if tag == "testcase":
+            yield _case(element)
+        if tag in ("testcase", "testsuite", "properties", "system-out", "system-err"):
+            # Read: what stays in memory is what is open now.
+            element.clear()
+            if open_elements and tag in ("testcase", "testsuite"):
+                open_elements[-1].remove(element)
+
+
+def _case(element: Element) -> _Case:
+    name, owner = element.get("name") or "", element.get("classname")
+    return _Case(
+        name=printable(f"{owner}::{name}" if owner else name, _LONGEST_NAME),
+        seconds=_seconds(element.get("time")),
+        results=frozenset(_local(child.tag) for child in element),
+    )
+
+
+def _local(tag: str) -> str:
+    """Return the name of a tag without its namespace, which some runners declare."""
+    return tag.rpartition("}")[2]
+
+
+def _seconds(stated: str | None) -> float:
+    """
+    Return the seconds of a test case, 0 for a number that no duration can be.
+
+    :raises ValueError: it is not a number
+    """
+    text = (stated or "0").strip()
+    seconds = float(text.replace(",", "") if _THOUSANDS.fullmatch(text) else text)
     return seconds if 0 < seconds < math.inf else 0.0
-
-
-def _name(case: Any) -> str:
-    name = f"{case.classname}::{case.name}" if case.classname else str(case.name)
-    return printable(name, _LONGEST_NAME)

@@ -97,7 +97,11 @@ class TestOperator(BaseOperator):
                 "correct `junit:`, or let the command write it"
             )
         try:
-            return merge(*(parse_junit(report.read_bytes()) for report in reports))
+            totals = []
+            for report in reports:
+                with report.open("rb") as file:
+                    totals.append(parse_junit(file))
+            return merge(*totals)
         except ValueError as error:
             raise ArtifactError(f"suite {self.suite!r}: report {pattern!r}: {error}") from error
 
