@@ -21,7 +21,13 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 # References of annotations lead to classes that have no page; everything else must resolve.
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"(airflow|collections|pathlib)\..*|airflow_cd\.model\..*|Service")]
+nitpick_ignore_regex = [
+    (
+        "py:class",
+        r"(airflow|collections|pathlib)\..*|airflow_cd\.(model|operators\.gates)\..*|Service|Context",
+    ),
+    ("py:exc", r"Airflow.*|Task(Deferred|AwaitingInput)"),
+]
 html_theme = "furo"
 html_title = "airflow-provider-cd"
 # Sources are on GitHub; a copy of each page is not needed.
