@@ -28,6 +28,8 @@ class SourceSettings(Frozen):
     :param path: the service's folder in the repository; only commits that touch it start a pipeline
     :param poll_interval: how often the remote is asked for its branch heads
     :param conn_id: Airflow connection of type ``cd_git`` with the credentials, when the remote needs any
+    :param revisions: which commits a run can be triggered with: those on ``branch``, or ``any`` commit that
+        the git host hands out, which includes those of pull requests
     """
 
     repository: Annotated[str, StringConstraints(pattern=r"^[^-\s]\S*$")]
@@ -35,6 +37,7 @@ class SourceSettings(Frozen):
     path: RelativePath = "."
     poll_interval: Duration = timedelta(seconds=30)
     conn_id: str | None = None
+    revisions: Literal["branch", "any"] = "branch"
 
     @property
     def public_repository(self) -> str:

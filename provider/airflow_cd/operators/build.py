@@ -23,11 +23,13 @@ from airflow_cd.exceptions import (
 )
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandRunner
+from airflow_cd.releases.events import trigger_payloads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
+    from airflow.sdk.types import Logger
     from securesystemslib.signer import CryptoSigner
 
     from airflow_cd.model.release import Commit, Revision
@@ -40,16 +42,17 @@ _STATE_KEY = "revision"
 
 
 def choose_revision(
-    context: Context, service: Service, source: Source, wanted: str | None
+    context: Context, service: Service, source: Source, wanted: str | None, log: Logger
 ) -> tuple[str, str | None]:
     """
     Return the SHA this run builds, and the one that was the branch's head before, when that is known.
 
     The choice is kept in the task's state store: a retry or a clear builds the same commit, also when the
-    branch has moved meanwhile.
+    branch has moved meanwhile. Git hosts hand out any commit that they store, also one of a stranger's pull
+    request: a commit that was named must be on the service's branch, unless ``source.revisions`` is ``any``.
 
     :param wanted: the run's ``revision`` param, rendered; empty to choose by event or branch
-    :raises AirflowFailException: ``wanted`` is not a full SHA
+    :raises AirflowFailException: ``wanted`` is not a full SHA, or the commit is not on the branch
     """
     wanted = (wanted or "").strip()
     if wanted and not _is_sha(wanted):
@@ -58,25 +61,38 @@ def choose_revision(
             "abbreviations and branch names are refused, since they can change their meaning"
         )
     if wanted:
+        _refuse_foreign(service, source, wanted)
         return wanted, None
     state = context.get("task_state_store")
     kept: Any = state.get(_STATE_KEY) if state is not None else None
     if kept:
         return kept["sha"], kept["previous"]
-    sha, previous = _from_events(context) or (source.head(service.source.branch), None)
+    pushed = _from_events(context, log)
+    if pushed is not None:
+        _refuse_foreign(service, source, pushed[0])
+    sha, previous = pushed or (source.head(service.source.branch), None)
     if state is not None:
         state.set(_STATE_KEY, {"sha": sha, "previous": previous})
     return sha, previous
 
 
-def _from_events(context: Context) -> tuple[str, str | None] | None:
-    """Read the newest pushed commit, and what was the head before the oldest of these pushes."""
-    payloads: list[dict[str, Any]] = []
-    for events in (context.get("triggering_asset_events") or {}).values():
-        for event in sorted(events, key=lambda item: item.timestamp):
-            payload = (event.extra or {}).get("payload")
-            if isinstance(payload, dict) and _is_sha(payload.get("revision")):
-                payloads.append(payload)
+def _refuse_foreign(service: Service, source: Source, sha: str) -> None:
+    branch = service.source.branch
+    if service.source.revisions == "any" or source.is_on_branch(sha, branch):
+        return
+    raise AirflowFailException(
+        f"commit {sha} is not on branch {branch!r} of {service.source.public_repository}: a force push "
+        "removed it, or it belongs to another branch or to a pull request. Merge it, or allow such commits "
+        "with `source: {revisions: any}`"
+    )
+
+
+def _from_events(context: Context, log: Logger) -> tuple[str, str | None] | None:
+    """Return the newest pushed commit, and the head before the oldest of these pushes."""
+    events = sorted(trigger_payloads(context, log), key=lambda pair: pair[0])
+    payloads: list[dict[str, Any]] = [
+        payload for _, payload in events if isinstance(payload, dict) and _is_sha(payload.get("revision"))
+    ]
     if not payloads:
         return None
     previous = payloads[0].get("previous")
@@ -160,7 +176,7 @@ class BuildOperator(BaseOperator):
 
         signer = signer_of(self.service)
         with open_source(self.service) as source:
-            sha, previous = choose_revision(context, self.service, source, self.revision)
+            sha, previous = choose_revision(context, self.service, source, self.revision, self.log)
             revision = source.revision(sha)
             commits = (source.changelog(previous, sha, limit=20) if previous else ()) or [revision]
             self._announce(revision, commits)

@@ -17,6 +17,7 @@ from airflow_cd.model.health import AlarmPayload
 from airflow_cd.model.text import printable
 from airflow_cd.operators.rollback import Restoration
 from airflow_cd.operators.rollouts import RolloutFollower
+from airflow_cd.releases.events import trigger_payloads
 from airflow_cd.releases.history import changes_alias
 from airflow_cd.releases.questions import LONGEST_REASON, put_question
 from airflow_cd.releases.run import actor_of
@@ -130,18 +131,17 @@ class ManualRollbackOperator(HITLOperator):
     def _alarm(self, context: Context) -> AlarmPayload | None:
         """Return the newest alarm about this environment among the events that started the run."""
         found = []
-        for events in (context.get("triggering_asset_events") or {}).values():
-            for event in events:
-                payload = self._payload(event)
-                if payload is not None and payload.environment == self.environment:
-                    found.append((event.timestamp, payload))
+        for timestamp, content in trigger_payloads(context, self.log):
+            payload = self._payload(content)
+            if payload is not None and payload.environment == self.environment:
+                found.append((timestamp, payload))
         if not found and context["dag_run"].run_type == "asset_triggered":
             raise AirflowSkipException(f"no alarm of this run is about {self.environment}")
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
-    def _payload(self, event: Any) -> AlarmPayload | None:
+    def _payload(self, content: Any) -> AlarmPayload | None:
         try:
-            return AlarmPayload.model_validate((event.extra or {}).get("payload"))
+            return AlarmPayload.model_validate(content)
         except ValidationError as error:
             self.log.warning("An event that is no alarm is left out: %s", error)
             return None

@@ -37,5 +37,13 @@ class Source(Protocol):
         :raises RevisionNotFoundError: one of them is unknown, even after fetching
         """
 
+    def is_on_branch(self, sha: str, branch: str) -> bool:
+        """
+        Return whether the commit is the head of the branch at the remote, or an ancestor of it.
+
+        :raises RevisionNotFoundError: no such commit, even after fetching
+        :raises SourceError: the remote cannot be reached or has no such branch
+        """
+
     def checkout(self, sha: str, into: Path) -> None:
         """Write exactly that commit's files (the service's path only) into the empty folder ``into``."""

@@ -113,6 +113,11 @@ class GitSource:
         beyond = self._mirror.reading(lambda: self._mirror.git(*arguments), old, new)
         return old != new and not beyond.strip()
 
+    def is_on_branch(self, sha: str, branch: str) -> bool:
+        """Return whether the commit is the head of the branch at the remote, or an ancestor of it."""
+        head = self.head(branch)
+        return sha == head or self.is_ancestor(sha, head)
+
     def ancestors(self, of: str, among: Collection[str]) -> set[str]:
         """
         Return which of the commits ``among`` are strict ancestors of a commit.

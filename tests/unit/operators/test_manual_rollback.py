@@ -29,7 +29,19 @@ GOOD = {"environment": "production", "generation": 1, "digest": "sha256:" + "a" 
     ],
 )
 def test_an_event_that_is_no_alarm_rolls_nothing_back(extra: Any) -> None:
-    """A user who can create asset events can create any; the task must neither crash nor be retried."""
+    """The task must neither crash nor be retried."""
+    refuse(extra and {"from_trigger": True, **extra})
+
+
+@pytest.mark.parametrize(
+    "origin", [{}, {"from_rest_api": True, "from_trigger": True}], ids=["unmarked", "rest"]
+)
+def test_a_forged_alarm_rolls_nothing_back(origin: dict[str, bool]) -> None:
+    """The payload is that of a true alarm; only a trigger's event counts."""
+    refuse({"payload": GOOD, **origin})
+
+
+def refuse(extra: Any) -> None:
     operator = ManualRollbackOperator(task_id="rollback", service=SERVICE, environment="production")
     event = SimpleNamespace(timestamp=1, extra=extra)
     context: Any = {

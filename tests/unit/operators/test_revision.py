@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,9 +30,13 @@ class Branch:
     """A source whose branch moves."""
 
     sha: str
+    strangers: tuple[str, ...] = ()
 
     def head(self, branch: str) -> str:
         return self.sha
+
+    def is_on_branch(self, sha: str, branch: str) -> bool:
+        return sha not in self.strangers
 
 
 @dataclass
@@ -50,8 +56,12 @@ class Store(dict):
         self[key] = value
 
 
+def choose(context: Any, service: Service, branch: Any, wanted: str | None) -> tuple[str, str | None]:
+    return choose_revision(context, service, branch, wanted, logging.getLogger("test"))  # type: ignore[arg-type]
+
+
 def test_the_param_wins() -> None:
-    assert choose_revision({}, SERVICE, Branch(A), B) == (B, None)  # type: ignore[arg-type]
+    assert choose({}, SERVICE, Branch(A), B) == (B, None)
 
 
 @pytest.mark.parametrize(
@@ -71,20 +81,20 @@ def test_the_param_wins() -> None:
 )
 def test_only_a_full_sha_is_accepted(wanted: str) -> None:
     with pytest.raises(AirflowFailException, match="full commit SHA"):
-        choose_revision({}, SERVICE, Branch(A), wanted)  # type: ignore[arg-type]
+        choose({}, SERVICE, Branch(A), wanted)
 
 
 def test_of_several_pushes_the_newest_is_taken_and_the_oldest_start_kept() -> None:
     events = {"asset": [Event(C, B, age=1), Event(B, A, age=9)]}
-    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch("d" * 40), "") == (C, A)  # type: ignore[arg-type]
+    assert choose({"triggering_asset_events": events}, SERVICE, Branch("d" * 40), "") == (C, A)
 
 
 def test_without_events_the_branch_decides_once() -> None:
     branch, store = Branch(A), Store()
     context = {"task_state_store": store}
-    assert choose_revision(context, SERVICE, branch, None) == (A, None)  # type: ignore[arg-type]
+    assert choose(context, SERVICE, branch, None) == (A, None)
     branch.sha = B
-    assert choose_revision(context, SERVICE, branch, None) == (A, None)  # type: ignore[arg-type]
+    assert choose(context, SERVICE, branch, None) == (A, None)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +103,35 @@ def test_without_events_the_branch_decides_once() -> None:
 )
 def test_a_malformed_event_is_not_believed(revision: str) -> None:
     events = {"asset": [Event(revision, None, age=1)]}
-    assert choose_revision({"triggering_asset_events": events}, SERVICE, Branch(A), "") == (A, None)  # type: ignore[arg-type]
+    assert choose({"triggering_asset_events": events}, SERVICE, Branch(A), "") == (A, None)
+
+
+ANY = Service.model_validate(
+    {**SERVICE.model_dump(mode="json"), "source": {"repository": "/srv/hello.git", "revisions": "any"}}
+)
+
+
+def test_a_commit_that_is_not_on_the_branch_is_refused() -> None:
+    branch = Branch(A, strangers=(B,))
+    with pytest.raises(AirflowFailException, match=f"commit {B} is not on branch 'main'.*revisions: any"):
+        choose({}, SERVICE, branch, B)
+    with pytest.raises(AirflowFailException, match="not on branch"):
+        choose({"triggering_asset_events": {"asset": [Event(B, A, age=1)]}}, SERVICE, branch, "")
+    assert choose({}, ANY, branch, B) == (B, None)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"extra": {"from_rest_api": True, "from_trigger": True, "payload": {"revision": B}}},
+        {"extra": {"payload": {"revision": B}}},
+        {"extra": {"from_trigger": True, "payload": {"revision": B}}, "source_task_id": "mine"},
+    ],
+    ids=["rest", "unmarked", "outlet"],
+)
+def test_an_event_that_no_trigger_emitted_chooses_nothing(
+    forged: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    event = SimpleNamespace(timestamp=datetime.now(timezone.utc), **forged)
+    assert choose({"triggering_asset_events": {"asset": [event]}}, SERVICE, Branch(A), "") == (A, None)
+    assert "An asset event is ignored" in caplog.text

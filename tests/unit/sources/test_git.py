@@ -295,3 +295,13 @@ def test_ancestors_of_many_are_those_of_each(parents: list[set[int]]) -> None:
 def commit_of(repository: GitRepository, tree: str, number: int, parents: list[str]) -> str:
     who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
     return repository.git(*who, "commit-tree", tree, "-m", f"change {number}", *parents).strip()
+
+
+def test_a_commit_of_a_pull_request_is_not_on_the_branch(repository: GitRepository, cache: Path) -> None:
+    """Git hosts keep them under names of their own, and hand them out by SHA."""
+    old, head = repository.commit({"a": "1"}), repository.commit({"a": "2"})
+    stranger = repository.commit({"a": "evil"}, branch="fork")
+    repository.git("push", "--quiet", str(repository.bare), f"{stranger}:refs/pull/1/head")
+    source = GitSource(repository.url, cache_dir=cache)
+    assert source.revision(stranger).sha == stranger
+    assert [source.is_on_branch(sha, "main") for sha in (old, head, stranger)] == [True, True, False]
