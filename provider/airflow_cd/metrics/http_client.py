@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,9 +13,9 @@ from airflow_cd.metrics.base import Logins, MetricLogin
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.subject import Subject, fill_url
 from airflow_cd.model.text import printable
+from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer, tls_context
 
 if TYPE_CHECKING:
-    import ssl
     from datetime import timedelta
 
     import httpx
@@ -136,7 +135,7 @@ async def ask(
     try:
         # A connection of its own each time: one that was kept open would be closed by the server just now.
         async with httpx.AsyncClient(
-            verify=_tls() if url.startswith("https:") else _no_tls(),
+            verify=tls_context(url.startswith("https:")),
             auth=httpx.BasicAuth(login.user, login.password or "") if login and login.user else None,
             follow_redirects=False,
             timeout=timeout.total_seconds(),
@@ -157,27 +156,22 @@ async def ask(
 
 
 def _headers(headers: Mapping[str, str], login: MetricLogin | None) -> dict[str, str]:
-    # Uncompressed: few bytes could become many.
     sent = {"Accept": "application/json", "Cache-Control": "no-cache", **headers}
     if login is not None:
         sent.update(login.headers)
         if login.password and not login.user:
             sent["Authorization"] = f"Bearer {login.password}"
-    return {**sent, "Accept-Encoding": "identity", "Connection": "close"}
+    return {**sent, **HEADERS}
 
 
 async def _content(response: httpx.Response, place: str) -> bytes:
     if response.has_redirect_location:
         to = printable(response.headers["Location"], _SHOWN)
         raise MetricError(f"{place} redirects to {to}, which is not followed; write the right address")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise MetricError(f"{place} answers compressed, although asked not to")
-    content = bytearray()
-    async for chunk in response.aiter_raw():
-        content += chunk
-        if len(content) > _LONGEST_BODY:
-            raise MetricError(f"{place} answers with more than {_LONGEST_BODY // 1024} KiB; ask for less")
-    return bytes(content)
+    try:
+        return await read_answer(response, _LONGEST_BODY)
+    except UnreadableAnswerError as error:
+        raise MetricError(f"{place} {error}; ask for less") from error
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -190,18 +184,3 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def _shown(url: str) -> str:
     return url.partition("?")[0]
-
-
-def _no_tls() -> ssl.SSLContext:
-    """What httpx must be given where nothing is asked by https: it trusts nobody."""
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Reading the certificate store takes long, so it is read once. ``SSL_CERT_FILE`` names another one."""
-    import ssl
-
-    return ssl.create_default_context()

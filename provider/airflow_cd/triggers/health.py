@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,14 +19,14 @@ from airflow_cd.model.health import HealthCheck, Judge, Sample, Verdict
 from airflow_cd.model.text import printable
 from airflow_cd.processes.deadline import within
 from airflow_cd.processes.environment import clean_environment
+from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer, tls_context
 from airflow_cd.triggers.defer_delay import defer_delay_seconds
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
 _LONGEST_BODY = 1024 * 1024
+_KEPT_OUTPUT = 16 * 1024
 _SHOWN = 80
 _LONGEST_PROBLEM = 300
 
@@ -75,13 +74,12 @@ def url_of(check: HealthCheck, base_url: str) -> str:
 
 async def _http(check: HealthCheck, base_url: str, client: httpx.AsyncClient) -> str | None:
     async with client.stream("GET", url_of(check, base_url)) as response:
-        content = b""
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > _LONGEST_BODY:
-                break
-    if response.status_code != check.status:
-        return f"HTTP {response.status_code}, expected {check.status}"
+        if response.status_code != check.status:
+            return f"HTTP {response.status_code}, expected {check.status}"
+        try:
+            content = await read_answer(response, _LONGEST_BODY, truncate=True)
+        except UnreadableAnswerError as error:
+            return str(error) if check.body is not None else None
     if check.body is not None and check.body not in content.decode("utf-8", "replace"):
         return f"the answer lacks {check.body[:_SHOWN]!r}"
     return None
@@ -104,7 +102,8 @@ async def _command(argv: tuple[str, ...], base_url: str) -> str | None:
         start_new_session=True,
     )
     try:
-        output, _ = await process.communicate()
+        output = await _end_of(process.stdout)
+        await process.wait()
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):  # it ended in this moment
@@ -114,6 +113,15 @@ async def _command(argv: tuple[str, ...], base_url: str) -> str | None:
         return None
     words = output.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
     return f"exit code {process.returncode}: {words[0][:_SHOWN]}"
+
+
+async def _end_of(stream: asyncio.StreamReader | None) -> bytes:
+    """Read all output, and return the end of it: a command may write without end until it is killed."""
+    assert stream is not None
+    kept = b""
+    while chunk := await stream.read(_KEPT_OUTPUT):
+        kept = (kept + chunk)[-_KEPT_OUTPUT:]
+    return kept
 
 
 # A line of the log costs a fifth of a sample.
@@ -248,27 +256,12 @@ def http_client(checks: Sequence[HealthCheck], base_url: str) -> httpx.AsyncClie
 
     secure = any(check.http is not None and url_of(check, base_url).startswith("https:") for check in checks)
     return httpx.AsyncClient(
-        verify=_tls() if secure else _no_tls(),
+        verify=tls_context(secure),
         trust_env=False,
         follow_redirects=False,
         timeout=None,
-        headers={"Connection": "close"},
+        headers=HEADERS,
     )
-
-
-def _no_tls() -> ssl.SSLContext:
-    """What httpx must be given where nothing is asked by https: it trusts nobody."""
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Reading the certificate store takes as long as dozens of samples, so it is read once per triggerer."""
-    import ssl
-
-    return ssl.create_default_context()
 
 
 async def _first_bad_or_all(watches: Sequence[asyncio.Task[Verdict]]) -> list[Verdict | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,6 +17,9 @@ from harness.ports import any_free
 from airflow_cd.model.health import HealthCheck
 from airflow_cd.triggers import health
 from airflow_cd.triggers.health import HealthTrigger
+
+# 200 MB, once it is decompressed twice.
+BOMB = gzip.compress(gzip.compress(bytes(200_000_000), 1), 9)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,6 +40,13 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"x")
             except OSError:
                 return
+        if self.path == "/bomb":
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip, gzip")
+            self.send_header("Content-Length", str(len(BOMB)))
+            self.end_headers()
+            self.wfile.write(BOMB)
+            return
         if self.path == "/once":
             if getattr(self, "was_asked", False):
                 self.close_connection = True  # as a server does whose idle time is over
@@ -127,6 +139,27 @@ async def test_bad_services_are_unhealthy(url: str, check: dict[str, Any], says:
     found = await verdict(url, check)
     assert not found["healthy"]
     assert says in found["reason"]
+
+
+async def test_a_compressed_answer_is_not_decompressed(url: str) -> None:
+    """821 bytes of gzip within gzip took 800 MiB, and stalled every watch of the triggerer."""
+    tracemalloc.start()
+    found = await verdict(url, {"http": "/bomb"})
+    wanted = await verdict(url, {"http": "/bomb", "body": "ready"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found["healthy"], found["reason"]
+    assert not wanted["healthy"] and "compressed" in wanted["reason"]
+    assert peak < 20_000_000
+
+
+async def test_a_command_that_writes_without_end_is_killed_in_time_and_kept_short(url: str) -> None:
+    tracemalloc.start()
+    found = await verdict(url, {"command": ["yes", "x" * 100], "sample_timeout": "1s"})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not found["healthy"] and "no answer within 1s" in found["reason"]
+    assert peak < 20_000_000
 
 
 async def test_ports(url: str) -> None:
