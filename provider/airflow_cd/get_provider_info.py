@@ -121,5 +121,11 @@ def _config() -> dict[str, Any]:
                 "",
                 "file:///var/lib/airflow-cd/artifacts",
             ),
+            "kubeconfig_commands": option(
+                "Whether the kubeconfig of a connection can run programs on workers (exec, auth-provider).",
+                "boolean",
+                "False",
+                None,
+            ),
         },
     }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _OLD_PREFIX = "extra__kubernetes__"
 _SOURCES = ("in_cluster", "kube_config_path", "kube_config")
 _DEFAULT_KUBECONFIG = "~/.kube/config"
+_LONGEST_KUBECONFIG = 4 * 1024 * 1024
 # Of a user of a kubeconfig, at whatever depth.
 _SECRETS = (
     "token",
@@ -96,7 +97,10 @@ def _read(conn_id: str, extras: Mapping[str, Any], context: str | None) -> Confi
             )
         return configuration
     if extras.get("kube_config_path"):
-        return _from_file(str(extras["kube_config_path"]), context, where)
+        path = str(extras["kube_config_path"])
+        for part in path.split(os.pathsep):
+            _refuse_commands(_content_of(part), context, where)
+        return _from_file(path, context, where)
     if extras.get("kube_config"):
         return _from_text(extras["kube_config"], context, where)
     return _default(context, f"{where} names none")
@@ -157,12 +161,53 @@ def _from_text(text: Any, context: str | None, where: str) -> Configuration:
         raise ClusterError(f"{where}: its kube_config is not that of a cluster: it must be an object")
     for secret in _secrets_in(text.get("users")):
         mask_secret(secret)
+    _refuse_commands(text, context, where)
     configuration = Configuration()
     try:
         load_kube_config_from_dict(text, context, configuration)
     except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ClusterError(f"{where}: its kube_config cannot be used: {error}") from error
     return configuration
+
+
+def _content_of(path: str) -> Any:
+    """Return the content of a kubeconfig, ``None`` where there is none that can be read: its use says so."""
+    import yaml
+
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return yaml.safe_load(file.read(_LONGEST_KUBECONFIG))
+    except (OSError, yaml.YAMLError):
+        return None
+
+
+def _refuse_commands(kubeconfig: Any, context: str | None, where: str) -> None:
+    """
+    Refuse a user of a kubeconfig that runs a program: a user who edits connections would run it on workers.
+
+    :param kubeconfig: its content
+    :param context: the one to use; its current one by default
+    :raises ClusterError: the user of the context has ``exec`` or ``auth-provider``, and that is not allowed
+    """
+    from airflow.configuration import conf
+
+    named = {
+        kind: {
+            one.get("name"): one.get(kind[:-1]) for one in kubeconfig.get(kind) or [] if isinstance(one, dict)
+        }
+        for kind in ("contexts", "users")
+        if isinstance(kubeconfig, dict) and isinstance(kubeconfig.get(kind), list)
+    }
+    used = named.get("contexts", {}).get(context or (kubeconfig or {}).get("current-context"))
+    user = named.get("users", {}).get(used.get("user")) if isinstance(used, dict) else None
+    if not isinstance(used, dict) or not isinstance(user, dict):
+        return
+    found = [key for key in ("exec", "auth-provider") if user.get(key)]
+    if found and not conf.getboolean("cd", "kubeconfig_commands", fallback=False):
+        raise ClusterError(
+            f"{where}: the user {used['user']!r} of its kubeconfig has `{found[0]}`, which runs a program on "
+            "the worker; use a token, or allow it with [cd] kubeconfig_commands = True"
+        )
 
 
 def _secrets_in(node: Any) -> list[str]:
