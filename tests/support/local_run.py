@@ -58,6 +58,7 @@ class LocalRun:
         self.port = any_free()[0]
         self.xcoms: dict[str, Any] = {}
         self.run_id, self.started = "manual__1", datetime(2026, 1, 2, tzinfo=timezone.utc)
+        self.run_after: datetime | None = None  # when the run was started by hand; by default just now
 
     def service(
         self,
@@ -119,6 +120,7 @@ class LocalRun:
             run_id=self.run_id,
             run_type="manual",
             start_date=self.started,
+            run_after=self.run_after or datetime.now(timezone.utc),
             triggering_user_name="admin",
         )
         ti = SimpleNamespace(xcom_pull=lambda task_ids: self.xcoms.get(task_ids))

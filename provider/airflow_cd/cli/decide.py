@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from airflow_cd.cli.api import AirflowApi, Question, RefusedError, logged_in, stage_of, waiting_questions
 from airflow_cd.cli.printing import say
-from airflow_cd.model.decision_requests import ABORT, DEPLOY_NOW, GO_ON, digest_in, revision_in
+from airflow_cd.model.decision_requests import ABORT, DEPLOY_NOW, GO_ON, QuestionSubject, subject_in
 from airflow_cd.model.train import TRAIN_PREFIX
 
 # Shorter beginnings of a commit or digest are more likely a mistake than a name.
@@ -117,13 +117,18 @@ def _is_about(question: Question, environment: str | None, task: str) -> bool:
 
 
 def _is_named(question: Question, name: str) -> bool:
-    """Compare with what an approver reads, not with what anybody may have written elsewhere."""
+    """Compare with what the question carries, not with what a user may have written elsewhere."""
     if name == question["task_instance"]["dag_run_id"]:
         return True
     start = name.lower().removeprefix("sha256:")
-    digest = (digest_in(question["body"] or "") or "").removeprefix("sha256:")
-    revision = revision_in(question["body"] or "") or ""
+    about = _subject(question)
+    digest = (about.digest or "").removeprefix("sha256:") if about else ""
+    revision = (about.revision or "") if about else ""
     return len(start) >= _SHORTEST and (digest.startswith(start) or revision.startswith(start))
+
+
+def _subject(question: Question) -> QuestionSubject | None:
+    return subject_in(question["params"] or {})
 
 
 def _option(question: Question) -> str:
@@ -131,7 +136,8 @@ def _option(question: Question) -> str:
     stage = ti["task_id"].rpartition(".")[0]
     option = "--member" if ti["dag_id"].startswith(TRAIN_PREFIX) else "--environment"
     where = f"{option} {stage} " if stage else ""
-    revision = (revision_in(question["body"] or "") or "")[:8]
+    about = _subject(question)
+    revision = (about.revision or "")[:8] if about else ""
     return f"  {where}--run-id {ti['dag_run_id']}   {revision} {question['subject']}"
 
 

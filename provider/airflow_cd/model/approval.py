@@ -71,12 +71,13 @@ class Approval(Frozen):
                 return f"{user!r} is the author of a commit in this release, and self_approval is false"
         return None
 
-    def check(self, decision: Decision | None, digest: str, authors: Iterable[str]) -> str:
+    def check(self, decision: Decision | None, manifest: str, authors: Iterable[str]) -> str:
         """
-        Return how a deployment of ``digest`` was allowed: ``approved by <user>`` or ``override``.
+        Return how a deployment was allowed: ``approved by <user>`` or ``override``.
 
         :param decision: the kept answer; ``None`` when nobody gave one. The deployment is asked for all the
             same, so the approval task was marked as success in Airflow.
+        :param manifest: digest of the manifest of the release that would be deployed
         :param authors: e-mail addresses of those whose work would be deployed
         :raises ApprovalError: it was not allowed, or something else was
         """
@@ -89,10 +90,10 @@ class Approval(Frozen):
         ):
             by = f" by {decision.by}" if decision.by else ""
             return self._override(f"{decision.outcome.value}{by}")
-        if decision.digest != digest:
+        if decision.manifest != manifest:
             raise ApprovalError(
-                f"the approval was given for {decision.digest}, but {digest} would be deployed; "
-                "clear the approval task to ask for this one"
+                f"the approval was given for manifest {decision.manifest or 'unknown'} of {decision.digest}, "
+                f"but manifest {manifest} would be deployed; clear the approval task to ask for this one"
             )
         if decision.outcome is not ApprovalOutcome.APPROVED:
             raise ApprovalError(
@@ -144,13 +145,17 @@ def _folded(user: str) -> str:
 
 class Decision(Frozen):
     """
-    A recorded answer, bound to one digest. ``by`` is the Airflow user id, ``None`` when nobody answered.
+    A recorded answer, bound to one manifest. ``by`` is the Airflow user id, ``None`` when nobody answered.
 
+    :param digest: the release, or the train's manifest
+    :param manifest: digest of the release manifest, which covers everything that is deployed. Records of
+        earlier versions do not have it, and allow nothing.
     :param until: when it ends to count: that of a closed window's override, at the opening it was given for
     """
 
     outcome: ApprovalOutcome
     digest: Digest
+    manifest: Digest | None = None
     by: str | None = None
     at: datetime | None = None
     reason: str | None = None

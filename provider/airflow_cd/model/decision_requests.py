@@ -1,19 +1,56 @@
-"""What a person reads before a decision, as Markdown: approval, window override, rollout, rollback."""
+"""What a person reads before a decision, as Markdown, and the data that says what the decision is about."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
 
 from airflow_cd.model.analysis import Measurement
-from airflow_cd.model.release import Commit, Release, TestTotals
+from airflow_cd.model.base import Frozen
+from airflow_cd.model.release import Commit, Digest, Release, Sha, TestTotals
 from airflow_cd.model.rollout import Progress
 from airflow_cd.model.text import cell, escape
 from airflow_cd.model.window import Closed
 
-_DIGEST = re.compile(r"^Digest: `(sha256:[0-9a-f]{64})`", re.MULTILINE)
-_REVISION = re.compile(r"^Commit: \[?`([0-9a-f]{40})`", re.MULTILINE)
 _MOST_COMMITS = 30
+# The field of a question's form that carries its subject. The form does not show it.
+ABOUT = "about"
+
+
+class QuestionSubject(Frozen):
+    """
+    What a question is about. A question carries it as data, beside the text that a person reads.
+
+    :param manifest: digest of the release manifest, or of a train's manifest; ``None`` for a rollout, which
+        its token identifies
+    :param digest: the release; ``None`` for a train
+    :param revision: the release's commit; ``None`` for a train
+    """
+
+    manifest: Digest | None = None
+    digest: Digest | None = None
+    revision: Sha | None = None
+
+    @classmethod
+    def of(cls, release: Release, manifest: str | None = None) -> QuestionSubject:
+        """Return the subject of a question about this release."""
+        return cls(manifest=manifest, digest=release.digest, revision=release.revision.sha)
+
+
+def subject_in(params: Mapping[str, Any]) -> QuestionSubject | None:
+    """
+    Return what a question is about, or ``None`` when it does not say.
+
+    :param params: fields of the question's form, as Airflow stores or returns them
+    """
+    field = params.get(ABOUT)
+    try:
+        return QuestionSubject.model_validate(field.get("value") if isinstance(field, Mapping) else None)
+    except ValidationError:
+        return None
 
 
 def approval_subject(release: Release, environment: str) -> str:
@@ -50,18 +87,6 @@ def approval_body(
     if diff_url:
         parts.append(f"[Difference to what runs]({diff_url})")
     return "\n\n".join(parts)
-
-
-def digest_in(body: str) -> str | None:
-    """Return the digest of the release that a question is about."""
-    found = _DIGEST.search(body)
-    return found[1] if found else None
-
-
-def revision_in(body: str) -> str | None:
-    """Return the commit of the release that a question is about."""
-    found = _REVISION.search(body)
-    return found[1] if found else None
 
 
 def _tests(release: Release) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
@@ -17,11 +16,10 @@ from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.approval import Approval
 from airflow_cd.model.base import Frozen, Name
 from airflow_cd.model.notification import OF_TRAINS, NotificationSettings
-from airflow_cd.model.release import Release, ReleaseName
+from airflow_cd.model.release import Digest, Release, ReleaseName
 from airflow_cd.model.text import cell, escape
 from airflow_cd.model.window import Cron, ZoneName, instant
 
-_DIGEST = re.compile(r"^Manifest: `(sha256:[0-9a-f]{64})`", re.MULTILINE)
 _MOST_COMMITS = 5
 _LONGEST_NOTE = 1000  # characters
 
@@ -30,10 +28,12 @@ class TrainRelease(Frozen):
     """
     A release on board, and what it replaces (``None``: the first release of its service).
 
+    :param manifest: digest of the release's manifest in the artifact store
     :param went_wrong: what went wrong with this service's releases lately, a sentence each
     """
 
     release: Release
+    manifest: Digest
     running: ReleaseName | None = None
     went_wrong: tuple[str, ...] = ()
 
@@ -56,8 +56,8 @@ class TrainManifest(Frozen):
 
     @property
     def digest(self) -> str:
-        """Return what an approval is bound to: exactly these releases."""
-        content = sorted((passenger.service, passenger.release.digest) for passenger in self.passengers)
+        """Return the digest that an approval is bound to; it covers every release manifest on board."""
+        content = sorted((passenger.service, passenger.manifest) for passenger in self.passengers)
         return "sha256:" + hashlib.sha256(json.dumps([self.train, content]).encode()).hexdigest()
 
     @property
@@ -102,12 +102,6 @@ class TrainManifest(Frozen):
             stays = [f"- {escape(service)}: {escape(why)}" for service, why in sorted(self.absent.items())]
             parts.append("**Not on board**\n\n" + "\n".join(stays))
         return "\n\n".join(parts)
-
-
-def digest_in(body: str) -> str | None:
-    """Return the digest of the manifest that a question is about."""
-    found = _DIGEST.search(body)
-    return found[1] if found else None
 
 
 def _from(passenger: TrainRelease) -> str:

@@ -12,12 +12,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_cd.exceptions import (
     AccessDeniedError,
     ArtifactCorruptError,
-    ArtifactNotFoundError,
     FieldConflictError,
     ManifestError,
     NotReadyError,
-    SigningKeyError,
-    VerificationError,
 )
 from airflow_cd.links.release import ApprovalLink, ServiceLink
 from airflow_cd.operators.gates import Attempt, keep_window_answer, pass_gates
@@ -25,12 +22,13 @@ from airflow_cd.operators.retry_on_conflict import retry_on_conflict
 from airflow_cd.operators.rollouts import FinishedRollout, RolloutFollower
 from airflow_cd.releases.history import change_of, changes_alias, emit
 from airflow_cd.releases.notifications import notify_of_change
-from airflow_cd.releases.run import actor_of, load_ref, read_release
+from airflow_cd.releases.run import actor_of, load_ref
+from airflow_cd.releases.verification import require_signatures
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
-    from airflow_cd.model.release import Release, ReleaseRef
+    from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget, Target
     from airflow_cd.targets.record import Record
@@ -105,11 +103,16 @@ class DeployOperator(BaseOperator):
         return self.execute(context)
 
     def window_answered(
-        self, context: Context, event: dict[str, Any], digest: str, until: str | None = None
+        self,
+        context: Context,
+        event: dict[str, Any],
+        digest: str,
+        manifest: str | None = None,
+        until: str | None = None,
     ) -> dict[str, Any]:
         """Store the answer to the question of a closed window, and decide again from the beginning."""
         keep_window_answer(
-            context, self.task_id, self.service, self.environment, event, digest, until, self.log
+            context, self.task_id, self.service, self.environment, event, digest, manifest, until, self.log
         )
         return self.execute(context)
 
@@ -139,7 +142,8 @@ class DeployOperator(BaseOperator):
             self.log.info("%s stays behind: %s", self.service.name, why)
             raise AirflowSkipException(why)
         ref = load_ref(context, self.release_task_id)
-        release, verified_by = self._verified(ref)
+        environment = self.service.environment(self.environment)
+        release, verified_by = require_signatures(self.service, environment, ref)
         target = self._follower.open_target()
         record = target.record()
         running = record.current.release if record.current else None
@@ -150,19 +154,20 @@ class DeployOperator(BaseOperator):
         if (running is None or running.digest != release.digest) and not self._is_ours(
             context, release, record
         ):
-            approval = pass_gates(self._attempt(context, release, record))
-        done = self._deploy(target, release, ref.store, record, context, approval, verified_by)
+            approval = pass_gates(self._attempt(context, release, ref.manifest, record))
+        done = self._deploy(target, release, record, context, approval, verified_by)
         return self._done(
             context, target, done, verified_by=verified_by, changed=done.generation != record.generation
         )
 
-    def _attempt(self, context: Context, release: Release, record: Record) -> Attempt:
+    def _attempt(self, context: Context, release: Release, manifest: str, record: Record) -> Attempt:
         return Attempt(
             context=context,
             task_id=self.task_id,
             service=self.service,
             environment=self.environment,
             release=release,
+            manifest=manifest,
             record=record,
             approval_task_id=self.approval_task_id,
             log=self.log,
@@ -215,34 +220,20 @@ class DeployOperator(BaseOperator):
             raise AirflowFailException(f"aborted: {outcome.reason}. {self.environment} runs {runs}.")
         raise AirflowSkipException(f"superseded: {outcome.reason}")
 
-    def _verified(self, ref: ReleaseRef) -> tuple[Release, str | None]:
-        """Return the release, and the id of the key whose signature lets it in here."""
-        from airflow_cd.releases.verification import verify_release
-
-        try:
-            release = read_release(ref)
-            key_id = verify_release(self.service, self.service.environment(self.environment), ref, release)
-        except (ArtifactCorruptError, ArtifactNotFoundError, SigningKeyError, VerificationError) as error:
-            raise AirflowFailException(f"{self.environment} was not touched: {error}") from error
-        if key_id is not None:
-            self.log.info("Manifest and provenance are signed by key %s", key_id)
-        return release, key_id
-
     def _deploy(
         self,
         target: Target,
         release: Release,
-        store_url: str,
         record: Record,
         context: Context,
         approval: str | None,
         verified_by: str | None,
     ) -> Record:
-        from airflow_cd.releases.adapters import open_store
+        from airflow_cd.releases.adapters import open_store, store_url
         from airflow_cd.releases.verification import explain_archive
         from airflow_cd.targets.base import ProgressiveTarget
 
-        store = open_store(store_url)
+        store = open_store(store_url(self.service))
         decided: Any = {"expected": record.generation, "actor": actor_of(context), "approval": approval}
         try:
             if not isinstance(target, ProgressiveTarget):

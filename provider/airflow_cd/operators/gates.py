@@ -48,6 +48,7 @@ class Attempt:
     :param task_id: of that task
     :param environment: name of the environment
     :param release: the candidate
+    :param manifest: digest of its manifest, which covers everything that is deployed
     :param record: what the environment runs
     :param approval_task_id: the approval task; ``None`` where no approval is asked for
     """
@@ -57,6 +58,7 @@ class Attempt:
     service: Service
     environment: str
     release: Release
+    manifest: str
     record: Record
     approval_task_id: str | None
     log: Logger
@@ -158,7 +160,7 @@ def approved(attempt: Attempt) -> str | None:
     if attempt.approval_task_id is None:
         return None
     policy = attempt.settings.approval or Approval()
-    allowed = policy.check(attempt.decision(), attempt.release.digest, attempt.release.authors)
+    allowed = policy.check(attempt.decision(), attempt.manifest, attempt.release.authors)
     attempt.log.info("Approval: %s", allowed)
     return allowed
 
@@ -230,6 +232,7 @@ def keep_window_answer(
     environment: str,
     event: dict[str, Any],
     digest: str,
+    manifest: str | None,
     until: str | None,
     log: Logger,
 ) -> None:
@@ -238,6 +241,7 @@ def keep_window_answer(
 
     :param event: of Airflow, with the answer or an error
     :param digest: the release that the question was about
+    :param manifest: digest of its manifest
     :param until: when the environment opens by itself, in ISO format
     """
     from airflow_cd.model.approval import ApprovalOutcome, Decision
@@ -251,6 +255,7 @@ def keep_window_answer(
         decision = Decision(
             outcome=ApprovalOutcome.APPROVED,
             digest=digest,
+            manifest=manifest,
             by=by,
             at=event.get("responded_at"),
             reason=reason_in(event) or None,
@@ -270,7 +275,7 @@ def _window_override(attempt: Attempt, now: datetime) -> Decision | None:
     if not approvers:
         return None
     kept = kept_decision(attempt.context, attempt.service, attempt.environment, attempt.task_id)
-    if kept is None or kept.by not in approvers or kept.digest != attempt.release.digest:
+    if kept is None or kept.by not in approvers or kept.manifest != attempt.manifest:
         return None
     return kept if kept.until is None or now < kept.until else None
 
@@ -283,6 +288,7 @@ def _ask_to_override(attempt: Attempt, closed: Closed, now: datetime) -> None:
 
     ti, environment, release = attempt.context["ti"], attempt.settings, attempt.release
     users = environment.window_approvers
+    about = decision_requests.QuestionSubject.of(release, attempt.manifest)
     later = environment.approval.approvers if environment.strategy and environment.approval else ()
     shown = put_question(
         ti.id,
@@ -291,8 +297,9 @@ def _ask_to_override(attempt: Attempt, closed: Closed, now: datetime) -> None:
         options=[decision_requests.DEPLOY_NOW, *_later_options(environment)],
         params={"reason": reason_form().get_param("reason").serialize()},
         assigned=sorted({*users, *later}),
+        about=about,
     )
-    if decision_requests.digest_in(shown) != release.digest:
+    if shown != about:
         # Airflow keeps one question for the whole run, and this run's release is another one by now.
         attempt.log.warning(
             "Nobody can be asked to override: Airflow still shows another release's question."
@@ -307,7 +314,11 @@ def _ask_to_override(attempt: Attempt, closed: Closed, now: datetime) -> None:
     raise TaskAwaitingInput(
         method_name="window_answered",
         timeout=max(opens_at - now, _shortest_wait()) if opens_at else None,
-        kwargs={"digest": release.digest, "until": opens_at.isoformat() if opens_at else None},
+        kwargs={
+            "digest": release.digest,
+            "manifest": attempt.manifest,
+            "until": opens_at.isoformat() if opens_at else None,
+        },
     )
 
 

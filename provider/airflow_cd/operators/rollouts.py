@@ -177,6 +177,7 @@ class RolloutFollower:
             options=[*self._other_options(), decision_requests.GO_ON, decision_requests.ABORT],
             params={"reason": reason_form().get_param("reason").serialize()},
             assigned=self._who_may_answer(release),
+            about=decision_requests.QuestionSubject.of(release),
         )
         url, question = approval_url(ti.dag_id, ti.run_id, ti.task_id), question_of(rollout.progress)
         self.log.info("The rollout asks how to go on (%s): %s", rollout.progress.reason, url)

@@ -11,6 +11,7 @@ from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_cd.exceptions import CdError
+from airflow_cd.model.decision_requests import ABOUT, QuestionSubject, subject_in
 from airflow_cd.model.text import printable
 
 if TYPE_CHECKING:
@@ -32,16 +33,18 @@ def put_question(
     options: Sequence[str],
     params: Mapping[str, Any],
     assigned: Sequence[str] = (),
+    about: QuestionSubject | None = None,
     default: str | None = None,
-) -> str:
+) -> QuestionSubject | None:
     """
-    Ask, and return the body that is shown.
+    Ask, and return what the question that Airflow shows is about.
 
     Airflow keeps one question per task of a run, also when the task is cleared. Asked once more, it forgets
-    the answer but goes on showing the first question, so the returned body is not always the given one.
+    the answer but goes on showing the first question, which is not always the given one.
 
     :param ti_id: id of the task instance that asks
-    :param assigned: ids of the users who may answer; empty means everybody who may act on the DAG
+    :param assigned: ids of the users who can answer; empty means everybody who can act on the DAG
+    :param about: carried by the question as data, in a field that the form does not show
     :param default: what Airflow enters as the answer when nobody gave one in time; nobody can answer then
     """
     from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
@@ -55,13 +58,21 @@ def put_question(
                 "options": list(options),
                 "subject": subject,
                 "body": body,
-                "params": dict(params),
+                "params": {**params, **_hidden_field(about)},
                 "assigned_users": [{"id": user, "name": user} for user in assigned],
                 "defaults": None if default is None else [default],
             }
         )
     )
-    return str(getattr(shown, "body", None) or "")
+    return subject_in(getattr(shown, "params", None) or {})
+
+
+def _hidden_field(about: QuestionSubject | None) -> dict[str, Any]:
+    """Return the field that carries the subject: Airflow's forms do not show a constant."""
+    if about is None:
+        return {}
+    value = about.model_dump(mode="json")
+    return {ABOUT: Param(value, type="object", const=value).serialize()}
 
 
 @cache
@@ -82,9 +93,9 @@ def reason_form() -> ParamsDict:
 
 def reason_in(event: Mapping[str, Any]) -> str | None:
     """
-    Return the reason that an answer gives, if it gives one.
+    Return the reason that an answer gives, if any.
 
-    :param event: what Airflow tells of it
+    :param event: the answer, as Airflow passes it
     """
     reason = (event.get("params_input") or {}).get("reason")
     return printable(str(reason), LONGEST_REASON) if reason else None
@@ -93,23 +104,21 @@ def reason_in(event: Mapping[str, Any]) -> str | None:
 _LONGEST = 8000
 
 
-def preview_of(
-    service: Service, environment: Environment, target: Target, release: Release, store_url: str
-) -> str | None:
+def preview_of(service: Service, environment: Environment, target: Target, release: Release) -> str | None:
     """
     Return what deploying the release would change, where the target can tell; else ``None``.
 
-    A target that does not answer, or would refuse, does not prevent the question: the preview says so.
+    A target that does not answer, or would refuse, costs no question: the preview is its error message.
     """
-    from airflow_cd.releases.adapters import open_store
+    from airflow_cd.releases.adapters import open_store, store_url
     from airflow_cd.targets.base import DeclarativeTarget
 
     if not isinstance(target, DeclarativeTarget):
         return None
     try:
-        found = target.preview(release, open_store(store_url))
+        found = target.preview(release, open_store(store_url(service)))
     except (CdError, OSError) as error:
-        log.warning("No preview of what this deployment would change: %s", error)
+        log.warning("Cannot preview what the deployment would change: %s", error)
         return _fenced(str(error))
     if not found:
         return "Nothing but what runs already."

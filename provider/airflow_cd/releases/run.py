@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactNotFoundError, RevisionNotFoundError
-from airflow_cd.releases.adapters import open_source, open_store
+from airflow_cd.releases.adapters import open_source, open_store, store_url
 
 if TYPE_CHECKING:
     from airflow_cd.model.release import Release, ReleaseRef
@@ -35,14 +37,14 @@ def name_of(state: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))
 
 
-def load_release(context: Any, task_id: str) -> tuple[Release, str]:
+def load_release(context: Any, service: Service, task_id: str) -> tuple[Release, ReleaseRef]:
     """
-    Return the release that the ``package`` task of this run made, and the URL of the store it lies in.
+    Return the release that the ``package`` task of this run created, and the reference to it.
 
     Raises as :func:`load_ref` and :func:`read_release`.
     """
     ref = load_ref(context, task_id)
-    return read_release(ref), ref.store
+    return read_release(service, ref), ref
 
 
 def load_ref(context: Any, task_id: str) -> ReleaseRef:
@@ -60,21 +62,29 @@ def load_ref(context: Any, task_id: str) -> ReleaseRef:
     return ReleaseRef.model_validate(pulled)
 
 
-def read_release(ref: ReleaseRef) -> Release:
+def read_release(service: Service, ref: ReleaseRef) -> Release:
     """
-    Return the release from its manifest.
+    Return the release from its manifest in the service's configured store.
+
+    The reference comes from an XCom, which users can write: its store is never opened, and nothing in it is
+    used unless the stored manifest says the same.
 
     :raises ArtifactNotFoundError: the manifest is gone
-    :raises ArtifactCorruptError: the manifest is not the one that was stored, or is about another digest
+    :raises ArtifactCorruptError: the manifest is not the one that was stored, or is about another release
     """
     from airflow_cd.model.release import Release
 
     what = f"the manifest of {ref.service} {ref.version}"
-    release = Release.model_validate_json(read_document(open_store(ref.store), what, ref.manifest))
-    if (release.digest, release.service) != (ref.digest, ref.service):
+    document = read_document(open_store(store_url(service)), what, ref.manifest)
+    try:
+        release = Release.model_validate_json(document)
+    except ValidationError as error:
+        raise ArtifactCorruptError(f"{what}: {ref.manifest} is not a release manifest: {error}") from error
+    found = (release.service, release.digest, release.revision.sha)
+    if found != (service.name, ref.digest, ref.revision):
         raise ArtifactCorruptError(
-            f"manifest {ref.manifest} is about {release.service} {release.digest}, "
-            f"not {ref.service} {ref.digest}"
+            f"manifest {ref.manifest} is about {release.service} {release.version} {release.digest}, "
+            f"not {service.name} {ref.version} {ref.digest}; clear the task that created the release"
         )
     return release
 

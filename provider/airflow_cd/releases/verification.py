@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.exceptions import ArtifactError, NotSignedError, VerificationError
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cd.exceptions import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactNotFoundError,
+    NotSignedError,
+    SigningKeyError,
+    VerificationError,
+)
 from airflow_cd.hooks.signing import SigningKeyHook
-from airflow_cd.releases.adapters import open_store, scratch_dir
-from airflow_cd.releases.run import read_document
+from airflow_cd.releases.adapters import open_store, scratch_dir, store_url
+from airflow_cd.releases.run import read_document, read_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +31,9 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Envelopes, Release, ReleaseRef
     from airflow_cd.model.service import Service
     from airflow_cd.stores.base import ArtifactStore
+
+
+log = logging.getLogger(__name__)
 
 
 def sign_release(store: ArtifactStore, signer: CryptoSigner, manifest: bytes, statement: bytes) -> Envelopes:
@@ -89,7 +102,7 @@ def verify_release(
             "If it was packaged before signing was switched on, clear `package` of this run to sign it"
         )
     keys = [SigningKeyHook(conn_id).public_key() for conn_id in environment.verify.conn_ids]
-    store = open_store(ref.store)
+    store = open_store(store_url(service))
     documents = (
         (f"the manifest of {name}", ref.manifest, ref.envelopes.manifest, MANIFEST),
         (f"the provenance of {name}", release.provenance, ref.envelopes.provenance, STATEMENT),
@@ -99,6 +112,25 @@ def verify_release(
         raise VerificationError(f"{name} is signed, but as a release of another service than {service.name}")
     _check_statement(name, statement, release)
     return signed_by
+
+
+def require_signatures(
+    service: Service, environment: Environment, ref: ReleaseRef
+) -> tuple[Release, str | None]:
+    """
+    Return the release, and the id of the key whose signature lets it into this environment.
+
+    :return: the key id is ``None`` where the environment demands no signatures
+    :raises AirflowFailException: the release is not the one that was stored, or is not signed as demanded
+    """
+    try:
+        release = read_release(service, ref)
+        key_id = verify_release(service, environment, ref, release)
+    except (ArtifactCorruptError, ArtifactNotFoundError, SigningKeyError, VerificationError) as error:
+        raise AirflowFailException(f"{environment.name} was not touched: {error}") from error
+    if key_id is not None:
+        log.info("Manifest and provenance are signed by key %s", key_id)
+    return release, key_id
 
 
 def explain_archive(store: ArtifactStore, release: Release) -> str:

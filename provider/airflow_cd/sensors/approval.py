@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +18,8 @@ from airflow_cd.model.target_settings import Capability
 from airflow_cd.releases.decisions import keep_decision
 from airflow_cd.releases.notifications import notify
 from airflow_cd.releases.questions import put_question, reason_form, reason_in
-from airflow_cd.releases.run import load_ref, load_release, superseded_by
+from airflow_cd.releases.run import load_release, superseded_by
+from airflow_cd.releases.verification import require_signatures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,12 +32,12 @@ APPROVE, REJECT = "Approve", "Reject"
 EXPIRED = "Expired"
 
 
-def wait_for_answer(asked_at: datetime, policy: Approval, digest: str) -> NoReturn:
+def wait_for_answer(asked_at: datetime, policy: Approval, about: Mapping[str, str]) -> NoReturn:
     """
     Give up the worker slot until a person answers, or the time for an answer is over.
 
     :param asked_at: when the question was asked first
-    :param digest: what the question is about
+    :param about: arguments of ``execute_complete`` that say what the question is about
     :raises TaskAwaitingInput: always; the task resumes in ``execute_complete``
     """
     expires = policy.expires_after
@@ -44,15 +45,19 @@ def wait_for_answer(asked_at: datetime, policy: Approval, digest: str) -> NoRetu
         method_name="execute_complete",
         # A clock that was set back meanwhile must not give more time than was meant.
         timeout=expires and min(asked_at + expires - datetime.now(timezone.utc), expires),
-        kwargs={"asked_at": asked_at.isoformat(), "digest": digest},
+        kwargs={"asked_at": asked_at.isoformat(), **about},
     )
 
 
-def decision_of(task: HITLOperator, event: dict[str, Any], policy: Approval, digest: str) -> Decision:
+def decision_of(
+    task: HITLOperator, event: dict[str, Any], policy: Approval, digest: str, manifest: str
+) -> Decision:
     """
-    Return what was decided about ``digest``.
+    Return what was decided.
 
     :param event: with which Airflow resumes the task
+    :param digest: the release, or the train's manifest, that the question was about
+    :param manifest: digest of the release manifest, or of the train's
     :raises Exception: the event reports an error other than a timeout
     """
     if "error" in event and event.get("error_type") != "timeout":
@@ -60,11 +65,12 @@ def decision_of(task: HITLOperator, event: dict[str, Any], policy: Approval, dig
     if "error" in event or event["chosen_options"] == [EXPIRED]:
         waited = format_duration(policy.expires_after or timedelta())
         why = f"nobody decided within {waited}"
-        return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, reason=why)
+        return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, manifest=manifest, reason=why)
     approved = event["chosen_options"] == [APPROVE]
     return Decision(
         outcome=ApprovalOutcome.APPROVED if approved else ApprovalOutcome.REJECTED,
         digest=digest,
+        manifest=manifest,
         by=(event.get("responded_by_user") or {}).get("id"),
         at=event.get("responded_at"),
         reason=reason_in(event),
@@ -145,43 +151,60 @@ class ApprovalSensor(HITLOperator):
         :raises AirflowSkipException: a newer release runs already
         :raises AirflowFailException: the policy leaves nobody who may approve
         """
-        release, running = self._candidate(context)
+        release, manifest, running = self._candidate(context)
         if running is not None and running.digest == release.digest:
             self.log.info("%s runs %s already: nothing to approve", self.environment, release.version)
-            return self._keep(context, Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=release.digest))
-        self._ask(context, release, running, asked_at=datetime.now(timezone.utc))
+            return self._keep(
+                context,
+                Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=release.digest, manifest=manifest),
+            )
+        self._ask(context, release, manifest, running, asked_at=datetime.now(timezone.utc))
         return {}
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], asked_at: str | None = None, digest: str | None = None
+        self,
+        context: Context,
+        event: dict[str, Any],
+        asked_at: str | None = None,
+        digest: str | None = None,
+        manifest: str | None = None,
     ) -> dict[str, Any]:
         """
         Take the answer, or the news that none came in time.
 
         :param asked_at: when the question was asked first, in ISO format
         :param digest: the release the question was about
+        :param manifest: digest of its manifest; a question of an earlier version does not have it
         :raises AirflowFailException: rejected or expired, or the run's release is another one by now
         :raises AirflowSkipException: superseded while it waited
         """
-        release, running = self._candidate(context)
-        if digest is not None and digest != release.digest:
-            self._refuse_to_ask(release, digest)
-        decision = decision_of(self, event, self.policy, release.digest)
+        release, current, running = self._candidate(context)
+        if (digest, manifest) != (release.digest, current):
+            self._refuse_to_ask(release, current, manifest)
+        decision = decision_of(self, event, self.policy, release.digest, current)
         if refusal := refusal_of(decision, self.policy, release.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
-            self._ask(context, release, running, asked_at=_time(asked_at))
+            self._ask(context, release, current, running, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
         self.log.info("%s", described(decision))
         if decision.outcome is not ApprovalOutcome.APPROVED:
             raise AirflowFailException(described(decision))
         return kept
 
-    def _candidate(self, context: Context) -> tuple[Release, Release | None]:
-        """Return the release in question and what runs now; skip when that is newer."""
+    def _candidate(self, context: Context) -> tuple[Release, str, Release | None]:
+        """
+        Return the release in question, the digest of its manifest, and what runs now.
+
+        :raises AirflowSkipException: what runs is newer
+        :raises AirflowFailException: the release is not signed as the environment demands
+        """
         from airflow_cd.releases.adapters import open_target
 
-        release, _ = load_release(context, self.release_task_id)
-        record = open_target(self.service, self.service.environment(self.environment)).record()
+        release, ref = load_release(context, self.service, self.release_task_id)
+        environment = self.service.environment(self.environment)
+        if environment.verify is not None:
+            require_signatures(self.service, environment, ref)
+        record = open_target(self.service, environment).record()
         try:
             newer = superseded_by(self.service, release, record)
         except SourceError as error:
@@ -192,13 +215,24 @@ class ApprovalSensor(HITLOperator):
             reason = (
                 f"superseded: {self.environment} runs {newer.version}, which is newer than {release.version}"
             )
-            decision = Decision(outcome=ApprovalOutcome.SUPERSEDED, digest=release.digest, reason=reason)
+            decision = Decision(
+                outcome=ApprovalOutcome.SUPERSEDED,
+                digest=release.digest,
+                manifest=ref.manifest,
+                reason=reason,
+            )
             self._keep(context, decision)
             raise AirflowSkipException(reason)
-        return release, record.current.release if record.current else None
+        return release, ref.manifest, record.current.release if record.current else None
 
     def _ask(
-        self, context: Context, release: Release, running: Release | None, *, asked_at: datetime
+        self,
+        context: Context,
+        release: Release,
+        manifest: str,
+        running: Release | None,
+        *,
+        asked_at: datetime,
     ) -> NoReturn:
         """
         Write the question and give up the worker slot.
@@ -215,7 +249,8 @@ class ApprovalSensor(HITLOperator):
             if running
             else None
         )
-        preview = self._preview(context, release)
+        preview = self._preview(release)
+        about = decision_requests.QuestionSubject.of(release, manifest)
         keep_decision(context, self.service, self.environment, self.task_id, None)
         shown = put_question(
             ti.id,
@@ -224,10 +259,11 @@ class ApprovalSensor(HITLOperator):
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(release),
+            about=about,
             default=EXPIRED if self.policy.expires_after else None,
         )
-        if (about := decision_requests.digest_in(shown)) != release.digest:
-            self._refuse_to_ask(release, about)
+        if shown != about:
+            self._refuse_to_ask(release, manifest, shown.manifest if shown else None)
         url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
         self.log.info("Waiting for a decision: %s", url)
         facts = {
@@ -237,9 +273,9 @@ class ApprovalSensor(HITLOperator):
             "url": url,
         }
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)
-        wait_for_answer(asked_at, self.policy, release.digest)
+        wait_for_answer(asked_at, self.policy, {"digest": release.digest, "manifest": manifest})
 
-    def _preview(self, context: Context, release: Release) -> str | None:
+    def _preview(self, release: Release) -> str | None:
         """Return what deploying would change, where the target can tell."""
         from airflow_cd.releases.adapters import open_target
         from airflow_cd.releases.questions import preview_of
@@ -247,16 +283,14 @@ class ApprovalSensor(HITLOperator):
         environment = self.service.environment(self.environment)
         if not environment.target.can(Capability.PREVIEW):
             return None
-        store_url = load_ref(context, self.release_task_id).store
-        target = open_target(self.service, environment)
-        return preview_of(self.service, environment, target, release, store_url)
+        return preview_of(self.service, environment, open_target(self.service, environment), release)
 
-    def _refuse_to_ask(self, release: Release, about: str | None) -> NoReturn:
-        """Nobody shall approve one release under the words about another."""
+    def _refuse_to_ask(self, release: Release, manifest: str, about: str | None) -> NoReturn:
+        """Fail, so that nobody approves one release while reading about another."""
         raise AirflowFailException(
-            f"this run's release is {release.digest} by now, but Airflow still shows the question about "
-            f"{about or 'another one'}, and keeps it for the whole run. Trigger the DAG with revision "
-            f"{release.revision.sha}: that run asks about the new release."
+            f"this run's release is {release.digest} (manifest {manifest}) by now, but Airflow still shows "
+            f"the question about {about or 'another one'}, and keeps it for the whole run. Trigger the DAG "
+            f"with revision {release.revision.sha}: that run asks about the new release."
         )
 
     def _assigned(self, release: Release) -> list[str]:

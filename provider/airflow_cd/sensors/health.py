@@ -81,7 +81,7 @@ class HealthCheckSensor(BaseOperator):
         """
         from airflow_cd.triggers.health import HealthTrigger
 
-        release, _ = load_release(context, self.release_task_id)
+        release, _ = load_release(context, self.service, self.release_task_id)
         url = self._still_ours(context, release)
         if kept := self._kept_verdict(context):
             self.log.info("A try of this task that was killed found it healthy: %s", kept["reason"])
@@ -104,7 +104,7 @@ class HealthCheckSensor(BaseOperator):
         :raises AirflowFailException: unhealthy
         :raises DownstreamTasksSkipped: healthy; the task ends as success, its rollback is skipped
         """
-        release, _ = load_release(context, self.release_task_id)
+        release, _ = load_release(context, self.service, self.release_task_id)
         return self._judged(context, release, event)
 
     def _judged(self, context: Context, release: Release, event: dict[str, Any]) -> dict[str, Any]:

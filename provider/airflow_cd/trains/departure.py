@@ -16,7 +16,7 @@ from airflow_cd.releases.decisions import keep_decision
 from airflow_cd.releases.history import departures_alias, emit_departure
 from airflow_cd.releases.notifications import notify_of_train
 from airflow_cd.releases.questions import put_question, reason_form
-from airflow_cd.releases.run import read_release
+from airflow_cd.releases.verification import require_signatures
 from airflow_cd.sensors.approval import (
     APPROVE,
     EXPIRED,
@@ -41,7 +41,7 @@ class DepartureSensor(HITLOperator):
     Writes the manifest, also as the run's note, and waits for one approval of the whole train, on no slot
     of any kind.
 
-    The decision is kept for every passenger, bound to its digest, where each one's ``deploy`` looks for it.
+    The decision is kept for every passenger, bound to its manifest, where each one's ``deploy`` looks for it.
     An approval is of exactly the releases that were shown. A train with nobody on board asks nobody.
 
     The XCom is a mapping with ``manifest`` (its digest), ``on_board`` (service -> version) and ``absent``
@@ -98,14 +98,15 @@ class DepartureSensor(HITLOperator):
         manifest, policy = self._manifest(context), self.policy or Approval()
         if digest != manifest.digest:
             self._refuse_to_ask(manifest, digest)
-        decision = decision_of(self, event, policy, manifest.digest)
+        decision = decision_of(self, event, policy, manifest.digest, manifest.digest)
         if refusal := refusal_of(decision, policy, manifest.authors):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, manifest, policy, asked_at=datetime.fromisoformat(asked_at))
         members = {member.name: member for member in self.members}
         for passenger in manifest.passengers:
-            member, digest = members[passenger.service], passenger.release.digest
-            its_own = decision.model_copy(update={"digest": digest})
+            member = members[passenger.service]
+            bound = {"digest": passenger.release.digest, "manifest": passenger.manifest}
+            its_own = decision.model_copy(update=bound)
             keep_decision(context, member, member.production.name, self.task_id, its_own)
         self.log.info("%s", described(decision))
         if decision.outcome is not ApprovalOutcome.APPROVED:
@@ -122,9 +123,9 @@ class DepartureSensor(HITLOperator):
     def _ask(
         self, context: Context, manifest: TrainManifest, policy: Approval, *, asked_at: datetime
     ) -> NoReturn:
-        from airflow_cd.model.train import digest_in
+        from airflow_cd.model.decision_requests import QuestionSubject
 
-        ti = context["ti"]
+        ti, about = context["ti"], QuestionSubject(manifest=manifest.digest)
         for member in self.members:
             keep_decision(context, member, member.production.name, self.task_id, None)
         shown = put_question(
@@ -134,15 +135,16 @@ class DepartureSensor(HITLOperator):
             options=self.options,
             params=self.serialized_params,
             assigned=self._assigned(manifest, policy),
+            about=about,
             default=EXPIRED if policy.expires_after else None,
         )
-        if (about := digest_in(shown)) != manifest.digest:
-            self._refuse_to_ask(manifest, about)
+        if shown != about:
+            self._refuse_to_ask(manifest, shown.manifest if shown else None)
         url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
         self.log.info("Waiting for a decision: %s", url)
         facts = {**manifest.summary(), "approvers": self._assigned(manifest, policy), "url": url}
         notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
-        wait_for_answer(asked_at, policy, manifest.digest)
+        wait_for_answer(asked_at, policy, {"digest": manifest.digest})
 
     def _assigned(self, manifest: TrainManifest, policy: Approval) -> list[str]:
         users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]
@@ -173,9 +175,16 @@ class DepartureSensor(HITLOperator):
                 continue
             record = open_target(member, member.production).record()
             running = ReleaseName.of(record.current.release) if record.current else None
-            release = read_release(ReleaseRef.model_validate(pulled))
-            went_wrong = _went_wrong(record, member.production.name)
-            passengers.append(TrainRelease(release=release, running=running, went_wrong=went_wrong))
+            ref = ReleaseRef.model_validate(pulled)
+            release, _ = require_signatures(member, member.production, ref)
+            passengers.append(
+                TrainRelease(
+                    release=release,
+                    manifest=ref.manifest,
+                    running=running,
+                    went_wrong=_went_wrong(record, member.production.name),
+                )
+            )
         return TrainManifest(train=self.train.name, passengers=tuple(passengers), absent=absent)
 
 

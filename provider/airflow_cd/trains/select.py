@@ -11,7 +11,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_cd.exceptions import RevisionNotFoundError
 from airflow_cd.releases.adapters import open_source, open_store, store_url
-from airflow_cd.releases.run import load_ref, read_release, superseded_by
+from airflow_cd.releases.run import load_ref, superseded_by
+from airflow_cd.releases.verification import require_signatures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -143,7 +144,8 @@ class SelectReleaseOperator(BaseOperator):
         ref = ready_release(self.service)
         if ref is None:
             self._stay(context, "nothing is ready")
-        release, production = read_release(ref), self.service.production
+        production = self.service.production
+        release, _ = require_signatures(self.service, production, ref)
         self._check_stage_before(context, release)
         record = open_target(self.service, production).record()
         current = record.current

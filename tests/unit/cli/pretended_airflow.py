@@ -48,9 +48,11 @@ class PretendedAirflow(ThreadingHTTPServer):
 
     def ask(self, dag_id: str, task_id: str, *options: str) -> dict[str, Any]:
         """Put a question, and return it."""
+        about = {"manifest": f"sha256:{'e' * 64}", "digest": f"sha256:{'d' * 64}", "revision": "c" * 40}
         question = {
             "subject": f"{task_id} of {dag_id}?",
-            "body": f"Digest: `sha256:{'d' * 64}`  \nCommit: `{'c' * 40}`",
+            "body": "**hello**",
+            "params": {"about": {"value": about, "description": None, "schema": {}}},
             "options": list(options),
             "assigned_users": [],
             "responded_by_user": None,

@@ -13,9 +13,11 @@ NEW = {"run": "manual__2", "revision": "abcd2222" + "0" * 32, "digest": "b" * 64
 
 
 def question(run: str, revision: str, digest: str, environment: str = "production") -> dict[str, Any]:
+    about = {"manifest": "sha256:" + "f" * 64, "digest": f"sha256:{digest}", "revision": revision}
     return {
         "subject": f"Deploy hello {revision[:4]} to {environment}?",
-        "body": f"**hello**\n\nDigest: `sha256:{digest}`  \nCommit: `{revision}` by Ada",
+        "body": "**hello**",
+        "params": {"about": {"value": about, "description": None, "schema": {}}},
         "task_instance": {"dag_id": "hello_delivery", "dag_run_id": run, "task_id": f"{environment}.approve"},
     }
 

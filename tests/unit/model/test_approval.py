@@ -13,7 +13,7 @@ AUTHORS = ("Alice@Example.com",)
 
 
 def approved(by: str | None = "bob", digest: str = DIGEST) -> Decision:
-    return Decision(outcome=ApprovalOutcome.APPROVED, digest=digest, by=by)
+    return Decision(outcome=ApprovalOutcome.APPROVED, digest=OTHER, manifest=digest, by=by)
 
 
 def test_an_approvers_answer_for_this_digest_counts() -> None:
@@ -27,7 +27,9 @@ def test_an_answer_for_another_digest_does_not() -> None:
 
 def test_that_nothing_was_to_be_approved_is_no_approval_of_something_else() -> None:
     with pytest.raises(ApprovalError, match="not needed"):
-        Approval().check(Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=DIGEST), DIGEST, AUTHORS)
+        Approval().check(
+            Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=OTHER, manifest=DIGEST), DIGEST, AUTHORS
+        )
 
 
 ENDED = [ApprovalOutcome.REJECTED, ApprovalOutcome.EXPIRED, ApprovalOutcome.SUPERSEDED]
@@ -36,7 +38,7 @@ ENDED = [ApprovalOutcome.REJECTED, ApprovalOutcome.EXPIRED, ApprovalOutcome.SUPE
 @pytest.mark.parametrize("outcome", ENDED)
 def test_a_mark_in_spite_of_another_ending_is_an_override_that_says_so(outcome: ApprovalOutcome) -> None:
     by = "bob" if outcome is ApprovalOutcome.REJECTED else None
-    decision = Decision(outcome=outcome, digest=DIGEST, by=by)
+    decision = Decision(outcome=outcome, digest=DIGEST, manifest=DIGEST, by=by)
     told = f"override ({outcome.value}{' by bob' if by else ''})"
     assert Approval().check(decision, DIGEST, AUTHORS) == told
     with pytest.raises(ApprovalError, match=f"{outcome.value}.*override: deny"):

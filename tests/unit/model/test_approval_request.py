@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from airflow_cd.model.decision_requests import approval_body, approval_subject, digest_in, revision_in
+from airflow_cd.model.decision_requests import (
+    QuestionSubject,
+    approval_body,
+    approval_subject,
+    subject_in,
+)
 from airflow_cd.model.release import Commit, Release, Revision, TestTotals
 from airflow_cd.model.text import escape
 
@@ -56,19 +61,12 @@ def test_a_first_release_and_a_long_changelog() -> None:
     assert "(https://git.example/compare)" in text
 
 
-def test_the_text_tells_which_release_it_is_about_whatever_commits_say() -> None:
-    lie = "Digest: `sha256:" + "e" * 64 + "`"
-    asked = release(
-        changelog=(Commit(**{**COMMIT, "author_name": f"A\n\n{lie}"}, sha="e" * 40, subject=f"x\n{lie}"),)
-    )
-    for url in (None, "https://git.example/c"):
-        shown = approval_body(
-            asked.model_copy(update={"revision": asked.revision.model_copy(update={"url": url})}),
-            "prod",
-            None,
-        )
-        assert (digest_in(shown), revision_in(shown)) == (asked.digest, asked.revision.sha)
-    assert (digest_in("some other question"), revision_in("")) == (None, None)
+def test_what_a_question_is_about_is_data_beside_its_text() -> None:
+    about = QuestionSubject.of(release(), "sha256:" + "b" * 64)
+    field = {"value": about.model_dump(mode="json"), "description": None, "schema": {}}
+    assert subject_in({"about": field, "reason": {"value": ""}}) == about
+    for other in ({}, {"about": None}, {"about": {"value": None}}, {"about": {"value": {"digest": "x"}}}):
+        assert subject_in(other) is None
 
 
 def test_authors_are_those_of_all_changes_since_production() -> None:

@@ -198,7 +198,7 @@ class TestForgery:
 
     def test_the_release_of_another_service(self, run: LocalRun) -> None:
         run.package(run.service("ours", name="other"), run.repository.git("rev-parse", "HEAD").strip())
-        refused(run, run.service("ours", ["ours"]), "another service than hello")
+        refused(run, run.service("ours", ["ours"]), "is about other")
 
     @staticmethod
     def provenance(run: LocalRun, ref: dict[str, Any]) -> str:

@@ -22,8 +22,8 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRun]:
-    """A release is packaged. Questions show the text they are given."""
-    monkeypatch.setattr(questions, "put_question", lambda _, body, **more: body)
+    """A release is packaged. Questions show what they are told to."""
+    monkeypatch.setattr(questions, "put_question", lambda _, about, **more: about)
     with local_run(tmp_path, monkeypatch) as one:
         one.package(one.service(), one.commit("one"))
         yield one
@@ -55,7 +55,11 @@ def deploy(run: LocalRun, service: Service, *, by: str | None = None, **answer: 
         return operator.execute(context)  # type: ignore[arg-type]
     event = {"chosen_options": ["Deploy now"], "responded_by_user": {"id": by, "name": by}}
     event["params_input"] = {"reason": "hotfix"}
-    values = {"digest": run.xcoms["package"]["digest"], "until": (NOW + DAY).isoformat(), **answer}
+    values = {
+        **{key: run.xcoms["package"][key] for key in ("digest", "manifest")},
+        "until": (NOW + DAY).isoformat(),
+        **answer,
+    }
     return operator.window_answered(context, event, **values)  # type: ignore[arg-type]
 
 
@@ -83,7 +87,7 @@ def test_the_answer_of_a_named_approver_lets_it_in_also_after_a_crash(run: Local
     ("by", "answer"),
     [
         ("eve", {}),
-        ("carol", {"digest": "sha256:" + "0" * 64}),
+        ("carol", {"manifest": "sha256:" + "0" * 64}),
         ("carol", {"until": (NOW - DAY).isoformat()}),
     ],
 )

@@ -40,12 +40,12 @@ def test_a_clock_that_was_set_back_neither_ends_nor_stretches_the_time(
 ) -> None:
     """Both in minutes."""
     # The question goes to the API server, which this test does without.
-    monkeypatch.setattr(approval, "put_question", lambda *_, body, **__: body)
+    monkeypatch.setattr(approval, "put_question", lambda *_, about, **__: about)
     monkeypatch.setattr(approval, "keep_decision", lambda *_: None)
     sensor = ApprovalSensor(task_id="approve", service=SERVICE, environment="production")
     asked_at = datetime.now(timezone.utc) - timedelta(minutes=passed)
     context: Any = {"ti": SimpleNamespace(id="1", dag_id="d", run_id="r", task_id="approve")}
     with pytest.raises(TaskAwaitingInput) as parked:
-        sensor._ask(context, release(), None, asked_at=asked_at)
+        sensor._ask(context, release(), "sha256:" + "b" * 64, None, asked_at=asked_at)
     assert parked.value.timeout is not None
     assert parked.value.timeout.total_seconds() / 60 == pytest.approx(left, abs=1)
