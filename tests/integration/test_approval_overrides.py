@@ -55,7 +55,7 @@ def test_a_mark_is_no_approval_where_it_is_denied(
 def test_a_mark_counts_as_an_override_where_it_is_allowed(
     service: MakeService, airflow: RunningAirflow, mark: Mark
 ) -> None:
-    hello = service(approval={"approvers": ["bob"]})
+    hello = service(approval={"approvers": ["bob"], "override": "allow"})
     run = parked(hello.run())
     mark(run, APPROVE, "success", airflow.as_user("eve"))
     run.wait_for("success")
@@ -129,7 +129,7 @@ def test_a_rejection_cannot_be_forged_into_an_approval(service: MakeService, air
 
 @pytest.mark.exhaustive
 def test_overriding_a_rejection_is_told_as_that(service: MakeService, airflow: RunningAirflow) -> None:
-    hello = service(approval={"approvers": ["bob"]})
+    hello = service(approval={"approvers": ["bob"], "override": "allow"})
     run = parked(hello.run())
     answer(run, "Reject", airflow.as_user("bob"))
     run.wait_for("failed")
@@ -141,7 +141,7 @@ def test_overriding_a_rejection_is_told_as_that(service: MakeService, airflow: R
 @pytest.mark.exhaustive
 def test_a_rejection_after_the_mark_changes_nothing(service: MakeService, airflow: RunningAirflow) -> None:
     """Airflow takes the answer and shows it; the mark came first, and that is what the record tells."""
-    hello = service(approval={"approvers": ["bob"]})
+    hello = service(approval={"approvers": ["bob"], "override": "allow"})
     run = parked(hello.run())
     run.mark(APPROVE, "success", airflow.as_user("eve"))
     run.answer(APPROVE, "Reject", airflow.as_user("bob"), reason="too late")

@@ -35,7 +35,8 @@ class Approval(Frozen):
     :param approvers: Airflow user ids who may decide; empty means everybody who may act on the DAG
     :param expires_after: a candidate nobody decided on is closed as expired after this time
     :param self_approval: whether authors may approve a release that has commits of their own
-    :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``)
+    :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``);
+        by default ``deny`` where ``approvers`` are listed, and ``allow`` where none are
     :param identities: commit author's e-mail address -> Airflow user id, for ``self_approval: false``.
         An address that is not listed is matched by its local part and as a whole.
     """
@@ -43,8 +44,13 @@ class Approval(Frozen):
     approvers: tuple[UserId, ...] = ()
     expires_after: Duration | None = None
     self_approval: bool = False
-    override: Literal["allow", "deny"] = "allow"
+    override: Literal["allow", "deny"] | None = None
     identities: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def override_rule(self) -> Literal["allow", "deny"]:
+        """Return what marking the task as success means, with the default applied."""
+        return self.override or ("deny" if self.approvers else "allow")
 
     def user_of(self, email: str) -> set[str]:
         """Return the Airflow user ids that stand for the commit author with this address."""
@@ -108,11 +114,12 @@ class Approval(Frozen):
 
     def _override(self, instead_of: str) -> str:
         """Allow a deployment although the question ended otherwise; the record says how."""
-        if self.override == "allow":
+        if self.override_rule == "allow":
             return "override" if instead_of == "without an answer" else f"override ({instead_of})"
         raise ApprovalError(
-            f"the approval task was marked as success ({instead_of}), and `override: deny` is set; "
-            "clear the approval task and let an approver answer it"
+            f"the approval task was marked as success ({instead_of}), which does not count: `override: deny` "
+            "is set, or is the default because `approvers` are listed; clear the approval task and let an "
+            "approver answer it"
         )
 
 
@@ -133,7 +140,7 @@ def strictest(policies: Sequence[Approval]) -> Approval:
         approvers=common,
         expires_after=min(times, default=None),
         self_approval=all(policy.self_approval for policy in policies),
-        override="deny" if any(policy.override == "deny" for policy in policies) else "allow",
+        override="deny" if any(policy.override_rule == "deny" for policy in policies) else "allow",
         identities={email: user for policy in policies for email, user in policy.identities.items()},
     )
 

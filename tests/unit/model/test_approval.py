@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_cd.exceptions import ApprovalError
-from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
+from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision, strictest
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -101,3 +101,15 @@ def test_a_marked_task_counts_as_override_unless_denied() -> None:
     assert Approval(override="allow").check(None, DIGEST, AUTHORS) == "override"
     with pytest.raises(ApprovalError, match="override: deny"):
         Approval(override="deny").check(None, DIGEST, AUTHORS)
+
+
+def test_where_approvers_are_listed_a_mark_does_not_count_unless_that_is_configured() -> None:
+    """A user who can edit the DAG, but is no approver, could otherwise deploy by marking the task."""
+    with pytest.raises(ApprovalError, match="override: deny"):
+        Approval(approvers=("bob",)).check(None, DIGEST, AUTHORS)
+    assert Approval().check(None, DIGEST, AUTHORS) == "override"
+    assert Approval(approvers=("bob",), override="allow").check(None, DIGEST, AUTHORS) == "override"
+    together = strictest([Approval(), Approval(approvers=("bob",), override="allow")])
+    assert together.check(None, DIGEST, AUTHORS) == "override"
+    with pytest.raises(ApprovalError, match="override: deny"):
+        strictest([Approval(override="allow"), Approval(approvers=("bob",))]).check(None, DIGEST, AUTHORS)

@@ -118,6 +118,7 @@ _EXAMPLES: dict[str, Any] = {
     "Approval.approvers": ["alice", "bob"],
     "Approval.expires_after": "3d",
     "Approval.identities": {"alice@shop.example": "alice"},
+    "Approval.override": "deny",
     "ArchiveSettings.include": ["src/**", "requirements.txt"],
     "ArchiveSettings.exclude": ["**/*.log"],
     "BlueGreenSettings.analysis": ["error-rate"],
