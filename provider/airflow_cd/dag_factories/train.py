@@ -92,7 +92,7 @@ class Journey:
             deploy.set_upstream([departure, *ahead])
             common["task_group"] = back
             health = healths[member.name]
-            rollbacks[member.name] = self._rolled_back(member, common, board.task_id, deploy, health)
+            rollbacks[member.name] = self._rolled_back(member, common, deploy, health)
         departure.set_upstream(boards)
         arrival.set_upstream([departure, *healths.values(), *rollbacks.values()])
         if self._train.on_failure == "train":
@@ -160,10 +160,10 @@ class Journey:
         return deploy, health
 
     def _rolled_back(
-        self, member: Service, common: dict[str, Any], board: str, deploy: BaseOperator, health: BaseOperator
+        self, member: Service, common: dict[str, Any], deploy: BaseOperator, health: BaseOperator
     ) -> BaseOperator:
         rollback = RollbackOperator(
-            task_id=member.name, health_task_id=health.task_id, **self._going_back(member, common, board)
+            task_id=member.name, health_task_id=health.task_id, **self._going_back(member, common)
         )
         health >> rollback
         rollback.as_teardown(setups=deploy, on_failure_fail_dagrun=False)
@@ -183,14 +183,14 @@ class Journey:
             health_task_id=own,
             reason=OtherMemberFailed(own, self._others(member)),
             trigger_rule=_WHATEVER_HAPPENED,
-            **self._going_back(member, common, f"{BOARDING}.{member.name}"),
+            **self._going_back(member, common),
         )
         [*healths.values(), rollbacks[member.name]] >> recall
         return recall
 
-    def _going_back(self, member: Service, common: dict[str, Any], board: str) -> dict[str, Any]:
+    def _going_back(self, member: Service, common: dict[str, Any]) -> dict[str, Any]:
         patient = {"retries": ROLLBACK_RETRIES, "retry_delay": ROLLBACK_RETRY_DELAY}
-        return {**common, **patient, "environment": member.production.name, "release_task_id": board}
+        return {**common, **patient, "environment": member.production.name}
 
     def _go_back_together(
         self, healths: dict[str, BaseOperator], rollbacks: dict[str, BaseOperator], arrival: BaseOperator

@@ -68,10 +68,10 @@ class Attempt:
         """Return the environment's settings."""
         return self.service.environment(self.environment)
 
-    @property
-    def is_manual(self) -> bool:
-        """Return whether a person triggered the run."""
-        return bool(self.context["dag_run"].run_type == "manual")
+    def started_by_hand_after(self, moment: datetime) -> bool:
+        """Return whether a person triggered the run after a moment. Clearing an old run is no new start."""
+        run = self.context["dag_run"]
+        return bool(run.run_type == "manual" and run.run_after > moment)
 
     def decision(self) -> Decision | None:
         """Return the decision of a person in this run, if there is one."""
@@ -108,7 +108,7 @@ def not_aborted(attempt: Attempt) -> None:
         return
     if aborted.actor == actor_of(attempt.context):
         raise AirflowFailException(f"aborted: {aborted.reason}")
-    if not attempt.is_manual:
+    if not attempt.started_by_hand_after(aborted.at):
         raise AirflowSkipException(
             f"{release.version} was aborted in {attempt.environment} ({aborted.reason}); "
             "trigger the DAG by hand to try it again"
@@ -122,8 +122,9 @@ def not_rolled_back(attempt: Attempt) -> None:
     :raises AirflowSkipException: it was rolled back
     """
     current = attempt.record.current
-    rolled_back = current is not None and current.rolled_back_from == attempt.release.digest
-    if rolled_back and not attempt.is_manual:
+    if current is None or current.rolled_back_from != attempt.release.digest:
+        return
+    if not attempt.started_by_hand_after(current.deployed_at):
         raise AirflowSkipException(
             f"{attempt.release.version} was rolled back in {attempt.environment}; "
             "trigger the DAG by hand to try it again"
@@ -137,7 +138,7 @@ def not_held(attempt: Attempt) -> None:
     :raises AirflowSkipException: the environment is held
     """
     hold = attempt.record.hold
-    if hold is None or attempt.is_manual:
+    if hold is None or attempt.started_by_hand_after(hold.since):
         return
     decision = attempt.decision()
     if decision is not None and decision.at is not None and decision.at > hold.since:

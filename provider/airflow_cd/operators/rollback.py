@@ -21,7 +21,7 @@ from airflow_cd.operators.retry_on_conflict import retry_on_conflict
 from airflow_cd.operators.rollouts import FinishedRollout, RolloutFollower
 from airflow_cd.releases.history import change_of, changes_alias, emit
 from airflow_cd.releases.notifications import notify_of_change
-from airflow_cd.releases.run import actor_of, load_ref, task_states
+from airflow_cd.releases.run import actor_of, task_states
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -181,7 +181,6 @@ class RollbackOperator(BaseOperator):
     :param service: what to roll back
     :param environment: name of the environment
     :param health_task_id: the task whose success means that nothing is to be done
-    :param release_task_id: the task whose XCom is the release
     :param reason: returns why to roll back, or skips the task; by default the state of ``health_task_id``
     """
 
@@ -195,7 +194,6 @@ class RollbackOperator(BaseOperator):
         service: Service,
         environment: str,
         health_task_id: str,
-        release_task_id: str = "package",
         reason: Callable[[Context], str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -203,7 +201,6 @@ class RollbackOperator(BaseOperator):
         self.service = service
         self.environment = environment
         self.health_task_id = health_task_id
-        self.release_task_id = release_task_id
         self.reason = reason
         self.service_url: str | None = None
 
@@ -307,15 +304,8 @@ class RollbackOperator(BaseOperator):
             raise AirflowSkipException(
                 f"{self.environment} runs {by}: this run has nothing to roll back there"
             )
-        release = load_ref(context, self.release_task_id)
-        # Found again after a killed worker: the rollback is done, only its verification is not.
-        if current.rolled_back_from == release.digest:
-            return release.digest
-        if current.release.digest != release.digest:
-            raise AirflowSkipException(
-                f"{self.environment} does not run {release.digest}: nothing to roll back"
-            )
-        return release.digest
+        # After a killed worker the rollback is done, and only its verification is not.
+        return current.rolled_back_from or current.release.digest
 
 
 def _left_behind(record: Record, actor: str) -> str | None:
