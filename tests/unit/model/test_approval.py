@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from airflow_cd.exceptions import ApprovalError
@@ -99,3 +101,25 @@ def test_a_marked_task_counts_as_override_unless_denied() -> None:
     assert Approval(override="allow").check(None, DIGEST, AUTHORS) == "override"
     with pytest.raises(ApprovalError, match="override: deny"):
         Approval(override="deny").check(None, DIGEST, AUTHORS)
+
+
+REMEDIES = [
+    (approved(digest=OTHER), "deny", "; clear the approval task to ask for this one"),
+    (Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=DIGEST), "deny", "; clear the approval task to ask"),
+    (approved(None), "deny", "; clear the approval task to ask again"),
+    (None, "deny", "; clear the approval task and let an approver answer it"),
+]
+
+
+@pytest.mark.parametrize(("decision", "override", "remedy"), REMEDIES)
+def test_a_refusal_ends_with_what_to_do(
+    decision: Decision | None, override: Literal["allow", "deny"], remedy: str
+) -> None:
+    with pytest.raises(ApprovalError) as refused:
+        Approval(override=override).check(decision, DIGEST, AUTHORS)
+    assert str(refused.value).endswith(remedy)
+
+
+def test_a_refusal_lists_the_approvers() -> None:
+    refusal = Approval(approvers=("ann", "bob")).may_decide("eve", ())
+    assert refusal == "'eve' is not among the approvers (ann, bob)"
