@@ -88,3 +88,10 @@ def test_a_freeze_is_for_the_environments_it_names_or_for_all() -> None:
     live = everywhere.model_copy(update={"environments": ("live",)})
     assert everywhere.concerns("live") is True and everywhere.concerns("staging") is True
     assert live.concerns("live") is True and live.concerns("staging") is False
+
+
+def test_a_refused_date_says_what_to_write() -> None:
+    with pytest.raises(
+        ValueError, match=r"Value error, is not a date; write 2026-12-24, or .* without an offset \["
+    ):
+        freeze("soon", "2026-12-26")

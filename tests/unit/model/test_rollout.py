@@ -337,3 +337,32 @@ def test_the_deadline_of_an_abort_begins_again_when_the_release_before_moves() -
     assert which.advance(moved, one, after(1198)).phase is Phase.ABORTING
     over = which.advance(moved, one, after(1199))
     assert over.reason == "bad; and the release before is not ready either: 1 of 3 ready"
+
+
+def test_why_a_rollout_waits_or_aborts_says_what_was_seen() -> None:
+    which = plan({"weight": 10}, {"analysis": ["errors", "more"]})
+    which = Plan(which.steps, {"errors": ERRORS, "more": ERRORS}, which.deadline)
+    analysing = which.advance(which.begin(NOW), READY, NOW)
+    both = [
+        measured("inconclusive", 1).model_copy(update={"analysis": name, "detail": f"{name} unclear"})
+        for name in ("errors", "more")
+    ]
+    asking = which.advance(analysing, READY, after(1), both)
+    told = "1 of 1 measurements say neither yes nor no (none tolerated); the last one:"
+    assert asking.phase is Phase.AWAITING_DECISION
+    assert asking.reason == f"analysis errors: {told} errors unclear; analysis more: {told} more unclear"
+
+    lost = Observation(ready=False, count="1 of 3 ready", trouble="out of memory")
+    losing = which.advance(analysing, lost, after(1))
+    assert losing.count == "1 of 3 ready"
+    gone = which.advance(losing, lost, after(11))
+    assert gone.reason == "the new release was ready and is not any more: 1 of 3 ready; out of memory"
+
+    stuck = which.advance(which.begin(NOW), Observation(ready=False), after(600))
+    assert (stuck.phase, stuck.since, stuck.moved_at) == (Phase.ABORTING, after(600), after(600))
+
+
+def test_a_promoted_rollout_keeps_the_count_that_was_seen_last() -> None:
+    which = plan({"weight": 10})
+    seen = Observation(ready=True, count="3 of 3 ready")
+    assert which.advance(at(which, Phase.PROMOTING), seen, after(1)).count == "3 of 3 ready"
