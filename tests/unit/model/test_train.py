@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any
 
 import pytest
 
@@ -15,21 +14,23 @@ def order(service: str, *after: str) -> Order:
     return Order(service=service, after=after)
 
 
+def utc(when: str) -> datetime:
+    return datetime.fromisoformat(when).replace(tzinfo=timezone.utc)
+
+
 @pytest.mark.parametrize(
     ("zone", "now", "departs"),
     [
-        ("UTC", (2026, 7, 1, 1), (2026, 7, 1, 2)),
-        ("Asia/Kolkata", (2026, 7, 1, 1), (2026, 7, 1, 20, 30)),
-        ("America/New_York", (2026, 7, 1, 5), (2026, 7, 1, 6)),
-        ("America/New_York", (2026, 7, 1, 6), (2026, 7, 2, 6)),  # the next one, not the one of now
-        ("Europe/Berlin", (2026, 3, 29, 0, 30), (2026, 3, 29, 1)),  # 02:00 is skipped: when clocks go on
+        ("UTC", "2026-07-01T01:00", "2026-07-01T02:00"),
+        ("Asia/Kolkata", "2026-07-01T01:00", "2026-07-01T20:30"),
+        ("America/New_York", "2026-07-01T05:00", "2026-07-01T06:00"),
+        ("America/New_York", "2026-07-01T06:00", "2026-07-02T06:00"),  # after now, and not now
+        ("Europe/Berlin", "2026-03-29T00:30", "2026-03-29T01:00"),  # 02:00 is skipped: when clocks go on
     ],
 )
-def test_a_schedule_is_read_in_the_zone_of_the_train(zone: str, now: Any, departs: Any) -> None:
+def test_a_schedule_is_read_in_the_zone_of_the_train(zone: str, now: str, departs: str) -> None:
     train = Train(name="nightly", schedule="0 2 * * *", timezone=zone)
-    assert train.next_departure(datetime(*now, tzinfo=timezone.utc)) == datetime(
-        *departs, tzinfo=timezone.utc
-    )
+    assert train.next_departure(utc(now)) == utc(departs)
 
 
 def test_a_cycle_is_named_with_what_to_do() -> None:
