@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 from harness.airflow import RunningAirflow
 from harness.ports import any_free
 from tests.integration.services import APP, DAG_FILE, REPORT, WRITE_REPORT
+from tests.support.databases import database_template
 from tests.support.git_repository import GitRepository
 from tests.support.settable_clock import settable_clock
 
@@ -105,7 +105,7 @@ class Pipeline:
 
 @pytest.fixture
 def pipeline(tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Pipeline]:
-    template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
+    template = database_template(pytestconfig.rootpath)
     one = Pipeline(tmp_path, tmp_path / "dätä with späces", template)
     try:
         yield one

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 
 import pytest
 from harness.airflow import RunningAirflow
+from tests.support.databases import database_template
 
 PEOPLE, WRITES = 6, 5
 
@@ -17,7 +17,7 @@ def api_server(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[RunningAirflow]:
     """An API server alone: what is tested needs no scheduler."""
-    template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
+    template = database_template(pytestconfig.rootpath)
     airflow = RunningAirflow(tmp_path_factory.mktemp("sqlite"), template=template)
     airflow.prepare()
     try:

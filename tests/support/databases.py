@@ -6,6 +6,8 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
 
 from sqlalchemy import URL, create_engine, make_url, text
 
@@ -30,6 +32,18 @@ def metadata_database() -> Iterator[str | None]:
         yield server.set(database=name).render_as_string(hide_password=False)
     finally:
         _execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def database_template(root: Path) -> Path:
+    """
+    Return where the migrated, empty SQLite database of the installed Airflow version is kept.
+
+    Migrating takes many seconds, and each version needs another schema. The first Airflow of a checkout
+    creates the file, the others copy it.
+
+    :param root: the checkout
+    """
+    return root / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
 
 
 def _execute(server: URL, statement: str) -> None:

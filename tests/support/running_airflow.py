@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import version
 
 import pytest
 from harness.airflow import RunningAirflow
 from harness.runs import Run
-from tests.support.databases import metadata_database
+from tests.support.databases import database_template, metadata_database
 
 from airflow_cd.targets.local.target import root_of, shutdown
 
@@ -43,8 +42,7 @@ def airflow(
 ) -> Iterator[RunningAirflow]:
     """A running Airflow whose DAG folder is filled by the tests."""
     home = tmp_path_factory.mktemp("airflow")
-    # An empty database of this Airflow version, made once per checkout.
-    template = pytestconfig.rootpath / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
+    template = database_template(pytestconfig.rootpath)
     try:
         with (
             metadata_database() as url,

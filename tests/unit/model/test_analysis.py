@@ -206,6 +206,11 @@ def test_an_analysis_comes_back_from_a_record_as_it_was() -> None:
         ({"http": {"url": "file:///etc/passwd"}}, "is not an address"),
         ({"http": {"url": "//metrics.example/", "conn_id": "a"}}, "is not an address"),
         ({"http": {"url": "http://bob:secret@m/"}}, "put them into an Airflow connection"),
+        *(
+            ({"http": {"url": f"http://m/a{sign}b"}}, "it has a space or a '#' in it")
+            for sign in (" ", "\t", "\r\n", "\x00", "\x1f", "\x7f", "\u00a0", "#")
+        ),
+        ({"success": "=> 5"}, "these are known: < <= > >= == !="),
         ({"http": {"url": "/rate"}}, "no `conn_id` that tells the host"),
         ({"http": {"url": "http://m/", "json": "$.a["}}, "is not a JSONPath"),
         ({"http": {"url": "http://m/", "json": "rate"}}, "is not a JSONPath"),
@@ -220,6 +225,12 @@ def test_what_could_never_be_measured_is_refused(settings: dict[str, Any], messa
     with pytest.raises(ValidationError) as refused:
         analysis(**settings)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["http://m/rate", "https://m:9090/rate?service=${service}"])
+def test_an_address_is_kept_as_it_is_written(url: str) -> None:
+    query = analysis(http={"url": url}).query
+    assert query.url == url
 
 
 def test_a_services_file_names_line_value_and_remedy(tmp_path: Path) -> None:

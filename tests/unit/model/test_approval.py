@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from airflow_cd.exceptions import ApprovalError
@@ -113,3 +115,29 @@ def test_where_approvers_are_listed_a_mark_does_not_count_unless_that_is_configu
     assert together.check(None, DIGEST, AUTHORS) == "override"
     with pytest.raises(ApprovalError, match="override: deny"):
         strictest([Approval(override="allow"), Approval(approvers=("bob",))]).check(None, DIGEST, AUTHORS)
+
+
+REMEDIES = [
+    (approved(digest=OTHER), "deny", "; clear the approval task to ask for this one"),
+    (
+        Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=DIGEST, manifest=DIGEST),
+        "deny",
+        "; clear the approval task to ask",
+    ),
+    (approved(None), "deny", "; clear the approval task to ask again"),
+    (None, "deny", "; clear the approval task and let an approver answer it"),
+]
+
+
+@pytest.mark.parametrize(("decision", "override", "remedy"), REMEDIES)
+def test_a_refusal_ends_with_what_to_do(
+    decision: Decision | None, override: Literal["allow", "deny"], remedy: str
+) -> None:
+    with pytest.raises(ApprovalError) as refused:
+        Approval(override=override).check(decision, DIGEST, AUTHORS)
+    assert str(refused.value).endswith(remedy)
+
+
+def test_a_refusal_lists_the_approvers() -> None:
+    refusal = Approval(approvers=("ann", "bob")).may_decide("eve", ())
+    assert refusal == "'eve' is not among the approvers (ann, bob)"

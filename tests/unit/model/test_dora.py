@@ -99,3 +99,9 @@ def test_no_more_fail_than_are_deployed_and_each_service_adds_up(steps: list[tup
     assert overall.deployments == sum(part.deployments for part in parts)
     assert overall.failed == sum(part.failed for part in parts) <= overall.deployments
     assert overall.deployments + sum(one.kind == "rolled back" for one in changes) == len(changes)
+
+
+def test_a_rollback_that_replaced_nothing_undoes_no_deployment() -> None:
+    changes = [change("deployed", "1", None, 1), change("rolled back", "1", None, 2)]
+    found = measure(changes, START, START + 24 * HOUR)
+    assert (found.deployments, found.failed, found.time_to_restore) == (1, 0, None)

@@ -81,3 +81,17 @@ def test_frozen_while_the_calendar_on_the_wall_says_so(
 def test_senseless_freezes_are_refused(start: object, end: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         freeze(start, end)
+
+
+def test_a_freeze_is_for_the_environments_it_names_or_for_all() -> None:
+    everywhere = freeze("2026-12-24", "2026-12-26")
+    live = everywhere.model_copy(update={"environments": ("live",)})
+    assert everywhere.concerns("live") is True and everywhere.concerns("staging") is True
+    assert live.concerns("live") is True and live.concerns("staging") is False
+
+
+def test_a_refused_date_says_what_to_write() -> None:
+    with pytest.raises(
+        ValueError, match=r"Value error, is not a date; write 2026-12-24, or .* without an offset \["
+    ):
+        freeze("soon", "2026-12-26")

@@ -64,3 +64,12 @@ def test_a_monitor_without_checks_is_an_error() -> None:
         environment(monitor={})
     assert not environment(monitor={"rollback": False}).monitored
     assert environment(monitor={}, health=[{"http": "/"}]).monitored
+
+
+def test_a_good_sample_raises_no_alarm_although_too_many_before_it_were_bad() -> None:
+    assert alarm_of("..xx.") == [3]
+
+
+def test_a_monitor_has_a_window_of_its_own() -> None:
+    monitor = MonitorSettings.model_validate({"window": "5m"})
+    assert monitor.check(CHECK).window == timedelta(minutes=5)

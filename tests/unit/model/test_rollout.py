@@ -307,3 +307,62 @@ def test_a_progress_is_the_same_after_it_was_stored() -> None:
     which = plan({"weight": 10}, {"analysis": "errors"})
     progress = which.advance(at(which, Phase.ANALYSING), READY, after(2), [measured("error", 1)])
     assert Progress.model_validate_json(progress.model_dump_json()) == progress
+
+
+def test_a_check_is_due_at_the_deadline_while_something_should_move_and_only_then() -> None:
+    which = plan({"weight": 10}, {"pause": {}})
+    moving, asking = which.begin(NOW), at(which, Phase.AWAITING_DECISION)
+    promoting, aborting = at(which, Phase.PROMOTING), moving.aborting("bad", NOW)
+    for progress in (moving, promoting, aborting):
+        assert which.seconds_to_next(progress, after(500)) == 30
+        assert which.seconds_to_next(progress, after(595)) == 5
+        assert which.seconds_to_next(progress, after(605)) == 0
+    assert which.seconds_to_next(asking, after(595)) == 30
+
+
+def test_where_it_stands_needs_neither_a_measured_weight_nor_details_nor_a_step() -> None:
+    which = plan({"weight": 10})
+    progress = which.begin(NOW)
+    assert which.described(progress) == "setting at 10 %, step 1 of 1 (10 %)"
+    assert which.described(progress.model_copy(update={"achieved": 10.4})) == which.described(progress)
+    assert which.described(which.advance(progress, READY, NOW)) == "promoting at 100 %"
+
+
+def test_the_deadline_of_an_abort_begins_again_when_the_release_before_moves() -> None:
+    which = plan({"weight": 10})
+    aborting = which.begin(NOW).aborting("bad", NOW)
+    one = UNREADY.model_copy(update={"count": "1 of 3 ready"})
+    moved = which.advance(aborting, one, after(599))
+    assert (moved.phase, moved.count, moved.moved_at) == (Phase.ABORTING, "1 of 3 ready", after(599))
+    assert which.advance(moved, one, after(1198)).phase is Phase.ABORTING
+    over = which.advance(moved, one, after(1199))
+    assert over.reason == "bad; and the release before is not ready either: 1 of 3 ready"
+
+
+def test_why_a_rollout_waits_or_aborts_says_what_was_seen() -> None:
+    which = plan({"weight": 10}, {"analysis": ["errors", "more"]})
+    which = Plan(which.steps, {"errors": ERRORS, "more": ERRORS}, which.deadline)
+    analysing = which.advance(which.begin(NOW), READY, NOW)
+    both = [
+        measured("inconclusive", 1).model_copy(update={"analysis": name, "detail": f"{name} unclear"})
+        for name in ("errors", "more")
+    ]
+    asking = which.advance(analysing, READY, after(1), both)
+    told = "1 of 1 measurements say neither yes nor no (none tolerated); the last one:"
+    assert asking.phase is Phase.AWAITING_DECISION
+    assert asking.reason == f"analysis errors: {told} errors unclear; analysis more: {told} more unclear"
+
+    lost = Observation(ready=False, count="1 of 3 ready", trouble="out of memory")
+    losing = which.advance(analysing, lost, after(1))
+    assert losing.count == "1 of 3 ready"
+    gone = which.advance(losing, lost, after(11))
+    assert gone.reason == "the new release was ready and is not any more: 1 of 3 ready; out of memory"
+
+    stuck = which.advance(which.begin(NOW), Observation(ready=False), after(600))
+    assert (stuck.phase, stuck.since, stuck.moved_at) == (Phase.ABORTING, after(600), after(600))
+
+
+def test_a_promoted_rollout_keeps_the_count_that_was_seen_last() -> None:
+    which = plan({"weight": 10})
+    seen = Observation(ready=True, count="3 of 3 ready")
+    assert which.advance(at(which, Phase.PROMOTING), seen, after(1)).count == "3 of 3 ready"

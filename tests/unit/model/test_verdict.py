@@ -72,3 +72,32 @@ def test_a_verdict_is_final_and_never_healthy_on_a_bad_sample(
     assert verdict is not None
     assert verdict.healthy is (samples[first - 1] == "+")
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_a_failure_is_forgotten_exactly_when_it_is_as_old_as_the_window() -> None:
+    # At 60 s, the failure of second 0 is 60 s old: three failures are left, as many as are tolerated.
+    assert judge("----", every=20, window="60s", timeout="1h") is None
+    assert judge("----", every=20, window="61s", timeout="1h") is not None
+
+
+def test_the_time_is_over_exactly_at_the_timeout() -> None:
+    assert judge("-", timeout="10s") is None
+    one = Judge(HealthCheck.model_validate({"http": "/", "timeout": "10s"}))
+    assert one.expire(9.9) is None
+    verdict = one.expire(10)
+    assert verdict is not None
+    assert verdict.reason == "not healthy within 10s (0 good and 0 bad samples); the last bad one: none"
+
+
+def test_the_reason_counts_all_samples_and_quotes_the_last_bad_one() -> None:
+    verdict = judge("++--+-++", every=2, timeout="14s", failures=9)
+    assert verdict is not None
+    counted = "not healthy within 14s (5 good and 3 bad samples)"
+    assert verdict.reason == f"{counted}; the last bad one: sample 5"
+    assert (verdict.good, verdict.bad) == (5, 3)
+
+
+def test_a_verdict_keeps_the_last_twenty_samples() -> None:
+    verdict = judge("-+" * 30, timeout="59s", failures=99)
+    assert verdict is not None
+    assert [sample.detail for sample in verdict.samples] == [f"sample {n}" for n in range(40, 60)]
