@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRun]:
-    """A release is packaged. Questions show what they are told to."""
+    """A release is packaged. Questions show the text they are given."""
     monkeypatch.setattr(questions, "put_question", lambda _, about, **more: about)
     with local_run(tmp_path, monkeypatch) as one:
         one.package(one.service(), one.commit("one"))
