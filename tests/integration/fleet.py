@@ -123,7 +123,12 @@ class Fleet:
             "name": one,
             "pipeline": "deployment",
             "train": self.name,
-            "source": {"repository": self._repository.url, "branch": "unwatched", "poll_interval": "1h"},
+            "source": {
+                "repository": self._repository.url,
+                "branch": "unwatched",
+                "revisions": "any",
+                "poll_interval": "1h",
+            },
             "environments": [{"name": "production", "target": {"local": local}, "health": [check]}],
         }
 

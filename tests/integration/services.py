@@ -234,7 +234,12 @@ class TestService:
             "name": self.name,
             "pipeline": self.pipeline,
             # Tests start their runs themselves; a branch that does not exist starts none.
-            "source": {"repository": self.repository.url, "branch": "unwatched", "poll_interval": "1h"},
+            "source": {
+                "repository": self.repository.url,
+                "branch": "unwatched",
+                "revisions": "any",
+                "poll_interval": "1h",
+            },
             "build": [["python", "-m", "compileall", "-q", "src"]],
             "test": {"unit": {"commands": [["python", "-c", WRITE_REPORT]], "junit": "report.xml"}},
             "package": {"archive": {"include": ["src/**"]}},

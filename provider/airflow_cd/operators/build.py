@@ -66,6 +66,8 @@ def choose_revision(
     state = context.get("task_state_store")
     kept: Any = state.get(_STATE_KEY) if state is not None else None
     if kept:
+        # Users can write this store, too.
+        _refuse_foreign(service, source, str(kept["sha"]))
         return kept["sha"], kept["previous"]
     pushed = _from_events(context, log)
     if pushed is not None:

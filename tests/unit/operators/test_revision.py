@@ -117,6 +117,9 @@ def test_a_commit_that_is_not_on_the_branch_is_refused() -> None:
         choose({}, SERVICE, branch, B)
     with pytest.raises(AirflowFailException, match="not on branch"):
         choose({"triggering_asset_events": {"asset": [Event(B, A, age=1)]}}, SERVICE, branch, "")
+    forged = Store(revision={"sha": B, "previous": A})  # users can write it over the REST API
+    with pytest.raises(AirflowFailException, match="not on branch"):
+        choose({"task_state_store": forged}, SERVICE, branch, "")
     assert choose({}, ANY, branch, B) == (B, None)
 
 
