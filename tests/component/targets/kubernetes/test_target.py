@@ -29,6 +29,7 @@ from airflow_cd.exceptions import (
 from airflow_cd.kubernetes.permissions import DEPLOYER_RULES
 from airflow_cd.model.rollout import Phase, RolloutAnswer
 from airflow_cd.targets.base import DeclarativeTarget
+from airflow_cd.targets.kubernetes.target import KubernetesBackend
 from airflow_cd.targets.registry import open_target
 from airflow_cd.testing.programs import BROKEN
 
@@ -241,7 +242,7 @@ def test_a_canary_that_gets_ready_between_two_looks_gets_its_share_first(
     assert rollout is not None
     with monkeypatch.context() as patched:
         # As it was before: nothing of the next stage could be applied.
-        patched.setattr(type(place.target), "_continue", lambda self, stored: stored)
+        patched.setattr(KubernetesBackend, "proceed", lambda self, stored: stored)
         after = target_of(place).advance(rollout.token).rollout
     assert after is not None and after.progress.phase is Phase.SHIFTING_TRAFFIC
     until(place, Phase.AWAITING_DECISION)
