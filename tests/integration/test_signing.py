@@ -97,11 +97,13 @@ def test_an_unsigned_release_stays_out_until_it_is_signed(service: MakeService, 
     run.wait_for_task(APPROVE, "awaiting_input", timeout=120)
     # Switched on while an unsigned release waits.
     hello.change(signing=SIGNING, verify=VERIFY)
-    assert "is not signed, and production takes signed releases only" in refused(approved(run))
+    said = refused(approved(run))
+    assert "is not signed, and production takes signed releases only" in said
+    assert f"trigger the DAG with revision {hello.head}" in said
     assert hello.served() == "first"
 
-    again(run, "package")
-    approved(run).wait_for("success")
+    run = approved(hello.run())
+    run.wait_for("success")
     assert hello.served() == "second"
     assert run.xcom(DEPLOY)["verified_by"] == key_id(key)
 

@@ -99,7 +99,8 @@ def verify_release(
     if ref.envelopes is None or release.provenance is None:
         raise NotSignedError(
             f"{name} is not signed, and {environment.name} takes signed releases only. "
-            "If it was packaged before signing was switched on, clear `package` of this run to sign it"
+            "If it was packaged before signing was switched on, trigger the DAG with revision "
+            f"{release.revision.sha}: that run packages and signs it"
         )
     keys = [SigningKeyHook(conn_id).public_key() for conn_id in environment.verify.conn_ids]
     store = open_store(store_url(service))
