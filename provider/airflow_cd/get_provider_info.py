@@ -127,5 +127,12 @@ def _config() -> dict[str, Any]:
                 "False",
                 None,
             ),
+            "allowed_addresses": option(
+                "Link-local and metadata addresses that health checks, metrics and registries may ask all "
+                "the same: addresses or networks, with commas between them.",
+                "string",
+                "",
+                "169.254.20.10/32",
+            ),
         },
     }

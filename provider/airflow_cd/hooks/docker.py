@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 # Images are pulled meanwhile.
-_TIMEOUT_SECONDS = 600
+_ANSWER_SECONDS = 600
+_CONNECT_SECONDS = 10
 
 
-def docker_client(engine: str | None, conn_id: str | None) -> DockerClient:
+def docker_client(
+    engine: str | None, conn_id: str | None, *, answer_seconds: int = _ANSWER_SECONDS
+) -> DockerClient:
     """
     Return a client of an engine.
 
     :param engine: its address; ``None`` is ``DOCKER_HOST`` of this process, else the engine of this machine
     :param conn_id: connection of type ``docker``, as the Docker provider has it: the login of a registry, and
         in its extra ``ca_cert``, ``client_cert`` and ``client_key``, paths of an engine's certificates
+    :param answer_seconds: how long the engine may be silent during a request. It must say which version it
+        has within 10 s.
     :raises EngineError: there is no such connection, its certificates cannot be used, or the registry
         refuses the login
     :raises docker.errors.DockerException: the engine does not answer
@@ -29,10 +34,11 @@ def docker_client(engine: str | None, conn_id: str | None) -> DockerClient:
 
     connection = _connection(conn_id) if conn_id is not None else None
     if engine is None:
-        client = docker.from_env(timeout=_TIMEOUT_SECONDS)
+        client = docker.from_env(timeout=_CONNECT_SECONDS)
     else:
         tls = _tls(connection) if connection is not None else False
-        client = docker.DockerClient(base_url=engine, timeout=_TIMEOUT_SECONDS, tls=tls)
+        client = docker.DockerClient(base_url=engine, timeout=_CONNECT_SECONDS, tls=tls)
+    client.api.timeout = answer_seconds
     if connection is not None and connection.host:
         _log_in(client, connection)
     return client

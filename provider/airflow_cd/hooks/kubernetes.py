@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ClusterError
 from airflow_cd.kubernetes.errors import blames_object
+from airflow_cd.processes.blocking import in_threads_of
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -249,8 +249,8 @@ def kubernetes_client(conn_id: str | None, context: str | None) -> ApiClient:
     be repeated is, for about 15 s, when the server cannot be reached, is overloaded or fails. Responses that
     are read piece by piece, such as logs that are followed, have no time limit of their own.
 
-    To be called in a task, or in a thread of the triggerer, as by ``asyncio.to_thread``: there, connections
-    are asked for through the event loop, which this waits for, and the first call imports a large library.
+    To be called in a task, or in a thread of the triggerer (``processes.blocking``): there, connections are
+    asked for through the event loop, which this waits for, and the first call imports a large library.
 
     :param conn_id: connection of type ``kubernetes``; ``None`` is the cluster that this process runs in, else
         that of ``KUBECONFIG`` or of ``~/.kube/config``
@@ -276,7 +276,8 @@ async def kubernetes_watch_client(conn_id: str | None, context: str | None) -> W
     :param conn_id: as of :func:`kubernetes_client`, as ``context`` is
     :raises ClusterError: there is no such connection, or what it says cannot be used
     """
-    configuration = await asyncio.to_thread(_watch_configuration, conn_id, context)
+    remote = ("kubernetes", conn_id or "", context or "")
+    configuration = await in_threads_of(remote, _watch_configuration, conn_id, context)
     from kubernetes_asyncio.client import ApiClient
 
     client: WatchClient = ApiClient(configuration)

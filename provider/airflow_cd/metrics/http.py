@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from airflow_cd.exceptions import MetricError
 from airflow_cd.metrics.base import Logins, Reading
 from airflow_cd.metrics.http_client import HttpAnswer, address, ask, login_of, number_of
 from airflow_cd.model.analysis import HttpQuery
 from airflow_cd.model.subject import Subject
+from airflow_cd.processes.blocking import in_threads_of
 
 
 class HttpMetric:
@@ -38,9 +37,9 @@ class HttpMetric:
             headers=query.headers,
         )
         if not 200 <= answer.status < 300:
-            raise MetricError(f"{answer.place} answers with HTTP {answer.status}: {answer.words}")
+            raise MetricError(f"{answer.place} answers with HTTP {answer.status}")
         # Paths can be slow: they may search all of it, and have regular expressions.
-        return await asyncio.to_thread(_found, answer, query.json_path)
+        return await in_threads_of("json paths", _found, answer, query.json_path)
 
 
 def _found(answer: HttpAnswer, path: str) -> Reading:

@@ -13,7 +13,7 @@ from airflow_cd.metrics.base import Logins, MetricLogin
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.subject import Subject, fill_url
 from airflow_cd.model.text import printable
-from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer, tls_context
+from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -38,10 +38,12 @@ def number_of(found: Any) -> float | None:
     except OverflowError:
         return None
     except ValueError as error:
-        raise MetricError(f"{printable(repr(found), 80)} is not a number") from error
+        kind = _KINDS.get(type(found).__name__, "something else")
+        raise MetricError(f"it is {kind}, not a number") from error
     return value if math.isfinite(value) else None
 
 
+_KINDS = {"str": "a text", "dict": "an object", "list": "a list"}
 _LONGEST_BODY = 1024 * 1024
 _SHOWN = 200
 _PORTS = {"http": 80, "https": 443}
@@ -55,23 +57,17 @@ class HttpAnswer(NamedTuple):
     place: str
     login: MetricLogin | None
 
-    @property
-    def words(self) -> str:
-        """Return the beginning of it, as it may stand in a message."""
-        text = self.content[: 4 * _SHOWN].decode("utf-8", "replace").strip()
-        return quoted(text, self.login)
-
     def parsed(self) -> Any:
         """
         Return it as JSON.
 
-        :raises MetricError: it is none
+        :raises MetricError: it is none. What it is instead is not shown: whoever can name an address could
+            read what only this machine may ask.
         """
         try:
             return json.loads(self.content)
-        except (ValueError, RecursionError) as error:
-            told = f"{self.place} did not answer with JSON"
-            raise MetricError(f"{told} (HTTP {self.status}): {self.words}") from error
+        except (ValueError, RecursionError):
+            raise MetricError(f"{self.place} did not answer with JSON (HTTP {self.status})") from None
 
 
 def quoted(text: str, login: MetricLogin | None) -> str:
@@ -131,11 +127,14 @@ async def ask(
     """
     import httpx
 
+    from airflow_cd.processes.http_transport import GuardedTransport, proxy_of
+
     place = _shown(url)
     try:
+        secure = url.startswith("https:")
         # A connection of its own each time: one that was kept open would be closed by the server just now.
         async with httpx.AsyncClient(
-            verify=tls_context(url.startswith("https:")),
+            transport=GuardedTransport(secure=secure, proxy=proxy_of(url)),
             auth=httpx.BasicAuth(login.user, login.password or "") if login and login.user else None,
             follow_redirects=False,
             timeout=timeout.total_seconds(),
@@ -150,7 +149,9 @@ async def ask(
         raise MetricError(
             f"{place} cannot be asked: a header or the login has signs that cannot be sent"
         ) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.RemoteProtocolError as error:
+        raise MetricError(f"{place} does not answer as an HTTP server") from error
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         told = quoted(str(error), login) or type(error).__name__
         raise MetricError(f"{place} cannot be asked: {told}") from error
 
@@ -166,8 +167,7 @@ def _headers(headers: Mapping[str, str], login: MetricLogin | None) -> dict[str,
 
 async def _content(response: httpx.Response, place: str) -> bytes:
     if response.has_redirect_location:
-        to = printable(response.headers["Location"], _SHOWN)
-        raise MetricError(f"{place} redirects to {to}, which is not followed; write the right address")
+        raise MetricError(f"{place} redirects elsewhere, which is not followed; write the right address")
     try:
         return await read_answer(response, _LONGEST_BODY)
     except UnreadableAnswerError as error:

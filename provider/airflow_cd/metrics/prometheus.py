@@ -60,9 +60,7 @@ def _reading(answer: HttpAnswer) -> Reading:
         found = _found(said["data"]["resultType"], said["data"]["result"])
         warnings = "; ".join(str(one) for one in said.get("warnings", ()))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise MetricError(
-            f"{answer.place} does not answer like Prometheus (HTTP {answer.status}): {answer.words}"
-        ) from error
+        raise MetricError(f"{answer.place} does not answer like Prometheus (HTTP {answer.status})") from error
     warned = warnings and f"Prometheus warns: {quoted(warnings, answer.login)}"
     return Reading(found.value, "; ".join(filter(None, (found.detail, warned))))
 

@@ -76,12 +76,15 @@ class Sample(Frozen):
     :param at: when it was taken, for people; judging uses elapsed time, which no clock change can bend
     :param seconds: how long the answer took
     :param detail: what was seen, in a few words
+    :param unknown: whether it says nothing about the service, since what failed is on our side: the resolver
+        of host names, the network, a limit of this machine. It is no good sample, and no bad one.
     """
 
     at: datetime
     ok: bool
     seconds: float
     detail: str
+    unknown: bool = False
 
 
 class Verdict(Frozen):
@@ -101,17 +104,20 @@ class Tally:
         self._check = check
         self._samples: deque[Sample] = deque(maxlen=_KEPT_SAMPLES)
         self._bad_at: deque[float] = deque()
-        self.good = self.bad = 0
+        self.good = self.bad = self.unknown = 0
         self.row = 0  # good ones in a row, up to now
 
     def see(self, sample: Sample) -> None:
         """Take note of a sample without counting it."""
         self._samples.append(sample)
-        self.row = self.row + 1 if sample.ok else 0
+        if not sample.unknown:
+            self.row = self.row + 1 if sample.ok else 0
 
     def count(self, sample: Sample, elapsed: float) -> None:
         """Count a sample that was seen, and was complete after ``elapsed`` seconds."""
-        if sample.ok:
+        if sample.unknown:
+            self.unknown += 1
+        elif sample.ok:
             self.good += 1
         else:
             self.bad += 1
@@ -129,8 +135,14 @@ class Tally:
         )
 
     def last_bad(self) -> str:
-        """Return what the last bad sample saw."""
+        """Return what the last sample saw that was not good."""
         return next((sample.detail for sample in reversed(self._samples) if not sample.ok), "none")
+
+    @property
+    def counted(self) -> str:
+        """Return how many there were of each kind."""
+        unknown = f", {self.unknown} could not be taken" if self.unknown else ""
+        return f"{self.good} good and {self.bad} bad samples{unknown}"
 
     def verdict(self, healthy: bool, reason: str) -> Verdict:
         """Return the verdict, with what it is based on."""
@@ -143,7 +155,8 @@ class Judge:
     Judges the samples of one check; the first verdict stays.
 
     Healthy after ``healthy_after`` good samples in a row. Unhealthy when the bad samples of the last
-    ``window`` exceed ``failures``, or when ``timeout`` is over. Times are seconds since the watch began.
+    ``window`` exceed ``failures``, or when ``timeout`` is over: also of unknown samples, since a release
+    that nobody could look at was not seen to be healthy. Times are seconds since the watch began.
     """
 
     def __init__(self, check: HealthCheck) -> None:
@@ -171,7 +184,7 @@ class Judge:
             self._decide(
                 False,
                 f"not healthy within {format_duration(self._check.timeout)} "
-                f"({tally.good} good and {tally.bad} bad samples); the last bad one: {tally.last_bad()}",
+                f"({tally.counted}); the last that was not good: {tally.last_bad()}",
             )
         return self.verdict
 
@@ -249,6 +262,6 @@ class Alarm:
         if not self.armed:
             return None
         self._tally.count(sample, elapsed)
-        # A good sample is no news, however many bad ones came before it.
-        excess = None if sample.ok else self._tally.excess(elapsed)
+        # A good sample is no news, however many bad ones came before it; an unknown one neither.
+        excess = None if sample.ok or sample.unknown else self._tally.excess(elapsed)
         return self._tally.verdict(False, excess) if excess else None

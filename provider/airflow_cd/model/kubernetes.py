@@ -141,6 +141,11 @@ class KubernetesTargetSettings(TargetSettings):
     prune: bool = True
     keep: int = Field(5, ge=1)
 
+    @property
+    def remote(self) -> tuple[str, ...]:
+        """Return the cluster."""
+        return "kubernetes", self.conn_id or "", self.context or ""
+
     @model_validator(mode="after")
     def _one_source(self) -> KubernetesTargetSettings:
         if (self.manifests is None) == (self.app is None):

@@ -133,6 +133,11 @@ class DockerTargetSettings(TargetSettings):
         return self
 
     @property
+    def remote(self) -> tuple[str, ...]:
+        """Return the engine."""
+        return "docker", self.engine or "", self.conn_id or ""
+
+    @property
     def address(self) -> tuple[str, ...]:
         """Return the engine, and the address and port it listens on there."""
         return self.engine or "", self.host, str(self.port)

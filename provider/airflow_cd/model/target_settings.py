@@ -52,6 +52,16 @@ class TargetSettings(Frozen):
         return None
 
     @property
+    def remote(self) -> tuple[str, ...]:
+        """
+        Return what targets are asked through: an engine, a cluster, the API of an account.
+
+        In the triggerer, those with the same one share a few threads. One that does not answer keeps its own
+        busy, and nobody else's.
+        """
+        return (type(self).__name__,)
+
+    @property
     def manifests_path(self) -> str | None:
         """Return the path in the source of the manifests that this target deploys, where it deploys some."""
         return None

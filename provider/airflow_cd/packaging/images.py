@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import httpx
 
 from airflow_cd.exceptions import ArtifactError, UnsafeArchiveError
+from airflow_cd.processes.http_transport import GuardedSyncTransport, proxy_of
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -198,7 +199,7 @@ def attach(client: httpx.Client, name: str, subject: str, kind: str, document: b
     """
     try:
         return _attach(client, f"/v2/{name}", subject, kind, document)
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+    except (httpx.HTTPError, OSError, KeyError, ValueError) as error:
         raise ArtifactError(f"cannot attach {kind} to {name}@{subject}: {error}") from error
 
 
@@ -262,6 +263,8 @@ def _descriptor(kind: str, content: bytes) -> dict[str, Any]:
 
 
 _TIMEOUT_SECONDS = 60
+# Manifests and indexes are a few KiB; registries refuse manifests of more than 4 MiB.
+_LONGEST_ANSWER = 4 * 1024 * 1024
 # What Docker calls it, and where its registry is.
 _HOSTS = {"docker.io": "registry-1.docker.io"}
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -280,9 +283,12 @@ def registry_client(repository: str, login: tuple[str, str] | None, url: str | N
     registry = repository.partition("/")[0]
     host = _HOSTS.get(registry, registry)
     is_here = host.rpartition(":")[0] in ("localhost", "127.0.0.1") or host in ("localhost", "127.0.0.1")
+    base = url or f"{'http' if is_here else 'https'}://{host}"
     return httpx.Client(
-        base_url=url or f"{'http' if is_here else 'https'}://{host}",
+        base_url=base,
         auth=RegistryAuth(login),
+        transport=GuardedSyncTransport(longest=_LONGEST_ANSWER, proxy=proxy_of(base)),
+        trust_env=False,
         timeout=_TIMEOUT_SECONDS,
         follow_redirects=True,
     )
@@ -341,7 +347,6 @@ class RegistryAuth(httpx.Auth):
 
 def _token(answer: httpx.Response) -> str:
     if not answer.is_success:
-        said = f"{answer.status_code} {answer.text[:200]}"
-        raise ArtifactError(f"{answer.request.url.host} gives no token: {said}")
+        raise ArtifactError(f"{answer.request.url.host} gives no token: HTTP {answer.status_code}")
     given = answer.json()
     return str(given.get("token") or given["access_token"])

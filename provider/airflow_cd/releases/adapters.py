@@ -102,15 +102,19 @@ def open_target(service: Service, environment: Environment) -> Target:
     return open_environment(service.name, environment)
 
 
-def open_environment(service: str, environment: Environment) -> Target:
-    """Return where the service of this name runs in this environment."""
-    from airflow_cd.hooks.clients import CLIENTS
+def open_environment(service: str, environment: Environment, *, looks_only: bool = False) -> Target:
+    """
+    Return where the service of this name runs in this environment.
+
+    :param looks_only: whether the target is only asked what runs: its clients soon give up then
+    """
+    from airflow_cd.hooks.clients import CLIENTS, LOOKING_CLIENTS
     from airflow_cd.hooks.docker import password_of
     from airflow_cd.packaging.archive import unpack
     from airflow_cd.targets import registry
     from airflow_cd.targets.base import Access
 
-    access = Access(data_dir(), unpack, password_of, CLIENTS)
+    access = Access(data_dir(), unpack, password_of, LOOKING_CLIENTS if looks_only else CLIENTS)
     return registry.open_target(service, environment, access)
 
 

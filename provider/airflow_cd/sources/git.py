@@ -12,9 +12,8 @@ from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
 from airflow_cd.model.text import printable
 from airflow_cd.sources.checkout import write_tree
-from airflow_cd.sources.git_commands import redacted
 from airflow_cd.sources.mirror import Mirror
-from airflow_cd.sources.web import commit_url
+from airflow_cd.sources.web import commit_url, public_url
 
 # NUL cannot be in a commit's text, so whatever is in it stays data.
 _FORMAT = "%H%x00%an%x00%ae%x00%ct%x00%s%x00"
@@ -52,7 +51,7 @@ class GitSource:
         heads = self._mirror.heads()
         if branch not in heads:
             raise SourceError(
-                f"{redacted(self.repository)} has no branch {branch!r}; "
+                f"{public_url(self.repository)} has no branch {branch!r}; "
                 "correct `branch:` in the service's source"
             )
         return heads[branch]

@@ -21,10 +21,11 @@ from airflow_cd.sources.git_commands import (
     BrokenMirrorError,
     GitTimeoutError,
     git,
+    login_env,
     parse_heads,
-    redacted,
     remote_argv,
 )
+from airflow_cd.sources.web import public_url
 
 # How remotes say that they do not have, or do not give, a commit.
 _MISSING = (
@@ -100,9 +101,10 @@ class Remote:
     @_retrying
     def _ask(self, *args: str, timeout: float, folder: Path | None = None) -> bytes:
         try:
-            return git(*args, folder=folder, env=self._env, timeout=timeout)
+            env = {**login_env(self.repository), **(self._env or {})}
+            return git(*args, folder=folder, env=env, timeout=timeout)
         except SourceError as error:
-            raise type(error)(f"{redacted(self.repository)}: {error}") from error
+            raise type(error)(f"{public_url(self.repository)}: {error}") from error
 
 
 T = TypeVar("T")
@@ -217,12 +219,12 @@ class Mirror:
             if not is_about_missing(error):
                 raise
             raise RevisionNotFoundError(
-                f"{redacted(self.repository)} has no commit {sha}; "
+                f"{public_url(self.repository)} has no commit {sha}; "
                 "it may have been force-pushed away: release the branch's present head instead"
             ) from error
         if not self._is_taken(sha):
             git("update-ref", "-d", _taken(sha), folder=self.folder)
-            raise RevisionNotFoundError(f"{sha} is in {redacted(self.repository)}, but it is not a commit")
+            raise RevisionNotFoundError(f"{sha} is in {public_url(self.repository)}, but it is not a commit")
 
     def _has(self, sha: str) -> bool:
         """Only what a ref leads to is complete: a killed fetch leaves commits without their files."""

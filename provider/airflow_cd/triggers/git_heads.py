@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from datetime import datetime, timezone
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_cd.exceptions import RevisionNotFoundError
+from airflow_cd.processes.blocking import in_threads_of
+from airflow_cd.processes.deadline import within
 
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
@@ -24,27 +32,83 @@ if TYPE_CHECKING:
     from airflow_cd.model.release import Commit
     from airflow_cd.sources.git import GitSource
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Credentials = Callable[[], AbstractAsyncContextManager[dict[str, str]]]
 
 _LONGEST_WAIT = 300.0
 _SHORTEST_WAIT = 0.2
-# A thousand repositories must not mean a thousand git processes at the same moment.
-_MOST_POLLS = 16
-_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-# Fetches take long; the threads that all triggers share are few.
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cd-git")
 
 
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what the function returns, run beside the event loop."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads, partial(function, *args, **kwargs))
+class _Polls:
+    """
+    What is going on in one event loop: a thousand repositories must not mean as many git processes at once.
+
+    Each host has slots of its own, and remotes that did not answer last time share a few: neither a host that
+    is down nor a hundred of them take the others' turns.
+    """
+
+    PER_HOST = 8
+    SUSPECTS = 8
+    ALL = 32
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, asyncio.Semaphore] = {}
+        self._suspects, self._all = asyncio.Semaphore(self.SUSPECTS), asyncio.Semaphore(self.ALL)
+
+    @asynccontextmanager
+    async def slot(self, repository: str, *, suspect: bool) -> AsyncIterator[None]:
+        """Wait for a turn."""
+        from airflow_cd.sources.web import host_of
+
+        host = self._hosts.setdefault(host_of(repository), asyncio.Semaphore(self.PER_HOST))
+        async with host, self._suspects if suspect else self._all:
+            yield
+
+
+_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polls] = WeakKeyDictionary()
+
+
+class Pace:
+    """
+    How often a repository is polled: at the shortest interval of those that wait for its heads.
+
+    :param interval: seconds, as long as nobody waits
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._usual, self._wanted = interval, Counter[float]()
+        self._changed = asyncio.Event()
+
+    @property
+    def interval(self) -> float:
+        """Return the seconds between two polls."""
+        return min(self._wanted, default=self._usual)
+
+    @contextmanager
+    def wanted(self, interval: float) -> Iterator[None]:
+        """Poll at least this often during the block."""
+        self._wanted[interval] += 1
+        self._changed.set()
+        try:
+            yield
+        finally:
+            self._wanted -= Counter([interval])
+
+    async def sleep(self, failures: int) -> None:
+        """Wait until the next poll is due; somebody who comes meanwhile may want it earlier."""
+        began = time.monotonic()
+        while True:
+            self._changed.clear()
+            left = began + backoff(self.interval, failures) - time.monotonic()
+            if left <= 0:
+                return
+            try:
+                await within(left, self._changed.wait())
+            except (asyncio.TimeoutError, TimeoutError):
+                return
 
 
 async def poll_heads(
-    repository: str, interval: float, credentials: Credentials, log: Logger
+    repository: str, pace: Pace, credentials: Credentials, log: Logger
 ) -> AsyncGenerator[dict[str, str], None]:
     """
     Yield branch name -> SHA at every poll, for ever.
@@ -52,7 +116,7 @@ async def poll_heads(
     A remote that does not answer is asked less and less often, at least every five minutes; the log says
     since when and why.
 
-    :param interval: seconds between two polls
+    :param pace: how often
     :param credentials: opens the environment variables that carry git's credentials
     """
     from airflow_cd.sources.web import public_url
@@ -60,21 +124,22 @@ async def poll_heads(
     name, failures, since = public_url(repository), 0, ""
     while True:
         try:
-            heads = await _ask(repository, credentials)
+            heads = await _ask(repository, credentials, suspect=failures > 0)
         except Exception as error:  # whatever it is, the watch goes on
             since = since if failures else datetime.now(timezone.utc).isoformat(timespec="seconds")
             failures += 1
-            delay = backoff(interval, failures)
             reason = str(error) or type(error).__name__
+            seconds = backoff(pace.interval, failures)
             log.warning(
-                "Cannot read the heads of %s since %s (%s); next try in %.0f s", name, since, reason, delay
+                "Cannot read the heads of %s since %s (%s); next try in about %.0f s",
+                *(name, since, reason, seconds),
             )
         else:
             if failures:
                 log.info("%s answers again; it did not since %s", name, since)
-            failures, delay = 0, backoff(interval, 0)
+            failures = 0
             yield heads
-        await asyncio.sleep(delay)
+        await pace.sleep(failures)
 
 
 def backoff(interval: float, failures: int) -> float:
@@ -84,13 +149,18 @@ def backoff(interval: float, failures: int) -> float:
     return seconds * random.uniform(0.8 if failures else 0.95, 1.0)
 
 
-async def _ask(repository: str, credentials: Credentials) -> dict[str, str]:
+async def _ask(repository: str, credentials: Credentials, *, suspect: bool) -> dict[str, str]:
     from airflow_cd.sources.git_commands import ls_remote
 
     loop = asyncio.get_running_loop()
-    async with _slots.setdefault(loop, asyncio.Semaphore(_MOST_POLLS)), credentials() as env:
+    if (polls := _polls.get(loop)) is None:
+        polls = _polls[loop] = _Polls()
+    async with polls.slot(repository, suspect=suspect), credentials() as env:
         return await ls_remote(repository, env=env)
 
+
+# By event loop, and by what a repository's services have in common.
+_paces: WeakValueDictionary[tuple[int, Hashable], Pace] = WeakValueDictionary()
 
 _MOST_COMMITS = 20
 
@@ -99,8 +169,8 @@ class GitHeadTrigger(BaseEventTrigger):
     """
     Fires once for every new head of a branch that changes the service's folder.
 
-    Branch heads are polled once per repository and connection, at the interval of the service that comes
-    first. A poll is a snapshot of all heads and every service compares it with the head it saw last, so a
+    Branch heads are polled once per repository and connection, at the shortest interval of its services.
+    A poll is a snapshot of all heads and every service compares it with the head it saw last, so a
     poll that is missed costs nothing. That head is stored after its event was handed over: an event is
     delivered at least once, also over a restart of the triggerer. A branch seen for the first time fires.
     While the commits cannot be fetched, a new head fires all the same: a push is never lost.
@@ -155,7 +225,7 @@ class GitHeadTrigger(BaseEventTrigger):
     async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
         """Yield branch name -> SHA at every poll. A remote that is down is asked less and less often."""
         trigger = cls(**kwargs)
-        polls = poll_heads(trigger.repository, trigger.poll_interval, trigger._credentials, trigger.log)
+        polls = poll_heads(trigger.repository, trigger._pace(), trigger._credentials, trigger.log)
         async with aclosing(polls):
             async for heads in polls:
                 yield heads
@@ -164,6 +234,22 @@ class GitHeadTrigger(BaseEventTrigger):
         self, shared_stream: AsyncIterator[dict[str, str]]
     ) -> AsyncIterator[TriggerEvent]:
         """Turn snapshots into one event per push that concerns the service."""
+        with self._pace().wanted(self.poll_interval):
+            async with aclosing(self._events(shared_stream)) as events:
+                async for event in events:
+                    yield event
+
+    def _pace(self) -> Pace:
+        """Return the pace of this repository, which its services share while one of them waits."""
+        key = (id(asyncio.get_running_loop()), self.shared_stream_key())
+        if (pace := _paces.get(key)) is None:
+            pace = _paces[key] = Pace(self.poll_interval)
+        self._kept_pace = pace
+        return pace
+
+    async def _events(
+        self, shared_stream: AsyncIterator[dict[str, str]]
+    ) -> AsyncGenerator[TriggerEvent, None]:
         cursor = _Cursor(self)
         gone = False
         async for heads in shared_stream:
@@ -191,11 +277,13 @@ class GitHeadTrigger(BaseEventTrigger):
 
     async def _payload(self, previous: str | None, head: str) -> dict[str, Any] | None:
         """Return the event's content, or ``None`` when the push leaves the service's folder as it is."""
-        from airflow_cd.sources.web import public_url
+        from airflow_cd.sources.web import host_of, public_url
 
         try:
             async with self._credentials() as env:
-                changes = await in_thread(self._changes, env, previous, head)
+                changes = await in_threads_of(
+                    ("git", host_of(self.repository)), self._changes, env, previous, head
+                )
         except Exception as error:  # the head is known, and that is what counts
             self.log.warning(
                 "%s: the commits up to %s cannot be read, so the event names only this one: %s",

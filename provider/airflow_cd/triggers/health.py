@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -17,9 +18,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.health import HealthCheck, Judge, Sample, Verdict
 from airflow_cd.model.text import printable
+from airflow_cd.processes.addresses import AddressDeniedError, UnresolvedError, resolve
 from airflow_cd.processes.deadline import within
 from airflow_cd.processes.environment import clean_environment
-from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer, tls_context
+from airflow_cd.processes.http_reading import HEADERS, UnreadableAnswerError, read_answer
 from airflow_cd.triggers.defer_delay import defer_delay_seconds
 
 if TYPE_CHECKING:
@@ -29,6 +31,13 @@ _LONGEST_BODY = 1024 * 1024
 _KEPT_OUTPUT = 16 * 1024
 _SHOWN = 80
 _LONGEST_PROBLEM = 300
+# Whoever notices so late that the time was over had no turn on the event loop meanwhile, or no processor.
+_STALLED_SECONDS = 1.0
+# The network of this machine is down; it has no more files, memory or ports.
+_OURS = {
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOBUFS),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+}
 
 
 async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClient | None = None) -> Sample:
@@ -40,12 +49,19 @@ async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClie
     :param client: HTTP client to use again and again; needed by ``http`` checks only
     """
     at, started = datetime.now(timezone.utc), time.monotonic()
+    longest, unknown = check.sample_timeout.total_seconds(), False
+    due: list[float] = []
+    timer = asyncio.get_running_loop().call_later(longest, lambda: due.append(time.monotonic()))
     try:
-        problem = await within(check.sample_timeout.total_seconds(), _look(check, base_url, client))
+        problem = await within(longest, _look(check, base_url, client))
     except (asyncio.TimeoutError, TimeoutError):
         problem = f"no answer within {format_duration(check.sample_timeout)}"
+        if due and (late := due[0] - started - longest) > _STALLED_SECONDS:
+            problem, unknown = f"this process was busy for {late:.1f} s with something else", True
     except Exception as error:  # a refused connection, a broken answer: all of it is what the sample saw
-        problem = f"{type(error).__name__}: {error}"
+        problem, unknown = _described(error), _is_ours(error)
+    finally:
+        timer.cancel()
     seconds = time.monotonic() - started
     if problem is None and check.latency is not None and seconds > check.latency.total_seconds():
         problem = f"slower than {format_duration(check.latency)}"
@@ -53,7 +69,27 @@ async def take_sample(check: HealthCheck, base_url: str, client: httpx.AsyncClie
     # The service, or whatever answers in its place, has a say in this.
     problem = problem and printable(problem, _LONGEST_PROBLEM)
     detail = f"{check.name}: {problem} (after {milliseconds})" if problem else f"{check.name}: {milliseconds}"
-    return Sample(at=at, ok=problem is None, seconds=round(seconds, 6), detail=detail)
+    return Sample(at=at, ok=problem is None, seconds=round(seconds, 6), detail=detail, unknown=unknown)
+
+
+def _is_ours(error: BaseException | None) -> bool:
+    """Return whether the error says nothing about the service, and whatever it wraps neither."""
+    while error is not None:
+        if isinstance(error, (UnresolvedError, AddressDeniedError)):
+            return True
+        if isinstance(error, OSError) and error.errno in _OURS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _described(error: Exception) -> str:
+    """Return an error in words that are not the server's: an answer never gets into a message."""
+    import httpx
+
+    if isinstance(error, (httpx.ProtocolError, httpx.DecodingError)):
+        return "the answer is no HTTP"
+    return f"{type(error).__name__}: {error}"
 
 
 async def _look(check: HealthCheck, base_url: str, client: httpx.AsyncClient | None) -> str | None:
@@ -87,8 +123,16 @@ async def _http(check: HealthCheck, base_url: str, client: httpx.AsyncClient) ->
 
 async def _tcp(address: str, base_url: str) -> str | None:
     host, _, port = address.rpartition(":")
-    _, writer = await asyncio.open_connection(host or urlsplit(base_url).hostname, int(port))
-    writer.close()
+    found = await resolve(host.strip("[]") or urlsplit(base_url).hostname or "", int(port))
+    for place in found:
+        try:
+            _, writer = await asyncio.open_connection(place, int(port))
+        except OSError:
+            if place == found[-1]:
+                raise
+        else:
+            writer.close()
+            break
     return None
 
 
@@ -254,9 +298,11 @@ def http_client(checks: Sequence[HealthCheck], base_url: str) -> httpx.AsyncClie
     """
     import httpx
 
+    from airflow_cd.processes.http_transport import GuardedTransport
+
     secure = any(check.http is not None and url_of(check, base_url).startswith("https:") for check in checks)
     return httpx.AsyncClient(
-        verify=tls_context(secure),
+        transport=GuardedTransport(secure=secure),
         trust_env=False,
         follow_redirects=False,
         timeout=None,

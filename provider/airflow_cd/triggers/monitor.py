@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.health import Alarm, HealthCheck, MonitorSettings, Verdict
+from airflow_cd.processes.blocking import in_threads_of
+from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.git_heads import backoff
 from airflow_cd.triggers.health import http_client, take_sample
 
@@ -19,9 +21,14 @@ if TYPE_CHECKING:
     import httpx
     from airflow.sdk.types import Logger
 
+    from airflow_cd.model.health import Sample
     from airflow_cd.targets.record import Record
 
+T = TypeVar("T")
+
 _FIRED = "alarm"
+# How long a target may take to say what runs.
+_LOOK_SECONDS = 15.0
 # How long after the end of its longest health check a pipeline may take to judge and to roll back.
 _PIPELINE_SECONDS = 120.0
 
@@ -32,7 +39,8 @@ class MonitorTrigger(BaseEventTrigger):
 
     The target's record says what runs. A release is watched once it was healthy, or when its pipeline must
     have judged it: until then a bad release is the pipeline's to roll back. A service, target or triggerer
-    that is gone for a while costs nothing but that while.
+    that is gone for a while costs nothing but that while: samples that could not be taken count for nothing,
+    and while the target cannot say what runs there is no alarm, since that may be gone for the same reason.
 
     The payload has ``service``, ``environment``, ``generation``, ``digest``, ``version``, ``reason`` and
     ``samples`` (the last ones of the check that raised the alarm).
@@ -64,7 +72,7 @@ class MonitorTrigger(BaseEventTrigger):
         while True:
             record = await watch.next_release(after=fired)
             verdict = await watch.until_bad(record)
-            if verdict is None or not await watch.still_runs(record):
+            if verdict is None or not await watch.still_runs(record, verdict):
                 continue
             fired = record.generation
             yield TriggerEvent(self._payload(record, verdict))
@@ -115,7 +123,8 @@ class _Watch:
         from airflow_cd.releases.adapters import open_environment
 
         monitor = environment.monitor or MonitorSettings()
-        self._target = open_environment(service, environment)
+        self._target = open_environment(service, environment, looks_only=True)
+        self._remote = environment.target.settings.remote
         self._checks = [monitor.check(check) for check in environment.health]
         self._bake_time = monitor.bake_time.total_seconds()
         self._judged_after = _PIPELINE_SECONDS + max(
@@ -125,6 +134,7 @@ class _Watch:
         self._name = f"{service} in {environment.name}"
         self._log = log
         self._failures = 0
+        self._armed: set[tuple[int, str]] = set()
 
     async def next_release(self, after: int) -> Record:
         """Wait for a deployment of a later generation whose bake time is not over."""
@@ -135,15 +145,30 @@ class _Watch:
                     return record
             await asyncio.sleep(backoff(self._interval, self._failures))
 
-    async def still_runs(self, record: Record) -> bool:
-        """Return whether nothing was deployed or rolled back since; an alarm about the past helps nobody."""
+    async def still_runs(self, record: Record, verdict: Verdict) -> bool:
+        """
+        Return whether it is certain that nothing was deployed or rolled back since.
+
+        An alarm about the past helps nobody; one while the target is gone would blame the release for it.
+        """
         now = await self._record()
-        return now is None or now.generation == record.generation
+        if now is None:
+            self._log.warning(
+                "%s: no alarm while the target cannot say what runs, although the service is unhealthy: %s",
+                *(self._name, verdict.reason),
+            )
+        return now is not None and now.generation == record.generation
 
     async def until_bad(self, record: Record) -> Verdict | None:
         """Watch until the verdict is bad; ``None`` when the bake time is over, or something else runs."""
-        url = await asyncio.to_thread(self._target.url)
+        try:
+            url = await self._asked(self._target.url)
+        except Exception as error:  # whatever it is, the watch goes on
+            self._failures += 1
+            self._log.warning("%s: cannot read where it answers: %s", self._name, error)
+            url = None
         if url is None:
+            await asyncio.sleep(backoff(self._interval, self._failures))
             return None
         age, began = max(_age(record), 0.0), time.monotonic()
         self._log.info("%s: watching %s", self._name, url)
@@ -170,7 +195,9 @@ class _Watch:
         age: float,
         began: float,
     ) -> Verdict | None:
-        alarm = Alarm(check)
+        alarm, known = Alarm(check), True
+        # A watch that was broken off while the target was gone goes on as it was.
+        alarm.armed = (generation, check.name) in self._armed
         for number in range(1, 10**9):
             sample = await take_sample(check, url, client)
             elapsed = time.monotonic() - began
@@ -179,10 +206,23 @@ class _Watch:
             if (verdict := alarm.add(sample, elapsed)) is not None:
                 return verdict
             if alarm.armed and not was_armed:
+                self._armed.add((generation, check.name))
                 self._log.info("%s: failures of generation %d count now", self._name, generation)
+            if known == sample.unknown:
+                known = not sample.unknown
+                self._report(known, sample)
             due = began + number * check.interval.total_seconds()
             await asyncio.sleep(max(due - time.monotonic(), 0.01))
         raise AssertionError("a watch ends with its bake time")
+
+    def _report(self, known: bool, sample: Sample) -> None:
+        if known:
+            self._log.info("%s: samples can be taken again: %s", self._name, sample.detail)
+        else:
+            self._log.warning(
+                "%s: cannot tell whether the service is healthy, so this is no reason to roll back: %s",
+                *(self._name, sample.detail),
+            )
 
     async def _until_over(self, record: Record, seconds: float, began: float) -> Verdict | None:
         while time.monotonic() - began < seconds:
@@ -195,13 +235,17 @@ class _Watch:
     async def _record(self) -> Record | None:
         """Return the target's record, or ``None`` when it cannot be read."""
         try:
-            record = await asyncio.to_thread(self._target.record)
+            record = await self._asked(self._target.record)
         except Exception as error:  # whatever it is, the watch goes on
             self._failures += 1
-            self._log.warning("%s: cannot read what runs: %s", self._name, error)
+            reason = str(error) or f"no answer within {_LOOK_SECONDS:g} s"
+            self._log.warning("%s: cannot read what runs: %s", self._name, reason)
             return None
         self._failures = 0
         return record
+
+    async def _asked(self, ask: Callable[[], T]) -> T:
+        return await within(_LOOK_SECONDS, in_threads_of(self._remote, ask))
 
 
 def _age(record: Record) -> float:

@@ -19,6 +19,7 @@ from airflow_cd.exceptions import (
 )
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.rollout import Phase
+from airflow_cd.processes.blocking import in_threads_of
 from airflow_cd.processes.deadline import within
 from airflow_cd.triggers.defer_delay import defer_delay_seconds
 from airflow_cd.triggers.git_heads import backoff
@@ -94,7 +95,7 @@ class RolloutTrigger(BaseTrigger):
         """Drive the rollout until there is something to tell."""
         target = await self._open()
         async with target.watching() as changes:
-            event = await _Drive(target, self.token, self.asked, self.log).until_told(changes)
+            event = await self._drive(target, self.asked).until_told(changes)
         # Measured against the clock, but never longer than meant, should that have been set back.
         await asyncio.sleep(min(max(self.started_at + self.settle - time.time(), 0.0), self.settle))
         yield TriggerEvent(event)
@@ -107,17 +108,23 @@ class RolloutTrigger(BaseTrigger):
         target = await self._open()
         reason = f"its task was marked as {state}"
         self.log.warning("Aborting the rollout: %s", reason)
-        drive = _Drive(target, self.token, None, self.log)
+        drive = self._drive(target, None)
         await drive.acted(partial(target.abort, actor="a person", reason=reason, token=self.token))
         async with target.watching() as changes:
             await within(_ABORT_SECONDS, drive.until_told(changes))
+
+    def _drive(self, target: ProgressiveTarget, asked: str | None) -> _Drive:
+        remote = Environment.model_validate(self.environment).target.settings.remote
+        return _Drive(target, remote, self.token, asked, self.log)
 
     async def _open(self) -> ProgressiveTarget:
         from airflow_cd.releases.adapters import open_environment
         from airflow_cd.targets.base import ProgressiveTarget
 
         environment = Environment.model_validate(self.environment)
-        target = await asyncio.to_thread(open_environment, self.service, environment)
+        target = await in_threads_of(
+            environment.target.settings.remote, open_environment, self.service, environment
+        )
         assert isinstance(target, ProgressiveTarget), "only these have rollouts"
         return target
 
@@ -142,8 +149,15 @@ def question_of(progress: Progress) -> str:
 class _Drive:
     """One rollout, driven until there is something to tell."""
 
-    def __init__(self, target: ProgressiveTarget, token: str, asked: str | None, log: Logger) -> None:
-        self._target, self._token, self._asked = target, token, asked
+    def __init__(
+        self,
+        target: ProgressiveTarget,
+        remote: tuple[str, ...],
+        token: str,
+        asked: str | None,
+        log: Logger,
+    ) -> None:
+        self._target, self._remote, self._token, self._asked = target, remote, token, asked
         self._log, self._failures, self._shown = log, 0, ""
         self._subject: Subject | None = None
 
@@ -198,7 +212,7 @@ class _Drive:
 
     async def acted(self, act: Callable[[], Record]) -> Record:
         """Let the target do something, off the event loop."""
-        record = await asyncio.to_thread(act)
+        record = await in_threads_of(self._remote, act)
         self._failures = 0
         return record
 
@@ -210,7 +224,7 @@ class _Drive:
         from airflow_cd.hooks.metrics import take_measurement
 
         if self._subject is None:
-            self._subject = await asyncio.to_thread(self._target.subject, rollout)
+            self._subject = await in_threads_of(self._remote, self._target.subject, rollout)
         subject, step = self._subject, rollout.progress.step
         takes = [
             asyncio.create_task(take_measurement(name, rollout.plan.analyses[name], step, subject))

@@ -57,7 +57,7 @@ def test_where_nothing_is_demanded_nothing_is_checked(run: LocalRun) -> None:
 def test_an_unsigned_release_is_refused_until_it_is_packaged_again(run: LocalRun) -> None:
     run.package(run.service())
     demanding = run.service("ours", ["ours"])
-    refused(run, demanding, "production was not touched: hello .* is not signed.*trigger the DAG with revision")
+    refused(run, demanding, "not touched: hello .* is not signed.*trigger the DAG with revision")
     run.package(demanding)
     run.deploy(demanding)
     assert run.served() == "two"

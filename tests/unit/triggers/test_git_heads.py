@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,45 @@ async def test_services_of_one_repository_share_one_poll(
         for watch in watches:
             await watch.stop()
         await manager.stop_all()
+
+
+async def test_the_shortest_interval_of_a_repository_wins(
+    repository: GitRepository, server: GitServer, tmp_path: Path
+) -> None:
+    url = f"{server.url}/origin.git"
+    repository.commit({"a": "1"})
+    manager = SharedStreamManager(log=structlog.get_logger("test"))
+
+    def watched(number: int, interval: float) -> Watch:
+        trigger = trigger_of(url, tmp_path, service=f"s{number}", poll_interval=interval)
+        stream = manager.subscribe(trigger_id=number, trigger=trigger, key=trigger.shared_stream_key())
+        return Watch(trigger.filter_shared_stream(stream))
+
+    slow = watched(0, 600.0)
+    try:
+        await slow.next()
+        before = server.listings
+        quick = watched(1, 0.2)
+        await eventually(lambda: server.listings > before + 5)
+        await quick.stop()
+    finally:
+        await slow.stop()
+        await manager.stop_all()
+
+
+async def test_a_host_that_says_nothing_does_not_slow_another(
+    repository: GitRepository, server: GitServer, tmp_path: Path
+) -> None:
+    repository.commit({"a": "1"})
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as silent:
+        dead = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with AsyncExitStack() as stack:
+            for number in range(60):
+                trigger = trigger_of(f"{dead}/{number}.git", tmp_path, service=f"dead-{number}")
+                await stack.enter_async_context(watching(trigger))
+            alive = trigger_of(f"{server.url}/origin.git", tmp_path, poll_interval=0.2)
+            await stack.enter_async_context(watching(alive))
+            await eventually(lambda: server.listings > 5)
 
 
 def test_only_services_of_one_repository_and_connection_share(tmp_path: Path) -> None:
@@ -204,7 +245,7 @@ async def test_a_fetch_that_takes_long_lets_other_triggers_go_on(
     lock = FileLock(mirror.folder.with_suffix(".lock"))
     with lock:  # as another process that fetches
         async with watching(trigger_of(repository.url, tmp_path)) as watch:
-            thread = "cd-git"
+            thread = "cd-blocking"
             await eventually(lambda: any(one.name.startswith(thread) for one in threading.enumerate()))
             assert watch.is_quiet
             lock.release()
