@@ -61,7 +61,7 @@ class HttpAnswer(NamedTuple):
         """
         Return it as JSON.
 
-        :raises MetricError: it is none. What it is instead is not shown: whoever can name an address could
+        :raises MetricError: it is none. What it is instead is not shown: a person who can name an address could
             read what only this machine may ask.
         """
         try:

@@ -33,7 +33,7 @@ async def in_threads_of(remote: Hashable, function: Callable[P, T], *args: P.arg
 
 
 def pool_of(remote: Hashable, threads: int) -> ThreadPoolExecutor:
-    """Return the threads of a remote, of which there are so many at most; the first caller decides."""
+    """Return the threads of a remote, at most so many: the first caller says how many."""
     if (pool := _pools.get(remote)) is None:
         pool = _pools.setdefault(remote, ThreadPoolExecutor(threads, thread_name_prefix="cd-blocking"))
     return pool

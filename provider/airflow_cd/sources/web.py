@@ -67,7 +67,7 @@ def _parted(rest: str) -> tuple[str, str, str]:
     """
     Part what follows ``://`` into user information, ``@`` and the rest.
 
-    A password with a slash in it, which has to be written as ``%2F`` but often is not, is none of the path.
+    A password with a slash in it, which must be written as ``%2F`` but often is not, is none of the path.
     """
     authority, slash, path = rest.partition("/")
     _, colon, port = authority.partition(":")

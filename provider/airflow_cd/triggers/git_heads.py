@@ -94,7 +94,7 @@ class Pace:
             self._wanted -= Counter([interval])
 
     async def sleep(self, failures: int) -> None:
-        """Wait until the next poll is due; somebody who comes meanwhile may want it earlier."""
+        """Wait until the next poll is due; a service that comes meanwhile may want it earlier."""
         began = time.monotonic()
         while True:
             self._changed.clear()

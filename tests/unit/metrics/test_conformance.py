@@ -183,7 +183,7 @@ async def test_a_login_is_sent_to_no_other_server(
 async def test_an_answer_is_never_repeated(
     make: Make, server: AnsweringServer, subject: Subject, content: bytes, status: int
 ) -> None:
-    """Else whoever can name an address reads what only the workers may ask."""
+    """Else a person who can name an address reads what only the workers may ask."""
     server.answer(content, status=status, headers={"Location": "/s3cret"})
     login = MetricLogin("metrics", server.url, None, "s3cret", {"X-Key": "k3y"})
     try:

@@ -36,7 +36,7 @@ def on_engine(engine: str, number: int) -> MonitorTrigger:
 
 
 def by_name(where: Place, **check: Any) -> MonitorTrigger:
-    """Watch the local service by a host name, which has to be looked up."""
+    """Watch the local service by a host name, which must be looked up."""
     return where.trigger(http=f"http://localhost:{where.server.server_port}/", sample_timeout="1s", **check)
 
 
