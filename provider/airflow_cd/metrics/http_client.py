@@ -61,8 +61,8 @@ class HttpAnswer(NamedTuple):
         """
         Return it as JSON.
 
-        :raises MetricError: it is none. What it is instead is not shown: a person who can name an address could
-            read what only this machine may ask.
+        :raises MetricError: it is none. What it is instead is not shown: a person who can name an
+            address could read what only this machine may ask.
         """
         try:
             return json.loads(self.content)

@@ -31,7 +31,7 @@ _LONGEST_BODY = 1024 * 1024
 _KEPT_OUTPUT = 16 * 1024
 _SHOWN = 80
 _LONGEST_PROBLEM = 300
-# A timer that fires so late had no turn on the event loop meanwhile, or its process had no processor.
+# A timer that fires so late had no turn on the event loop, or its process had no processor.
 _STALLED_SECONDS = 1.0
 # The network of this machine is down; it has no more files, memory or ports.
 _OURS = {
