@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ClusterError
 from airflow_cd.kubernetes.errors import blames_object
+from airflow_cd.model.yaml_limits import check_depth
 from airflow_cd.processes.blocking import in_threads_of
 
 if TYPE_CHECKING:
@@ -153,8 +154,9 @@ def _from_text(text: Any, context: str | None, where: str) -> Configuration:
     if isinstance(text, str):
         mask_secret(text)
         try:
+            check_depth(text)
             text = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             # What the parser says quotes the text, and with it its secrets.
             raise ClusterError(f"{where}: its kube_config is neither JSON nor YAML") from None
     if not isinstance(text, dict):
@@ -176,8 +178,10 @@ def _content_of(path: str) -> Any:
 
     try:
         with Path(path).expanduser().open("rb") as file:
-            return yaml.safe_load(file.read(_LONGEST_KUBECONFIG))
-    except (OSError, yaml.YAMLError):
+            text = file.read(_LONGEST_KUBECONFIG).decode("utf-8", "replace")
+        check_depth(text)
+        return yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, ValueError):
         return None
 
 

@@ -14,12 +14,11 @@ import yaml
 from airflow_cd.exceptions import ManifestError
 from airflow_cd.model.services_file.yaml_lines import UniqueKeysLoader
 from airflow_cd.model.text import printable
+from airflow_cd.model.yaml_limits import DEEPEST, YamlLimitError, check_depth, written_out
 
 # Of all the text a release's objects are read from, and of what it says with every alias written out. The
 # cluster takes 1.5 MiB of one object, and what a release consists of is kept there, compressed, in 1 MiB.
 MAX_BYTES = 2 * 1024 * 1024
-# Deeper than any object, and far from where programs that go down into them give up.
-_DEEPEST = 100
 _TAG = "tag:yaml.org,2002:"
 _UNQUOTED = ("bool", "int", "float", "null", "merge")
 # As Kubernetes' own reader has them: 12:30 is text and not 750, a date is text.
@@ -89,13 +88,13 @@ def _no_number(name: str) -> Any:
 def _yaml(text: str, name: str) -> Iterator[Found]:
     number, line = 1, 1
     try:
-        _check_depth(text, name)
+        check_depth(text)
         loader: Any = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             line = node.start_mark.line + 1
             where = f"{name}, document {number} (line {line})"
-            if _written_out(node, {}, where) > MAX_BYTES:
+            if written_out(node) > MAX_BYTES:
                 raise ManifestError(
                     f"{where}: with its aliases written out this is larger than {MAX_BYTES} bytes; "
                     "write it without so many anchors"
@@ -104,6 +103,9 @@ def _yaml(text: str, name: str) -> Iterator[Found]:
             _check_plain(content, where)
             yield Found(where, content)
             number += 1
+    except YamlLimitError as error:
+        at = f"line {error.line}" if error.line else f"document {number}"
+        raise ManifestError(f"{name}, {at}: {error}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"line {mark.line + 1}" if mark else f"document {number}"
@@ -116,45 +118,14 @@ def _yaml(text: str, name: str) -> Iterator[Found]:
         ) from error
 
 
-def _check_depth(text: str, name: str) -> None:
-    """Going down into what is nested too deeply crashes the process; the parser's events do not."""
-    depth = 0
-    for event in yaml.parse(text, _Loader):
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-            if depth > _DEEPEST:
-                line = event.start_mark.line + 1 if event.start_mark else "?"
-                raise ManifestError(
-                    f"{name}, line {line}: this is nested too deeply, more than {_DEEPEST} levels; flatten it"
-                )
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-
-
-def _written_out(node: yaml.Node, known: dict[int, int | None], where: str) -> int:
-    """Return about how long the node is as text without aliases, without writing it."""
-    if isinstance(node, yaml.ScalarNode):
-        return len(node.value) + 1
-    size = known.get(id(node), 0)
-    if size is None:
-        line = node.start_mark.line + 1
-        raise ManifestError(f"{where}: what begins in line {line} contains itself; write it out")
-    if size:
-        return size
-    known[id(node)] = None
-    parts = [one for pair in node.value for one in pair] if isinstance(node, yaml.MappingNode) else node.value
-    known[id(node)] = size = 2 + sum(_written_out(one, known, where) for one in parts)
-    return size
-
-
 def _check_plain(value: Any, where: str, depth: int = 0) -> None:
     """
     Make sure that JSON can say it.
 
     :raises ManifestError: it cannot
     """
-    if depth > _DEEPEST:
-        raise ManifestError(f"{where}: this is nested too deeply, more than {_DEEPEST} levels; flatten it")
+    if depth > DEEPEST:
+        raise ManifestError(f"{where}: this is nested too deeply, more than {DEEPEST} levels; flatten it")
     if isinstance(value, dict):
         for key, one in value.items():
             if not isinstance(key, str):

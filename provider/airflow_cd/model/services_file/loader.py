@@ -13,7 +13,7 @@ from airflow_cd.exceptions import DefinitionError
 from airflow_cd.model.service import Service
 from airflow_cd.model.services_file.errors import ErrorCollector, closest, explain, telling
 from airflow_cd.model.services_file.kinds import check_kind, kinds_named
-from airflow_cd.model.services_file.yaml_lines import Document, Place, merged
+from airflow_cd.model.services_file.yaml_lines import LONGEST_FILE, Document, Place, merged
 from airflow_cd.model.train import Train, departure_order
 from airflow_cd.model.window import Freeze
 
@@ -116,6 +116,8 @@ def _check_order(found: ErrorCollector, i: int, train: Train, members: set[str])
         found.report(("trains", i, "order"), f"train {train.name!r}: {error.problem}", remedy=error.remedy)
 
 
+# Of one service: nobody reads more, and each takes its time to be explained.
+_MOST_ERRORS = 50
 _TOP = ("defaults", "services", "trains", "freezes", "clusters")
 
 
@@ -154,7 +156,15 @@ def load_services(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+        if len(content) > LONGEST_FILE:
+            raise DefinitionError(
+                f"the services file is larger than {LONGEST_FILE >> 20} MiB",
+                path=str(path),
+                remedy="Part it: each DAG file can load a services file of its own",
+            )
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError as error:
         raise DefinitionError(
             "the services file does not exist",
@@ -267,10 +277,13 @@ class _Reader:
         try:
             return model.model_validate(raw)
         except ValidationError as invalid:
-            for error in telling(invalid.errors()):
+            errors = telling(invalid.errors())
+            prefix = f"service {service!r}: " if service else ""
+            for error in errors[:_MOST_ERRORS]:
                 problem, value, remedy = explain(error, model)
-                prefix = f"service {service!r}: " if service else ""
                 self._found.report((*place, *error["loc"]), prefix + problem, value, remedy, service=service)
+            if (more := len(errors) - _MOST_ERRORS) > 0:
+                self._found.report(place, f"{prefix}there are {more} more errors", service=service)
         return None
 
     def _train(self, i: int, raw: Any) -> Train | None:

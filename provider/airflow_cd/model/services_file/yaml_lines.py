@@ -9,19 +9,18 @@ from typing import Any
 import yaml
 
 from airflow_cd.exceptions import DefinitionError
+from airflow_cd.model.yaml_limits import YamlLimitError, check_depth, check_number, written_out
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Place = Sequence[str | int]
+# Of the file, and of what it says with every alias written out. A service takes less than 1 KiB.
+LONGEST_FILE = 16 * 1024 * 1024
 
 
 _STR, _MAP, _SEQ, _MERGE, _VALUE = (
     f"tag:yaml.org,2002:{name}" for name in ("str", "map", "seq", "merge", "value")
 )
-
-
-class _RecursionError(Exception):
-    """Raised when something contains itself."""
 
 
 class UniqueKeysLoader(_Loader):
@@ -37,11 +36,9 @@ class UniqueKeysLoader(_Loader):
         self._checked: set[int] = set()
 
     def construct_document(self, node: yaml.Node) -> Any:
+        """Return what the document says, where nothing contains itself (see ``written_out``)."""
         self._checked.clear()  # a stream's next document may have its nodes where those of the last one were
-        try:
-            return self._construct(node, {})
-        except _RecursionError:
-            return super().construct_document(node)
+        return self._construct(node, {})
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Take in what `<<` brings. A key of its own that comes that way too is not given twice."""
@@ -69,15 +66,13 @@ class UniqueKeysLoader(_Loader):
             return node.value
         key = id(node)
         if key in made:
-            if made[key] is _RecursionError:
-                raise _RecursionError
             return made[key]
-        made[key] = _RecursionError
         if node.tag == _MAP and isinstance(node, yaml.MappingNode) and _has_plain_keys(node):
             value: Any = {name.value: self._construct(one, made) for name, one in node.value}
         elif node.tag == _SEQ and isinstance(node, yaml.SequenceNode):
             value = [self._construct(one, made) for one in node.value]
         else:
+            check_number(node)
             value = self.construct_object(node, deep=True)
         made[key] = value
         return value
@@ -105,7 +100,9 @@ class Document:
 
     def _parse(self) -> Any:
         try:
-            return yaml.load(self._text, UniqueKeysLoader)
+            return self._loaded()
+        except YamlLimitError as error:
+            raise DefinitionError(str(error), path=self.path, line=error.line) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             raise DefinitionError(
@@ -122,6 +119,21 @@ class Document:
                 str(error) if isinstance(error, (yaml.YAMLError, ValueError)) else "a value is not of its tag"
             )
             raise DefinitionError(f"this is not valid YAML: {problem}", path=self.path) from error
+
+    def _loaded(self) -> Any:
+        check_depth(self._text)
+        loader = UniqueKeysLoader(self._text)
+        try:
+            node = loader.get_single_node()
+            if node is not None and "&" in self._text and written_out(node) > LONGEST_FILE:
+                raise YamlLimitError(
+                    f"with its aliases written out this is larger than {LONGEST_FILE >> 20} MiB; write it "
+                    "without so many anchors",
+                    None,
+                )
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
 
     def line(self, place: Place) -> tuple[int, int]:
         """
