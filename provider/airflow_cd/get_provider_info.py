@@ -127,6 +127,15 @@ def _config() -> dict[str, Any]:
                 "False",
                 None,
             ),
+            "source_max_files": option(
+                "How many files a service's folder may hold at a commit.", "integer", "200000", None
+            ),
+            "source_max_bytes": option(
+                "How many bytes the files of a service's folder may have together.",
+                "integer",
+                "2147483648",
+                None,
+            ),
             "allowed_addresses": option(
                 "Link-local and metadata addresses that health checks, metrics and registries may ask all "
                 "the same: addresses or networks, with commas between them.",

@@ -106,6 +106,7 @@ _PINNED = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*={2,3}\s*"
     r"([A-Za-z0-9][A-Za-z0-9.!+_-]*)(?=\s|;|#|$)(?!\s*,)"
 )
+_LONGEST_PIN = 500
 _HASH = re.compile(r"--hash[= ](sha256|sha384|sha512):([0-9a-f]+)")
 _DEVELOPMENT = {"dev", "develop", "development", "test", "tests"}
 
@@ -166,7 +167,8 @@ def requirements(text: str, lockfile: str) -> Iterator[Dependency]:
     """Yield what is pinned with ``==``; other lines say what may be installed, not what is."""
     development = not _DEVELOPMENT.isdisjoint(re.split(r"[-_.]", lockfile))
     for line in text.replace("\\\n", " ").splitlines():
-        pinned = _PINNED.match(line.strip())
+        # Name and version come first; all the rest of a line is hashes.
+        pinned = _PINNED.match(line.strip()[:_LONGEST_PIN])
         if pinned:
             hashes = [f"{kind}:{value}" for kind, value in _HASH.findall(line)]
             yield _pypi({"name": pinned[1], "version": pinned[2]}, lockfile, hashes, development)
@@ -256,10 +258,18 @@ def _lockfiles(folder: Path) -> Iterator[tuple[Path, Reader]]:
                 yield path, read
 
 
+# The largest ones of large projects have a tenth of it.
+_LONGEST_FILE = 64 * 1024 * 1024
+
+
 def _read(path: Path, read: Reader) -> list[Dependency]:
     try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_FILE + 1)
+        if len(content) > _LONGEST_FILE:
+            raise ValueError(f"it is larger than {_LONGEST_FILE >> 20} MiB")
         # Some editors put a byte order mark before the text.
-        return list(read(path.read_text(encoding="utf-8-sig"), path.name))
+        return list(read(content.decode("utf-8-sig").replace("\r\n", "\n"), path.name))
     except KeyError as error:
         why = f"a package has no {error}"
         raise ArtifactError(f"the lock file {path.name} cannot be read: {why}; generate it again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_cd.model.runner import DockerRunnerSettings, KubernetesRunnerSettings
     from airflow_cd.model.service import Service
     from airflow_cd.runners.base import Runner
+    from airflow_cd.sources.checkout import TreeLimits
     from airflow_cd.sources.git import GitSource
     from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Target
@@ -87,14 +89,26 @@ def open_repository(repository: str, path: str, conn_id: str | None) -> Iterator
     """Open one folder of a repository with the credentials of the connection, which are gone afterwards."""
     from airflow_cd.sources.git import GitSource
 
-    cache = data_dir() / "git"
+    source = partial(GitSource, repository, path=path, cache_dir=data_dir() / "git", limits=_tree_limits())
     if conn_id is None:
-        yield GitSource(repository, path=path, cache_dir=cache)
+        yield source()
         return
     from airflow_cd.hooks.git import GitHook
 
     with GitHook(conn_id).environment() as env:
-        yield GitSource(repository, path=path, cache_dir=cache, env=env)
+        yield source(env=env)
+
+
+def _tree_limits() -> TreeLimits:
+    from airflow.configuration import conf
+
+    from airflow_cd.sources.checkout import TreeLimits
+
+    usual = TreeLimits()
+    return TreeLimits(
+        conf.getint("cd", "source_max_files", fallback=usual.files),
+        conf.getint("cd", "source_max_bytes", fallback=usual.size),
+    )
 
 
 def open_target(service: Service, environment: Environment) -> Target:

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from airflow_cd.exceptions import SourceError, UnsafeTreeError
 from airflow_cd.processes.disk import write_problem
-from airflow_cd.sources.git_commands import BrokenMirrorError, git, git_argv, git_env
+from airflow_cd.sources.git_commands import BrokenMirrorError, GitOutputError, git, git_argv, git_env
 
 _TIME = 315532800  # 1980-01-01: builds that look at file times see the same ones everywhere
 _CHUNK = 1 << 20
@@ -22,26 +22,41 @@ _EXECUTABLE = "100755"
 # More than any source needs; without an end, what walks through the folders later would run out of stack.
 _MOST_FOLDERS = 200
 _LONGEST_LINK = 4095  # bytes, what Linux takes
+_LONGEST_ENTRY = 256  # bytes of a listing that a file takes on average, at most
+
+
+class TreeLimits(NamedTuple):
+    """
+    How much a tree may hold. A few hundred bytes of git objects can stand for a million files.
+
+    :param files: at most; ``[cd] source_max_files``
+    :param size: bytes of all files at most; ``[cd] source_max_bytes``
+    """
+
+    files: int = 200_000
+    size: int = 2 * 1024**3
 
 
 class _Entry(NamedTuple):
     mode: str
     sha: str
     name: str
+    size: int
 
 
-def write_tree(mirror: Path, tree: str, into: Path) -> None:
+def write_tree(mirror: Path, tree: str, into: Path, limits: TreeLimits | None = None) -> None:
     """
     Write the tree's files into the empty folder ``into``. When that fails, it is left empty.
 
-    :raises UnsafeTreeError: the tree has a submodule, a link that leaves it, or a name no folder may hold
+    :raises UnsafeTreeError: the tree has a submodule, a link that leaves it, a name no folder may hold, or
+        more than the limits
     :raises SourceError: the files cannot be written
     :raises BrokenMirrorError: the mirror lacks a file of the tree, or holds other bytes
     """
     if any(into.iterdir()):
         raise SourceError(f"{into} is not empty; check out into a new folder")
     try:
-        entries = _entries(mirror, tree)
+        entries = _entries(mirror, tree, limits or TreeLimits())
         with _Blobs(mirror).opened() as blobs:
             # Links come last: no file can be written through one.
             for entry in sorted(entries, key=lambda entry: entry.mode == _LINK):
@@ -57,17 +72,35 @@ def write_tree(mirror: Path, tree: str, into: Path) -> None:
         raise
 
 
-def _entries(mirror: Path, tree: str) -> list[_Entry]:
+def _entries(mirror: Path, tree: str, limits: TreeLimits) -> list[_Entry]:
+    too_many = UnsafeTreeError(
+        f"tree {tree} holds more than {limits.files} files; remove some, narrow `path:` of the source, or "
+        "raise [cd] source_max_files"
+    )
     try:
-        listing = git("ls-tree", "-r", "-z", "--full-tree", tree, folder=mirror)
+        listing = git(
+            *("ls-tree", "-r", "-l", "-z", "--full-tree", tree),
+            folder=mirror,
+            longest=limits.files * _LONGEST_ENTRY,
+        )
+    except GitOutputError as error:
+        raise too_many from error
     except SourceError as error:
         raise BrokenMirrorError(f"the mirror {mirror} lacks tree {tree}: {error}") from error
-    return [_entry(line) for line in listing.split(b"\0") if line]
+    if listing.count(b"\0") > limits.files:
+        raise too_many
+    entries = [_entry(line) for line in listing.split(b"\0") if line]
+    if (size := sum(entry.size for entry in entries)) > limits.size:
+        raise UnsafeTreeError(
+            f"the files of tree {tree} have {size >> 20} MiB, where {limits.size >> 20} MiB are the most; "
+            "remove some, narrow `path:` of the source, or raise [cd] source_max_bytes"
+        )
+    return entries
 
 
 def _entry(line: bytes) -> _Entry:
     head, _, raw = line.partition(b"\t")
-    mode, kind, sha = head.decode().split()
+    mode, kind, sha, size = head.decode().split()
     name = os.fsdecode(raw)
     if kind != "blob":
         raise UnsafeTreeError(f"{name!r} is a submodule, which is not supported; vendor its files instead")
@@ -79,7 +112,8 @@ def _entry(line: bytes) -> _Entry:
         raise UnsafeTreeError(
             f"{name[:80]!r}... lies in more than {_MOST_FOLDERS} folders; nest it less deeply"
         )
-    return _Entry(mode, sha, name)
+    # A file that the mirror lacks has no size; it is noticed when it is read.
+    return _Entry(mode, sha, name, int(size) if size.isdigit() else 0)
 
 
 def _write(blobs: _Blobs, entry: _Entry, into: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
 from airflow_cd.model.text import printable
-from airflow_cd.sources.checkout import write_tree
+from airflow_cd.sources.checkout import TreeLimits, write_tree
 from airflow_cd.sources.mirror import Mirror
 from airflow_cd.sources.web import commit_url, public_url
 
@@ -30,6 +30,7 @@ class GitSource:
     :param path: the service's folder
     :param cache_dir: where mirrors lie, shared by all services and processes of this machine
     :param env: credentials for git, see :class:`airflow_cd.hooks.git.GitHook`
+    :param limits: how much a checkout may hold
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class GitSource:
         path: str = ".",
         cache_dir: Path,
         env: Mapping[str, str] | None = None,
+        limits: TreeLimits | None = None,
     ) -> None:
+        self._limits = limits
         self.repository = repository
         self.path = posixpath.normpath(path)
         self._mirror = Mirror(repository, cache_dir, env)
@@ -140,7 +143,7 @@ class GitSource:
         :raises SourceError: there is no such folder in the commit, it has submodules, or links that leave it
         """
         tree = self.tree(sha)
-        self._mirror.reading(lambda: write_tree(self._mirror.folder, tree, into), sha)
+        self._mirror.reading(lambda: write_tree(self._mirror.folder, tree, into, self._limits), sha)
 
     def _span(self, since: str | None, until: str) -> list[str]:
         if since is None or since in self._gone:

@@ -177,3 +177,16 @@ def test_the_name_of_a_requirements_file_tells_development(
 ) -> None:
     (one,) = read(tmp_path, name, f"a==1 --hash={A} --hash=md5:0 --hash=sha256:short\n")
     assert (one.development, one.hashes) == (development, (A,))
+
+
+def test_a_line_without_end_is_no_work(tmp_path: Path) -> None:
+    # With the square of this length, it would take minutes.
+    (tmp_path / "requirements.txt").write_text("a" + " " * 1_000_000 + "==1\nb==2\n")
+    assert [one.name for one in read_lockfiles(tmp_path) or []] == ["b"]
+
+
+def test_a_file_larger_than_any_lock_file_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "uv.lock").open("wb") as file:
+        file.truncate(65 << 20)
+    with pytest.raises(ArtifactError, match=r"uv\.lock cannot be read: it is larger than 64 MiB"):
+        read_lockfiles(tmp_path)

@@ -11,6 +11,8 @@ from tests.support.git_repository import GitRepository
 from tests.support.small_disk import mounted
 
 from airflow_cd.exceptions import SourceError, UnsafeTreeError
+from airflow_cd.releases import adapters
+from airflow_cd.sources.checkout import TreeLimits
 from airflow_cd.sources.git import GitSource
 
 COMMIT = "commit refs/heads/odd\ncommitter A <a@b> 1700000000 +0000\ndata 1\nm\n"
@@ -185,3 +187,52 @@ def test_a_full_disk_is_said_and_costs_nothing_that_was_there(
         source.checkout(second, into)
         assert len(list(into.iterdir())) == 2
         assert not [name for name in disk.files() if "tmp_" in name], "pieces of the failed fetch are left"
+
+
+def grown(repository: GitRepository, levels: int, size: int) -> str:
+    """Push a commit whose tree has the same tree ten times, level by level, and one file at the bottom."""
+    content = repository.git("hash-object", "-w", "--stdin", stdin=b"x" * size).strip()
+    tree = repository.git("mktree", stdin=f"100644 blob {content}\tf\n".encode()).strip()
+    for _ in range(levels):
+        lines = "".join(f"040000 tree {tree}\td{number}\n" for number in range(10))
+        tree = repository.git("mktree", stdin=lines.encode()).strip()
+    sha = repository.git(
+        "-c", "user.name=A", "-c", "user.email=a@b", "commit-tree", tree, "-m", "grown"
+    ).strip()
+    repository.git("update-ref", "refs/heads/grown", sha)
+    repository.push("grown")
+    return sha
+
+
+@pytest.mark.parametrize(
+    ("levels", "size", "says"),
+    [
+        (4, 1, r"more than 1000 files; .* or raise \[cd\] source_max_files"),
+        (9, 1, r"more than 1000 files"),
+        (2, 1 << 20, r"have 100 MiB, where 64 MiB are the most; .* raise \[cd\] source_max_bytes"),
+    ],
+    ids=["ten thousand files", "a billion files", "a hundred MiB"],
+)
+def test_a_few_objects_that_stand_for_very_many_files_are_refused(
+    repository: GitRepository, cache: Path, into: Path, levels: int, size: int, says: str
+) -> None:
+    sha = grown(repository, levels, size)
+    with pytest.raises(UnsafeTreeError, match=says):
+        GitSource(repository.url, cache_dir=cache, limits=TreeLimits(1000, 64 << 20)).checkout(sha, into)
+    assert list(into.iterdir()) == []
+
+
+def test_the_limits_can_be_set(
+    repository: GitRepository, into: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "data_dir", lambda: tmp_path / "cd")
+    sha = repository.commit({"a": "12345", "b": "12345"})
+    for name, value, says in (
+        ("SOURCE_MAX_FILES", "1", "more than 1 files"),
+        ("SOURCE_MAX_BYTES", "9", "0 MiB are the most"),
+    ):
+        monkeypatch.setenv(f"AIRFLOW__CD__{name}", value)
+        with adapters.open_repository(repository.url, ".", None) as source:
+            with pytest.raises(UnsafeTreeError, match=says):
+                source.checkout(sha, into)
+        monkeypatch.delenv(f"AIRFLOW__CD__{name}")
