@@ -127,6 +127,12 @@ def _config() -> dict[str, Any]:
                 "False",
                 None,
             ),
+            "command_log_bytes": option(
+                "How much of the output of a build or test command goes to the task's log.",
+                "integer",
+                "20971520",
+                None,
+            ),
             "source_max_files": option(
                 "How many files a service's folder may hold at a commit.", "integer", "200000", None
             ),

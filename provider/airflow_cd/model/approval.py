@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
 from airflow_cd.exceptions import ApprovalError
-from airflow_cd.model.base import Duration, Frozen
+from airflow_cd.model.base import Duration, Frozen, format_duration
 from airflow_cd.model.release import Digest
 
 
@@ -28,12 +28,42 @@ class ApprovalOutcome(str, Enum):
 UserId = Annotated[str, StringConstraints(pattern=r"^\S(.*\S)?$")]
 
 
+class Responder(NamedTuple):
+    """
+    Who answered, as Airflow tells it.
+
+    With Airflow's simple auth manager both are the user name; FAB's ids are numbers.
+
+    :param id: of the auth manager
+    :param name: with which the person logs in
+    """
+
+    id: str
+    name: str = ""
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> Responder | None:
+        """Return who gave the answer in an event of Airflow; ``None`` when nobody did."""
+        user = event.get("responded_by_user") or {}
+        return cls(str(user["id"]), str(user.get("name") or "")) if user.get("id") else None
+
+    @property
+    def shown(self) -> str:
+        """Return what people call this user."""
+        return self.name or self.id
+
+    def is_among(self, users: Iterable[str]) -> bool:
+        """Return whether one of these is this user, by name or by id."""
+        return not {self.id, self.shown}.isdisjoint(users)
+
+
 class Approval(Frozen):
     """
     The policy of one environment.
 
-    :param approvers: Airflow user ids who may decide; empty means everybody who may act on the DAG
-    :param expires_after: a candidate nobody decided on is closed as expired after this time
+    :param approvers: Airflow user names, or ids, who may decide; empty means everybody who may act on the DAG
+    :param expires_after: a candidate nobody decided on is closed as expired after this time; an approval that
+        is older allows nothing any more
     :param self_approval: whether authors may approve a release that has commits of their own
     :param override: whether marking the task as success counts as an approval (``allow``) or not (``deny``);
         by default ``deny`` where ``approvers`` are listed, and ``allow`` where none are
@@ -60,24 +90,32 @@ class Approval(Frozen):
                 return {user}
         return {address, address.partition("@")[0]}
 
-    def may_decide(self, user: str, authors: Iterable[str]) -> str | None:
+    def may_decide(self, user: Responder, authors: Iterable[str]) -> str | None:
         """
         Return why ``user`` cannot approve, or ``None`` when they may.
 
         :param authors: e-mail addresses of those whose work would be approved
         """
-        if self.approvers and user not in self.approvers:
-            return f"{user!r} is not among the approvers ({', '.join(self.approvers)})"
+        if self.approvers and not user.is_among(self.approvers):
+            return f"{user.shown!r} is not among the approvers ({', '.join(self.approvers)})"
         if self.self_approval:
             return None
         for author in authors:
             if not author.strip():
                 return "a commit has no author to compare an approver with"
-            if _folded(user) in {_folded(name) for name in self.user_of(author)}:
-                return f"{user!r} is the author of a commit in this release, and self_approval is false"
+            names = {_folded(name) for name in self.user_of(author)}
+            if not names.isdisjoint((_folded(user.id), _folded(user.shown))):
+                return f"{user.shown!r} is the author of a commit in this release, and self_approval is false"
         return None
 
-    def check(self, decision: Decision | None, manifest: str, authors: Iterable[str]) -> str:
+    def who_may_decide(self, authors: Iterable[str]) -> list[str]:
+        """Return the approvers who are none of the authors."""
+        authors = list(authors)
+        return [user for user in self.approvers if self.may_decide(Responder(user), authors) is None]
+
+    def check(
+        self, decision: Decision | None, manifest: str, authors: Iterable[str], now: datetime | None = None
+    ) -> str:
         """
         Return how a deployment was allowed: ``approved by <user>`` or ``override``.
 
@@ -85,6 +123,7 @@ class Approval(Frozen):
             same, so the approval task was marked as success in Airflow.
         :param manifest: digest of the manifest of the release that would be deployed
         :param authors: e-mail addresses of those whose work would be deployed
+        :param now: for ``expires_after``
         :raises ApprovalError: it was not allowed, or something else was
         """
         if decision is None:
@@ -108,9 +147,20 @@ class Approval(Frozen):
             )
         if not decision.by:
             raise ApprovalError("the approval names nobody who gave it; clear the approval task to ask again")
-        if refusal := self.may_decide(decision.by, authors):
+        if refusal := self.may_decide(Responder(decision.by_id or decision.by, decision.by), authors):
             raise ApprovalError(f"the approval does not count: {refusal}")
+        if now is not None and self._is_too_old(decision, now):
+            raise ApprovalError(
+                f"the approval by {decision.by} is of {decision.at}, and counts for "
+                f"{format_duration(self.expires_after or timedelta())} (expires_after); clear the approval "
+                "task to ask again"
+            )
         return f"approved by {decision.by}"
+
+    def _is_too_old(self, decision: Decision, now: datetime) -> bool:
+        return self.expires_after is not None and (
+            decision.at is None or now - decision.at > self.expires_after
+        )
 
     def _override(self, instead_of: str) -> str:
         """Allow a deployment although the question ended otherwise; the record says how."""
@@ -152,8 +202,10 @@ def _folded(user: str) -> str:
 
 class Decision(Frozen):
     """
-    A recorded answer, bound to one manifest. ``by`` is the Airflow user id, ``None`` when nobody answered.
+    A recorded answer, bound to one manifest.
 
+    :param by: the user who gave it, by name; ``None`` when nobody answered
+    :param by_id: the id of that user, where it is another
     :param digest: the release, or the train's manifest
     :param manifest: digest of the release manifest, which covers everything that is deployed. Records of
         earlier versions do not have it, and allow nothing.
@@ -164,6 +216,7 @@ class Decision(Frozen):
     digest: Digest
     manifest: Digest | None = None
     by: str | None = None
+    by_id: str | None = None
     at: datetime | None = None
     reason: str | None = None
     until: datetime | None = None

@@ -155,13 +155,18 @@ def approved(attempt: Attempt) -> str | None:
     Return who approved the release; refuse it without the approval that the environment requires.
 
     :raises ApprovalError: it was not approved
+    :raises SourceError: the repository cannot be read, so that nobody can tell whose work this is
     """
-    from airflow_cd.model.approval import Approval
+    from airflow_cd.model.approval import Approval, ApprovalOutcome
+    from airflow_cd.releases.authors import authors_now
 
     if attempt.approval_task_id is None:
         return None
     policy = attempt.settings.approval or Approval()
-    allowed = policy.check(attempt.decision(), attempt.manifest, attempt.release.authors)
+    decision, authors = attempt.decision(), attempt.release.authors
+    if decision is not None and decision.outcome is ApprovalOutcome.APPROVED:
+        authors = authors_now(attempt.service, attempt.release, attempt.record, policy)
+    allowed = policy.check(decision, attempt.manifest, authors, datetime.now(timezone.utc))
     attempt.log.info("Approval: %s", allowed)
     return allowed
 
@@ -245,19 +250,20 @@ def keep_window_answer(
     :param manifest: digest of its manifest
     :param until: when the environment opens by itself, in ISO format
     """
-    from airflow_cd.model.approval import ApprovalOutcome, Decision
+    from airflow_cd.model.approval import ApprovalOutcome, Decision, Responder
     from airflow_cd.model.decision_requests import DEPLOY_NOW
     from airflow_cd.releases.decisions import keep_decision
     from airflow_cd.releases.questions import reason_in
 
-    by = (event.get("responded_by_user") or {}).get("id")
+    by = Responder.of(event)
     is_override = event.get("chosen_options") == [DEPLOY_NOW]
-    if is_override and by in service.environment(environment).window_approvers:
+    if is_override and by is not None and by.is_among(service.environment(environment).window_approvers):
         decision = Decision(
             outcome=ApprovalOutcome.APPROVED,
             digest=digest,
             manifest=manifest,
-            by=by,
+            by=by.shown,
+            by_id=by.id,
             at=event.get("responded_at"),
             reason=reason_in(event) or None,
             until=datetime.fromisoformat(until) if until else None,
@@ -265,18 +271,21 @@ def keep_window_answer(
         keep_decision(context, service, environment, task_id, decision)
     elif "error" not in event:
         why = "is not among the window_approvers" if is_override else "answered another question"
-        log.warning("This answer does not count: %r %s.", by, why)
+        log.warning("This answer does not count: %r %s.", by.shown if by else None, why)
 
 
 def _window_override(attempt: Attempt, now: datetime) -> Decision | None:
     """Return the answer that lets this release in now, if there is one."""
+    from airflow_cd.model.approval import Responder
     from airflow_cd.releases.decisions import kept_decision
 
     approvers = attempt.settings.window_approvers
     if not approvers:
         return None
     kept = kept_decision(attempt.context, attempt.service, attempt.environment, attempt.task_id)
-    if kept is None or kept.by not in approvers or kept.manifest != attempt.manifest:
+    if kept is None or kept.by is None or kept.manifest != attempt.manifest:
+        return None
+    if not Responder(kept.by_id or kept.by, kept.by).is_among(approvers):
         return None
     return kept if kept.until is None or now < kept.until else None
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from airflow_cd.links.release import ServiceLink, approval_url
 from airflow_cd.model import decision_requests
+from airflow_cd.model.approval import Responder
 from airflow_cd.model.health import AlarmPayload
 from airflow_cd.model.text import printable
 from airflow_cd.operators.rollback import Restoration
@@ -120,7 +121,8 @@ class ManualRollbackOperator(HITLOperator):
         if "error" in event:
             self.process_trigger_event_error(event)
         (chosen,) = event["chosen_options"]
-        by = (event.get("responded_by_user") or {}).get("id") or _user(context)
+        user = Responder.of(event)
+        by = user.shown if user else _user(context)
         if chosen == CANCEL:
             raise AirflowSkipException(f"cancelled by {by}")
         to = (choices or {})[chosen]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import Logger
 
+    from airflow_cd.model.approval import Responder
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
     from airflow_cd.targets.base import ProgressiveTarget, Target
@@ -197,16 +198,17 @@ class RolloutFollower:
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
         from airflow_cd.model import decision_requests
+        from airflow_cd.model.approval import Responder
         from airflow_cd.model.rollout import RolloutAnswer
         from airflow_cd.releases.questions import reason_in
         from airflow_cd.targets.rollout_controller import POLL_SECONDS
 
-        by = str((event.get("responded_by_user") or {}).get("id") or "a person")
-        chosen = event["chosen_options"]
-        rollout = target.record().rollout
+        user = Responder.of(event) or Responder("a person")
+        by, chosen, record = user.shown, event["chosen_options"], target.record()
+        rollout = record.rollout
         if rollout is None or rollout.token != token:
             return
-        if refusal := self._refused(by, chosen, rollout.candidate.release):
+        if refusal := self._refused(user, chosen, rollout.candidate.release, record):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             return
         promote = chosen == [decision_requests.GO_ON]
@@ -220,15 +222,18 @@ class RolloutFollower:
         )
         retrying(target.advance, token, answer=answer)
 
-    def _refused(self, by: str, chosen: list[str], release: Release) -> str | None:
+    def _refused(self, user: Responder, chosen: list[str], release: Release, record: Record) -> str | None:
         from airflow_cd.model import decision_requests
         from airflow_cd.model.approval import Approval
+        from airflow_cd.releases.authors import authors_known
 
         if chosen not in ([decision_requests.GO_ON], [decision_requests.ABORT]):
             return f"{chosen} is no answer to this question"
         policy = self.service.environment(self.environment).approval or Approval()
         # Authors cannot let their own work on, but they may take it back.
-        return policy.may_decide(by, release.authors if chosen == [decision_requests.GO_ON] else ())
+        if chosen == [decision_requests.ABORT]:
+            return policy.may_decide(user, ())
+        return policy.may_decide(user, authors_known(self.service, release, record, policy))
 
     def _who_may_answer(self, release: Release) -> list[str]:
         environment = self.service.environment(self.environment)

@@ -43,7 +43,8 @@ def put_question(
     the answer but goes on showing the first question, which is not always the given one.
 
     :param ti_id: id of the task instance that asks
-    :param assigned: ids of the users who can answer; empty means everybody who can act on the DAG
+    :param assigned: names of the users who can answer; empty means everybody who can act on the DAG. Airflow
+        compares ids, so that it is told only where these are the names; the answer is checked in any case.
     :param about: carried by the question as data, in a field that the form does not show
     :param default: what Airflow enters as the answer when nobody gave one in time; nobody can answer then
     """
@@ -59,12 +60,21 @@ def put_question(
                 "subject": subject,
                 "body": body,
                 "params": {**params, **_hidden_field(about)},
-                "assigned_users": [{"id": user, "name": user} for user in assigned],
+                "assigned_users": [{"id": user, "name": user} for user in assigned]
+                if _ids_are_names()
+                else [],
                 "defaults": None if default is None else [default],
             }
         )
     )
     return subject_in(getattr(shown, "params", None) or {})
+
+
+def _ids_are_names() -> bool:
+    from airflow.configuration import conf
+
+    manager = conf.get("core", "auth_manager", fallback="")
+    return not manager or manager.endswith(".SimpleAuthManager")
 
 
 def _hidden_field(about: QuestionSubject | None) -> dict[str, Any]:

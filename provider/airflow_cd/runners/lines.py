@@ -8,17 +8,25 @@ from collections.abc import Callable
 
 _LONGEST_LINE = 64 * 1024
 _TAIL_LINES = 20
+# A person reads a fraction of it; without an end, a loop that prints fills the disk the logs are on.
+_LONGEST_LOG = 20 * 1024 * 1024
 
 
 class Lines:
     """
     Cuts a stream of bytes into lines of text and remembers the last ones.
 
+    What exceeds ``[cd] command_log_bytes`` is read and not handed on, but for the last lines.
+
     :param on_line: gets each line, without its end
     """
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
+        from airflow.configuration import conf
+
         self._on_line = on_line
+        self._left = self._longest = conf.getint("cd", "command_log_bytes", fallback=_LONGEST_LOG)
+        self._left_out = 0
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -42,6 +50,10 @@ class Lines:
         if self._rest:
             self._emit(self._rest)
             self._rest = ""
+        if self._left_out:
+            self._on_line(f"... {self._left_out} lines are not in this log; the last of them:")
+            for line in list(self._tail)[-self._left_out :]:
+                self._on_line(line)
 
     def _cut(self, line: str) -> str:
         """Emit what exceeds the longest line, piece by piece, and return the rest."""
@@ -54,4 +66,13 @@ class Lines:
         # A progress bar rewrites its line; what stood there last is what counts.
         shown = line.rstrip("\r").rpartition("\r")[2]
         self._tail.append(shown)
+        if self._left_out or self._left < len(shown):
+            if not self._left_out:
+                self._on_line(
+                    f"... the output is longer than {self._longest} bytes ([cd] command_log_bytes); what "
+                    "follows is left out"
+                )
+            self._left_out += 1
+            return
+        self._left -= len(shown) + 1
         self._on_line(shown)

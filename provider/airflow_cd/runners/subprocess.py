@@ -13,6 +13,7 @@ from pathlib import Path
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.processes.environment import SOURCE_DATE_EPOCH, clean_environment
+from airflow_cd.processes.process_cookie import COOKIE, end_marked, new_cookie
 from airflow_cd.runners.lines import Lines
 
 _GRACE_SECONDS = 5.0
@@ -30,6 +31,7 @@ class SubprocessRunner:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._cookie = ""
 
     @contextmanager
     def job(self, name: str, folder: Path) -> Iterator[None]:
@@ -48,14 +50,15 @@ class SubprocessRunner:
         """Run one command to its end; see :class:`airflow_cd.runners.base.Runner`."""
         deadline = time.monotonic() + timeout
         output = Lines(on_line)
-        process = self._start(
-            argv, cwd, {**clean_environment(), "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, **env}
-        )
+        self._cookie = new_cookie()
+        own = {"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH, **env, COOKIE: self._cookie}
+        process = self._start(argv, cwd, {**clean_environment(), **own})
         self._process = process
         try:
             in_time = _read_until_end(process, output, deadline)
         finally:
             _end_group(process)
+            end_marked(self._cookie)
             self._process = None
             output.close()
             if process.stdout:
@@ -69,6 +72,7 @@ class SubprocessRunner:
         """End the running command and everything it started."""
         if self._process is not None:
             _end_group(self._process)
+            end_marked(self._cookie)
 
     def _start(self, argv: Sequence[str], cwd: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
         if not cwd.is_dir():

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 from airflow_cd.exceptions import SourceError
 from airflow_cd.links.release import ApprovalLink, approval_url
-from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision
+from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision, Responder
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.release import ReleaseName
 from airflow_cd.model.target_settings import Capability
@@ -66,12 +66,13 @@ def decision_of(
         waited = format_duration(policy.expires_after or timedelta())
         why = f"nobody decided within {waited}"
         return Decision(outcome=ApprovalOutcome.EXPIRED, digest=digest, manifest=manifest, reason=why)
-    approved = event["chosen_options"] == [APPROVE]
+    approved, user = event["chosen_options"] == [APPROVE], Responder.of(event)
     return Decision(
         outcome=ApprovalOutcome.APPROVED if approved else ApprovalOutcome.REJECTED,
         digest=digest,
         manifest=manifest,
-        by=(event.get("responded_by_user") or {}).get("id"),
+        by=user.shown if user else None,
+        by_id=user.id if user else None,
         at=event.get("responded_at"),
         reason=reason_in(event),
     )
@@ -87,7 +88,8 @@ def refusal_of(decision: Decision, policy: Approval, authors: tuple[str, ...]) -
         return None
     # Authors cannot let their own work in, but they may take it back.
     is_approved = decision.outcome is ApprovalOutcome.APPROVED
-    return policy.may_decide(decision.by or "", authors if is_approved else ())
+    user = Responder(decision.by_id or decision.by or "", decision.by or "")
+    return policy.may_decide(user, authors if is_approved else ())
 
 
 def described(decision: Decision) -> str:
@@ -182,7 +184,7 @@ class ApprovalSensor(HITLOperator):
         if (digest, manifest) != (release.digest, current):
             self._refuse_to_ask(release, current, manifest)
         decision = decision_of(self, event, self.policy, release.digest, current)
-        if refusal := refusal_of(decision, self.policy, release.authors):
+        if refusal := refusal_of(decision, self.policy, self._authors(release)):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, release, current, running, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
@@ -293,11 +295,16 @@ class ApprovalSensor(HITLOperator):
             f"with revision {release.revision.sha}: that run asks about the new release."
         )
 
+    def _authors(self, release: Release) -> tuple[str, ...]:
+        from airflow_cd.releases.adapters import open_target
+        from airflow_cd.releases.authors import authors_known
+
+        record = open_target(self.service, self.service.environment(self.environment)).record()
+        return authors_known(self.service, release, record, self.policy)
+
     def _assigned(self, release: Release) -> list[str]:
         """Return the approvers who may decide about this release; Airflow refuses everybody else's answer."""
-        users = [
-            user for user in self.policy.approvers if self.policy.may_decide(user, release.authors) is None
-        ]
+        users = self.policy.who_may_decide(self._authors(release))
         if self.policy.approvers and not users:
             raise AirflowFailException(
                 f"nobody may approve this release: all approvers ({', '.join(self.policy.approvers)}) wrote "

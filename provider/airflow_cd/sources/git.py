@@ -20,6 +20,8 @@ _FORMAT = "%H%x00%an%x00%ae%x00%ct%x00%s%x00"
 _FIELDS = 5
 _LONGEST = 200
 _MOST_WITHOUT_START = 20
+_MOST_UNKNOWN = 1000
+_EMAIL = re.compile(r"<([^<>]+)>\s*$")
 
 
 class GitSource:
@@ -103,6 +105,26 @@ class GitSource:
             limit = min(limit, _MOST_WITHOUT_START)
         arguments = [f"--max-count={limit}", *span, "--", *self._folder()]
         return self._mirror.reading(lambda: self._log(*arguments), until)
+
+    def authors(self, since: str | None, until: str) -> tuple[str, ...]:
+        """
+        Return the e-mail addresses of authors and co-authors of the commits that touch the folder.
+
+        :param since: where to stop; ``None`` asks for the newest commit alone. One that is gone for good
+            leaves no end: then the authors of the last thousand commits are all that can be told.
+        """
+        self._mirror.take(until)
+        span = [until] if since is None else self._span(since, until)
+        limit = ["--max-count=1"] if since is None else [f"--max-count={_MOST_UNKNOWN}"] * (len(span) == 1)
+        own = self._log_emails("--max-count=1", until)
+        return tuple(dict.fromkeys((*own, *self._log_emails(*limit, *span, "--", *self._folder()))))
+
+    def _log_emails(self, *args: str) -> list[str]:
+        # What is not an address in angle brackets names nobody; neither does it hide anybody.
+        form = "%ae%x00%(trailers:key=Co-authored-by,valueonly,separator=%x00)%x00"
+        output = self._mirror.git("log", "-z", f"--format={form}", *args)
+        fields = [_text(field.decode("utf-8", "replace")).strip() for field in output.split(b"\0")]
+        return [found[1] if (found := _EMAIL.search(field)) else field for field in fields if field]
 
     def count(self, since: str | None, until: str) -> int:
         """Return how many commits :meth:`changelog` would list without a limit."""

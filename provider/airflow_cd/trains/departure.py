@@ -99,7 +99,7 @@ class DepartureSensor(HITLOperator):
         if digest != manifest.digest:
             self._refuse_to_ask(manifest, digest)
         decision = decision_of(self, event, policy, manifest.digest, manifest.digest)
-        if refusal := refusal_of(decision, policy, manifest.authors):
+        if refusal := refusal_of(decision, policy, self._authors(manifest, policy)):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
             self._ask(context, manifest, policy, asked_at=datetime.fromisoformat(asked_at))
         members = {member.name: member for member in self.members}
@@ -146,8 +146,21 @@ class DepartureSensor(HITLOperator):
         notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
         wait_for_answer(asked_at, policy, {"digest": manifest.digest})
 
+    def _authors(self, manifest: TrainManifest, policy: Approval) -> tuple[str, ...]:
+        """Return those whose work the train would bring to where its members run now."""
+        from airflow_cd.releases.adapters import open_target
+        from airflow_cd.releases.authors import authors_known
+
+        members = {member.name: member for member in self.members}
+        found: dict[str, None] = dict.fromkeys(manifest.authors)
+        for passenger in manifest.passengers:
+            member = members[passenger.service]
+            record = open_target(member, member.production).record()
+            found.update(dict.fromkeys(authors_known(member, passenger.release, record, policy)))
+        return tuple(found)
+
     def _assigned(self, manifest: TrainManifest, policy: Approval) -> list[str]:
-        users = [user for user in policy.approvers if policy.may_decide(user, manifest.authors) is None]
+        users = policy.who_may_decide(self._authors(manifest, policy))
         if policy.approvers and not users:
             raise AirflowFailException(
                 f"nobody may let this train depart: all approvers ({', '.join(policy.approvers)}) wrote a "

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from airflow_cd.exceptions import ApprovalError
-from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision, strictest
+from airflow_cd.model.approval import Approval, ApprovalOutcome, Decision, Responder, strictest
 
 DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
@@ -84,7 +84,7 @@ def test_nobody_can_be_told_apart_from_an_author_who_is_not_named() -> None:
     with pytest.raises(ApprovalError, match="has no author to compare"):
         Approval().check(approved("bob"), DIGEST, [" "])
     assert Approval(self_approval=True).check(approved("bob"), DIGEST, [""]) == "approved by bob"
-    assert Approval().may_decide("bob", ()) is None
+    assert Approval().may_decide(Responder("bob"), ()) is None
 
 
 def test_self_approval_can_be_allowed() -> None:
@@ -139,5 +139,5 @@ def test_a_refusal_ends_with_what_to_do(
 
 
 def test_a_refusal_lists_the_approvers() -> None:
-    refusal = Approval(approvers=("ann", "bob")).may_decide("eve", ())
+    refusal = Approval(approvers=("ann", "bob")).may_decide(Responder("eve"), ())
     assert refusal == "'eve' is not among the approvers (ann, bob)"

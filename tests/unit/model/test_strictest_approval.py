@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_cd.exceptions import ApprovalError
-from airflow_cd.model.approval import Approval, strictest
+from airflow_cd.model.approval import Approval, Responder, strictest
 
 
 def together(*policies: dict[str, Any]) -> Approval:
@@ -54,5 +54,5 @@ def test_an_author_of_any_member_is_recognised_by_the_identities_of_all_members(
         {"identities": {"ann@example.com": "u1"}}, {"identities": {"bob@example.com": "u2"}}, {}
     )
     for user, author in (("u1", "ann@example.com"), ("u2", "bob@example.com")):
-        refusal = policy.may_decide(user, [author])
+        refusal = policy.may_decide(Responder(user), [author])
         assert refusal == f"'{user}' is the author of a commit in this release, and self_approval is false"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_cd.exceptions import ArtifactError
 from airflow_cd.packaging.lock_files import Dependency, read_lockfiles
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -46,7 +47,17 @@ def test_the_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     code = "import os; print(*sorted(os.environ), sep='\\n')"
     names = run(tmp_path, "python", "-c", code, env={"GIVEN": "1"})
     assert set(names) - {"LC_CTYPE"} == {
-        *("GIVEN", "HOME", "LANG", "PATH", "PYTHONUNBUFFERED", "SOURCE_DATE_EPOCH", "TMPDIR", "TZ")
+        *(
+            "CD_PROCESS_COOKIE",
+            "GIVEN",
+            "HOME",
+            "LANG",
+            "PATH",
+            "PYTHONUNBUFFERED",
+            "SOURCE_DATE_EPOCH",
+            "TMPDIR",
+            "TZ",
+        )
     }
 
 
@@ -63,6 +74,51 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Pa
 def test_what_a_command_leaves_running_does_not_hold_it_up(tmp_path: Path) -> None:
     lines = run(tmp_path, "sh", "-c", "sleep 300 & echo $!")
     wait_until(lambda: not psutil.pid_exists(int(lines[0])), "the orphan is gone", timeout=10)
+
+
+# Leaves its group and session as daemons do, twice over.
+DAEMON = """
+import os, sys, time
+if os.fork():
+    time.sleep(float(sys.argv[1]))
+    sys.exit()
+os.setsid()
+if os.fork():
+    sys.exit()
+print(os.getpid(), flush=True)
+for fd in range(3):
+    os.close(fd)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("seconds", ["0.5", "300"], ids=["ends", "is ended"])
+def test_a_daemon_that_a_command_starts_ends_with_it(tmp_path: Path, seconds: str) -> None:
+    lines: list[str] = []
+    argv = ["python", "-c", DAEMON, seconds]
+    with suppress(CommandTimeoutError):
+        open_runner("subprocess").run(argv, cwd=tmp_path, env={}, timeout=10, on_line=lines.append)
+    wait_until(lambda: not psutil.pid_exists(int(lines[0])), "the daemon is gone", timeout=10)
+
+
+def test_what_is_started_without_the_cookie_stays(tmp_path: Path) -> None:
+    argv = ["env", "-u", "CD_PROCESS_COOKIE", "setsid", "sh", "-c", "echo $$; exec sleep 300 >/dev/null 2>&1"]
+    lines: list[str] = []
+    open_runner("subprocess").run(
+        ["sh", "-c", 'exec "$@" &', "sh", *argv], cwd=tmp_path, env={}, timeout=20, on_line=lines.append
+    )
+    process = psutil.Process(int(lines[0]))
+    assert process.status() != psutil.STATUS_ZOMBIE
+    process.kill()
+
+
+def test_output_without_end_does_not_fill_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CD__COMMAND_LOG_BYTES", "10000")
+    lines = run(tmp_path, "python", "-c", "for n in range(100_000): print('line', n)")
+    assert sum(len(line) for line in lines) < 12_000
+    assert lines[:2] == ["line 0", "line 1"] and lines[-1] == "line 99999"
+    assert any("longer than 10000 bytes ([cd] command_log_bytes)" in line for line in lines)
+    assert any("lines are not in this log; the last of them:" in line for line in lines)
 
 
 def test_kill_ends_the_command(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from harness.ports import is_listening
 from harness.waiting import wait_until
@@ -96,6 +97,20 @@ def test_everything_comes_back_after_the_supervisor_was_gone(place: LocalPlace) 
     assert not is_listening(place.port)
     place.deploy(one)
     assert (place.served(), place.target.record().generation) == ("one", 1)
+
+
+def test_what_an_instance_started_in_a_session_of_its_own_ends_with_it(tmp_path: Path) -> None:
+    script = 'setsid sleep 300 & echo $! >"$0/$CD_VERSION.pid.txt"; exec python app.py'
+    place = LocalPlace(tmp_path, command=["sh", "-c", script, str(tmp_path)])
+    try:
+        place.deploy(place.release("one"))
+        pid = int((tmp_path / "one.pid.txt").read_text())
+        assert psutil.pid_exists(pid)
+        place.deploy(place.release("two"))
+        wait_until(lambda: not psutil.pid_exists(pid), "the daemon of the old instance is gone", timeout=10)
+        assert psutil.pid_exists(int((tmp_path / "two.pid.txt").read_text()))
+    finally:
+        shutdown(root_of(place.data))
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(place: LocalPlace) -> None:

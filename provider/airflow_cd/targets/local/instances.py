@@ -13,6 +13,7 @@ from pathlib import Path
 from airflow_cd.exceptions import NotReadyError
 from airflow_cd.model.release import Release
 from airflow_cd.model.target import LocalTargetSettings as Settings
+from airflow_cd.processes.process_cookie import COOKIE, end_marked
 from airflow_cd.targets.local.layout import Layout, write_json
 from airflow_cd.targets.local.proxy import accepts
 from airflow_cd.targets.local.supervision import Process, Supervisor
@@ -64,7 +65,7 @@ class ProcessInstances:
 
     def end(self, generation: int) -> None:
         """End the generation's instance, which has got no request yet."""
-        self._supervisor.remove(self.name(generation))
+        self.remove(self.name(generation))
 
     def end_others(self, generation: int, drain: timedelta) -> None:
         """Drain and end every instance but this: the one before, and what killed attempts left."""
@@ -72,8 +73,17 @@ class ProcessInstances:
             number = name.removeprefix(self.prefix)
             if number.isdigit() and int(number) != generation:
                 _drain(self._supervisor.process(name), drain)
-                self._supervisor.remove(name)
+                self.remove(name)
                 log.info("Ended the instance of generation %s", number)
+
+    def remove(self, name: str) -> None:
+        """End a program, and what it started in sessions of its own, which the supervisor cannot know."""
+        self._supervisor.remove(name)
+        end_marked(self._cookie(name))
+
+    def _cookie(self, name: str) -> str:
+        # Two Airflows of one machine may have services of the same name.
+        return f"{self._layout.folder}/{name}"
 
     def _add(self, release: Release, generation: int, port: int) -> None:
         spec = self._layout.folder / f"instance-{generation}.json"
@@ -85,6 +95,7 @@ class ProcessInstances:
             "CD_RELEASE": release.digest,
             "CD_REVISION": release.revision.sha,
             "CD_VERSION": release.version,
+            COOKIE: self._cookie(self.name(generation)),
         }
         write_json(
             spec,

@@ -75,7 +75,7 @@ class LocalTarget(SideBySideTarget):
         """End the service in this environment and its front; files stay."""
         with self._leased("removal", "nothing"):
             for name in self._supervisor.names(self._instances.prefix):
-                self._supervisor.remove(name)
+                self._instances.remove(name)
 
     def _switch(self, old: Record, new: Record, release: Release) -> None:
         """Record and traffic switch by one rename of a link."""
