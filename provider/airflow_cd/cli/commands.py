@@ -92,12 +92,23 @@ def _command(path: str) -> Callable[[Namespace], None]:
         try:
             call(args)
         except CdError as error:
-            raise SystemExit(f"error: {error}") from None
+            raise SystemExit(_shown(f"error: {error}")) from None
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                raise SystemExit(_shown(end.code)) from end.__cause__
+            raise
         except KeyboardInterrupt:
             raise SystemExit(_INTERRUPTED) from None
 
     command.__name__ = call.__name__
     return command
+
+
+def _shown(message: str) -> str:
+    """Messages quote names, reasons and servers; none of that may steer a terminal."""
+    from airflow_cd.model.text import printable
+
+    return "\n".join(printable(line, len(line)) for line in message.split("\n"))
 
 
 def get_cd_commands() -> list[CLICommand]:

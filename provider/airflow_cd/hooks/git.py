@@ -7,11 +7,12 @@ import shlex
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import amask_secret, mask_secret
+
+from airflow_cd.processes.private_folder import private_folder
 
 # git asks this program for the user name and for the password; it prints what its environment holds, so
 # that neither is in an argv, in a URL or on disk.
@@ -76,7 +77,7 @@ def _secrets(connection: Any) -> list[str]:
 def _credentials(connection: Any) -> Iterator[dict[str, str]]:
     extra = connection.extra_dejson
     key, known_hosts = extra.get("private_key"), extra.get("known_hosts")
-    with TemporaryDirectory(prefix="cd-git-") as folder:
+    with private_folder("git") as folder:
         env: dict[str, str] = {}
         if connection.login or connection.password:
             env["GIT_ASKPASS"] = str(_file(folder, "askpass", _ASKPASS, 0o700))
@@ -87,7 +88,7 @@ def _credentials(connection: Any) -> Iterator[dict[str, str]]:
         yield env
 
 
-def _ssh_command(folder: str, key: str | None, known_hosts: str) -> str:
+def _ssh_command(folder: Path, key: str | None, known_hosts: str) -> str:
     hosts = _file(folder, "known_hosts", _lines(known_hosts), 0o600)
     argv = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"]
     argv += ["-o", "StrictHostKeyChecking=yes", "-o", f'UserKnownHostsFile="{hosts}"']
@@ -103,7 +104,7 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").strip() + "\n"
 
 
-def _file(folder: str, name: str, content: str, mode: int) -> Path:
+def _file(folder: Path, name: str, content: str, mode: int) -> Path:
     path = Path(folder, name)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(content)

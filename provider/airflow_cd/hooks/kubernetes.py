@@ -13,6 +13,7 @@ from airflow_cd.exceptions import ClusterError
 from airflow_cd.kubernetes.errors import blames_object
 from airflow_cd.model.yaml_limits import check_depth
 from airflow_cd.processes.blocking import in_threads_of
+from airflow_cd.processes.private_folder import folder_of_process
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -166,7 +167,9 @@ def _from_text(text: Any, context: str | None, where: str) -> Configuration:
     _refuse_commands(text, context, where)
     configuration = Configuration()
     try:
-        load_kube_config_from_dict(text, context, configuration)
+        # The library writes keys and certificates to files.
+        folder = str(folder_of_process("kube"))
+        load_kube_config_from_dict(text, context, configuration, temp_file_path=folder)
     except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ClusterError(f"{where}: its kube_config cannot be used: {error}") from error
     return configuration

@@ -27,7 +27,11 @@ def data_dir() -> Path:
 
     configured = conf.get("cd", "data_dir", fallback="") or f"{AIRFLOW_HOME}/cd"
     folder = Path(configured.replace("{AIRFLOW_HOME}", AIRFLOW_HOME)).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Nobody else of the machine looks at what is built, or sees logs and records. An administrator who
+        # wants a group to, makes the folder before.
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
