@@ -44,7 +44,7 @@ def put_question(
 
     :param ti_id: id of the task instance that asks
     :param assigned: names of the users who can answer; empty means everybody who can act on the DAG. Airflow
-        compares ids, so that it is told only where these are the names; the answer is checked in any case.
+        compares ids, so that it gets them only where these are the names; the answer is checked in any case.
     :param about: carried by the question as data, in a field that the form does not show
     :param default: what Airflow enters as the answer when nobody gave one in time; nobody can answer then
     """

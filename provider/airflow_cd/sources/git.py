@@ -111,7 +111,7 @@ class GitSource:
         Return the e-mail addresses of authors and co-authors of the commits that touch the folder.
 
         :param since: where to stop; ``None`` asks for the newest commit alone. One that is gone for good
-            leaves no end: then the authors of the last thousand commits are all that can be told.
+            leaves no end: then the authors of the last thousand commits are all that can be named.
         """
         self._mirror.take(until)
         span = [until] if since is None else self._span(since, until)

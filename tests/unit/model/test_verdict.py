@@ -86,14 +86,15 @@ def test_the_time_is_over_exactly_at_the_timeout() -> None:
     assert one.expire(9.9) is None
     verdict = one.expire(10)
     assert verdict is not None
-    assert verdict.reason == "not healthy within 10s (0 good and 0 bad samples); the last bad one: none"
+    counted = "not healthy within 10s (0 good and 0 bad samples)"
+    assert verdict.reason == f"{counted}; the last that was not good: none"
 
 
 def test_the_reason_counts_all_samples_and_quotes_the_last_bad_one() -> None:
     verdict = judge("++--+-++", every=2, timeout="14s", failures=9)
     assert verdict is not None
     counted = "not healthy within 14s (5 good and 3 bad samples)"
-    assert verdict.reason == f"{counted}; the last bad one: sample 5"
+    assert verdict.reason == f"{counted}; the last that was not good: sample 5"
     assert (verdict.good, verdict.bad) == (5, 3)
 
 

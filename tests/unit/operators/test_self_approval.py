@@ -169,7 +169,7 @@ def test_where_the_repository_cannot_be_read_nothing_is_deployed(
 
     with monkeypatch.context() as patch:
         patch.setattr(authors, "open_source", gone)
-        # The answer is kept, and nothing happens by it until somebody can tell whose work this is.
+        # The answer is kept, and nothing happens by it until the task can tell whose work this is.
         answered(run, service, asked, "zoe")
         with pytest.raises(SourceError):
             deploy(run, service)
