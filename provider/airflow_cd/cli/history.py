@@ -48,7 +48,7 @@ def changes(api: AirflowApi, service: str, environment: str | None, limit: int) 
     found: list[Change] = []
     for asset in _assets(api, service, environment):
         events = api.get("/assets/events", asset_id=asset["id"], order_by="-timestamp", limit=limit)
-        found += changes_of(event["extra"] for event in events["asset_events"])
+        found += changes_of(events["asset_events"])
     return sorted(found, key=lambda change: change.at, reverse=True)[:limit]
 
 

@@ -54,13 +54,13 @@ def metrics(args: Namespace) -> None:
 
 def changes_since(api: AirflowApi, environments: Mapping[str, str], since: datetime) -> list[Change]:
     """Return the changes of these environments (service -> environment) since then."""
-    extras: list[Any] = []
+    events: list[dict[str, Any]] = []
     # One question for many services, since each takes its time; for a few, their own events only.
     few = len(environments) <= 10
     for prefix in [f"cd/{name}/{where}" for name, where in environments.items()] if few else ["cd/"]:
         wanted = {"name_prefix_pattern": prefix, "timestamp_gte": since.isoformat(), "order_by": "timestamp"}
-        extras += [event["extra"] for event in api.rows("/assets/events", "asset_events", **wanted)]
-    return [one for one in changes_of(extras) if environments.get(one.service) == one.environment]
+        events += api.rows("/assets/events", "asset_events", **wanted)
+    return [one for one in changes_of(events) if environments.get(one.service) == one.environment]
 
 
 def emit(measured: Mapping[str, Measures], overall: Measures) -> None:

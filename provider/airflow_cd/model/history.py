@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from airflow_cd.model.base import Frozen
 from airflow_cd.model.release import ReleaseName
+from airflow_cd.model.train import TRAIN_PREFIX
 
 
 class Change(Frozen):
@@ -44,20 +45,34 @@ class Change(Frozen):
     lead_time: float | None = None
 
 
-def changes_of(extras: Iterable[Any]) -> list[Change]:
+def changes_of(events: Iterable[Mapping[str, Any]]) -> list[Change]:
     """
     Return the changes that these asset events carry, in their order, without duplicates.
 
-    A user who can create asset events can create any; what is no change is left out.
+    A user who can create asset events can create any, and so can the task of any DAG, also in advance. A
+    change counts when the run that made it, by its own account, is the one that Airflow says emitted it, and
+    when that is a run of the service's DAGs or of a train. What is no change is left out.
+
+    :param events: as Airflow's REST API has them
     """
     found: dict[tuple[str, str, int], Change] = {}
-    for extra in extras:
+    for event in events:
         try:
-            change = Change.model_validate(extra)
+            change = Change.model_validate(event.get("extra"))
         except ValidationError:
             continue
-        found.setdefault((change.service, change.environment, change.generation), change)
+        if change.actor == _source_of(event) and _may_change(str(event["source_dag_id"]), change.service):
+            found.setdefault((change.service, change.environment, change.generation), change)
     return list(found.values())
+
+
+def _source_of(event: Mapping[str, Any]) -> str:
+    return f"{event.get('source_dag_id')}/{event.get('source_run_id')}"
+
+
+def _may_change(dag_id: str, service: str) -> bool:
+    own = (f"{service}_delivery", f"{service}_deployment", f"{service}_rollback")
+    return dag_id in own or dag_id.startswith(TRAIN_PREFIX)
 
 
 _DAY = 86400.0

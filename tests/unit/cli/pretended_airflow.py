@@ -193,7 +193,10 @@ class PretendedAirflow(ThreadingHTTPServer):
         return 200, {"assets": [{"id": 1, "name": name} for name in names], "total_entries": len(names)}
 
     def _events(self, body: Any, user: str) -> Answer:
-        events = [{"extra": extra} for extra in self.events]
+        events = []
+        for extra in self.events:
+            dag_id, _, run_id = extra["actor"].partition("/")
+            events.append({"extra": extra, "source_dag_id": dag_id, "source_run_id": run_id})
         return 200, {"asset_events": events, "total_entries": len(events)}
 
 

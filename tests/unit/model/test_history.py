@@ -19,13 +19,42 @@ def extra(generation: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def event(generation: int, dag_id: str | None = "hello_delivery", **changes: Any) -> dict[str, Any]:
+    return {
+        "source_dag_id": dag_id,
+        "source_run_id": "run",
+        "extra": extra(generation, **{"actor": f"{dag_id}/run", **changes}),
+    }
+
+
 def test_a_change_told_twice_is_one() -> None:
-    assert [change.generation for change in changes_of([extra(2), extra(2), extra(1)])] == [2, 1]
+    assert [change.generation for change in changes_of([event(2), event(2), event(1)])] == [2, 1]
+
+
+@pytest.mark.parametrize("dag_id", ["hello_delivery", "hello_deployment", "hello_rollback", "train_nightly"])
+def test_the_dags_that_change_an_environment_have_a_say(dag_id: str) -> None:
+    assert len(changes_of([event(1, dag_id)])) == 1
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        event(1, "hello_evil", reason="forged"),
+        event(1, "elsewhere_delivery", reason="forged"),
+        event(1, "evil", actor="hello_delivery/run", reason="forged"),
+        event(1, actor="hello_delivery/another", reason="forged"),
+        event(1, None, actor="None/run", reason="forged"),
+        {"extra": extra(1, reason="forged")},
+    ],
+)
+def test_an_event_that_is_emitted_in_advance_does_not_hide_the_true_one(forged: dict[str, Any]) -> None:
+    (change,) = changes_of([forged, event(1)])
+    assert change.reason is None
 
 
 @pytest.mark.parametrize("forged", [None, {}, "text", {"from_trigger": True}, extra(1, kind="exploded")])
 def test_what_is_no_change_is_left_out(forged: Any) -> None:
-    assert [change.generation for change in changes_of([forged, extra(1)])] == [1]
+    assert [change.generation for change in changes_of([{**event(1), "extra": forged}, event(1)])] == [1]
 
 
 @pytest.mark.parametrize(
