@@ -16,7 +16,7 @@ from harness.ports import is_listening
 from harness.waiting import wait_until
 from tests.support.places import LocalPlace
 
-from airflow_cd.exceptions import TargetError
+from airflow_cd.exceptions import NotReadyError, TargetError
 from airflow_cd.targets.local.target import root_of, shutdown
 
 
@@ -109,6 +109,31 @@ def test_what_an_instance_started_in_a_session_of_its_own_ends_with_it(tmp_path:
         place.deploy(place.release("two"))
         wait_until(lambda: not psutil.pid_exists(pid), "the daemon of the old instance is gone", timeout=10)
         assert psutil.pid_exists(int((tmp_path / "two.pid.txt").read_text()))
+    finally:
+        shutdown(root_of(place.data))
+
+
+# Answers byte by byte, and never has said it all.
+DRIBBLING = """
+import os, socket, time
+server = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+while True:
+    connection, _ = server.accept()
+    try:
+        connection.sendall(b"HTTP/1.1 200 ")
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
+    except OSError:
+        pass
+"""
+
+
+def test_an_instance_that_never_ends_its_answer_is_not_ready(tmp_path: Path) -> None:
+    place = LocalPlace(tmp_path, command=["python", "-c", DRIBBLING], ready="/ready", start_timeout="3s")
+    try:
+        with pytest.raises(NotReadyError, match="/ready did not answer on port .* within 3 s"):
+            place.deploy(place.release("one"))
     finally:
         shutdown(root_of(place.data))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
+import re
 import socket
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from airflow_cd.exceptions import NotReadyError
 from airflow_cd.model.release import Release
@@ -24,6 +25,10 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.02
 _LOG_LINES = 20
+_ANSWER_SECONDS = 2.0
+_LONGEST_STATUS = 1024
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)\b[^\n]*\n")
+_UNQUOTED = "/%?&=;+$,:@!~*'()"
 
 
 class ProcessInstances:
@@ -153,14 +158,26 @@ def _free_port() -> int:
 
 
 def _answers(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=2)
+    """
+    Return whether the status is below 400.
+
+    Only the first line is read, within a deadline for all of it: libraries allow as long again for each byte.
+    """
+    end, head = time.monotonic() + _ANSWER_SECONDS, b""
+    asked = f"GET {quote(path, safe=_UNQUOTED)} HTTP/1.1"
+    request = f"{asked}\r\nHost: {_HOST}:{port}\r\nConnection: close\r\n\r\n"
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status < 400
-    except (OSError, http.client.HTTPException):
+        with socket.create_connection((_HOST, port), timeout=_ANSWER_SECONDS) as connection:
+            connection.sendall(request.encode("ascii"))
+            while b"\n" not in head and len(head) < _LONGEST_STATUS:
+                connection.settimeout(max(end - time.monotonic(), 0.001))
+                if not (chunk := connection.recv(_LONGEST_STATUS)):
+                    break
+                head += chunk
+    except OSError:
         return False
-    finally:
-        connection.close()
+    found = _STATUS.match(head)
+    return found is not None and int(found[1]) < 400
 
 
 def _drain(process: Process | None, at_most: timedelta) -> None:
