@@ -13,6 +13,7 @@ from airflow_cd.model.base import Argv, Duration, Env, Frozen, Name, RelativePat
 from airflow_cd.model.environment import Environment
 from airflow_cd.model.notification import OF_SERVICES, NotificationSettings
 from airflow_cd.model.package import PackageSettings
+from airflow_cd.model.repository_url import public_url
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import SigningSettings
 from airflow_cd.model.target_settings import Capability
@@ -42,8 +43,7 @@ class SourceSettings(Frozen):
     @property
     def public_repository(self) -> str:
         """Return the repository for everybody to read: without a user, and the token that may stand there."""
-        scheme, found, rest = self.repository.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}" if found else self.repository
+        return public_url(self.repository)
 
 
 class BuildSettings(Frozen):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
 from airflow_cd.model.release import Commit, Revision
+from airflow_cd.model.repository_url import public_url
 from airflow_cd.model.text import printable
 from airflow_cd.sources.checkout import TreeLimits, write_tree
 from airflow_cd.sources.mirror import Mirror
-from airflow_cd.sources.web import commit_url, public_url
+from airflow_cd.sources.web import commit_url
 
 # NUL cannot be in a commit's text, so whatever is in it stays data.
 _FORMAT = "%H%x00%an%x00%ae%x00%ct%x00%s%x00"

@@ -14,9 +14,9 @@ from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
 from airflow_cd.exceptions import SourceError
+from airflow_cd.model.repository_url import without_login
 from airflow_cd.model.text import printable
 from airflow_cd.processes.deadline import within
-from airflow_cd.sources.web import without_login
 
 # The first fetch of a large repository takes its time; a connection that went silent is ended long before.
 FETCH_TIMEOUT = 1800.0

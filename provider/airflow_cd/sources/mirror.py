@@ -14,6 +14,7 @@ from filelock import FileLock
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from airflow_cd.exceptions import RevisionNotFoundError, SourceError
+from airflow_cd.model.repository_url import public_url
 from airflow_cd.processes.disk import NO_SPACE
 from airflow_cd.sources.git_commands import (
     ASK_TIMEOUT,
@@ -25,7 +26,6 @@ from airflow_cd.sources.git_commands import (
     parse_heads,
     remote_argv,
 )
-from airflow_cd.sources.web import public_url
 
 # How remotes say that they do not have, or do not give, a commit.
 _MISSING = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
-_SCP = re.compile(r"(?:[^@/]+@)?(?P<host>[^:/@]+):(?P<path>[^/].*)")
+from airflow_cd.model.repository_url import SCP
+
 # a part of the host's name -> how it addresses a commit, and the difference of two
 _STYLES = {
     "github": ("{base}/commit/{new}", "{base}/compare/{old}...{new}"),
@@ -26,55 +26,6 @@ def commit_url(repository: str, sha: str) -> str | None:
 def compare_url(repository: str, old: str, new: str) -> str | None:
     """Return the page with the difference between two commits, or ``None`` when the host is not known."""
     return _page(repository, 1, old=old, new=new)
-
-
-def public_url(repository: str) -> str:
-    """
-    Return the repository's address without password or token; ssh keeps its user name.
-
-    What follows a question mark is left out: tokens are written there, too.
-    """
-    scheme, separator, rest = repository.partition("://")
-    if not separator:
-        return repository
-    user, at, place = _parted(rest)
-    if scheme == "file":
-        return repository
-    place = re.split(r"[?#]", place)[0]
-    return f"{scheme}://{user.partition(':')[0]}@{place}" if at and scheme == "ssh" else f"{scheme}://{place}"
-
-
-def host_of(repository: str) -> str:
-    """Return the machine that answers for a repository; nothing for one of this machine."""
-    scheme, separator, rest = repository.partition("://")
-    if not separator:
-        found = _SCP.fullmatch(repository)
-        return found["host"].lower() if found else ""
-    return _parted(rest)[2].partition("/")[0].lower() if scheme != "file" else ""
-
-
-def without_login(repository: str) -> tuple[str, str, str]:
-    """Return address, user name and password of a URL of http or https; others have no password."""
-    scheme, separator, rest = repository.partition("://")
-    if not separator or scheme.lower() not in ("http", "https"):
-        return repository, "", ""
-    user, _, place = _parted(rest)
-    name, _, password = user.partition(":")
-    return f"{scheme}://{place}", unquote(name), unquote(password)
-
-
-def _parted(rest: str) -> tuple[str, str, str]:
-    """
-    Part what follows ``://`` into user information, ``@`` and the rest.
-
-    A password with a slash in it, which must be written as ``%2F`` but often is not, is none of the path.
-    """
-    authority, slash, path = rest.partition("/")
-    _, colon, port = authority.partition(":")
-    if "@" not in authority and colon and not port.isdigit() and "[" not in authority and "@" in path:
-        return rest.rpartition("@")
-    user, at, host = authority.rpartition("@")
-    return user, at, f"{host}{slash}{path}"
 
 
 def _page(repository: str, which: int, **commits: str) -> str | None:
@@ -101,7 +52,7 @@ def _address(repository: str) -> tuple[str, str, str] | None:
         return None
     path = parts.path
     if parts.scheme not in ("http", "https", "ssh", "git"):
-        scp = _SCP.fullmatch(repository)
+        scp = SCP.fullmatch(repository)
         if "://" in repository or scp is None:
             return None
         host, path, port = scp["host"].lower(), scp["path"], None

@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airflow_cd.exceptions import RevisionNotFoundError
+from airflow_cd.model.repository_url import host_of, public_url
 from airflow_cd.processes.blocking import in_threads_of
 from airflow_cd.processes.deadline import within
 
@@ -57,8 +58,6 @@ class _Polls:
     @asynccontextmanager
     async def slot(self, repository: str, *, suspect: bool) -> AsyncIterator[None]:
         """Wait for a turn."""
-        from airflow_cd.sources.web import host_of
-
         host = self._hosts.setdefault(host_of(repository), asyncio.Semaphore(self.PER_HOST))
         async with host, self._suspects if suspect else self._all:
             yield
@@ -119,8 +118,6 @@ async def poll_heads(
     :param pace: how often
     :param credentials: opens the environment variables that carry git's credentials
     """
-    from airflow_cd.sources.web import public_url
-
     name, failures, since = public_url(repository), 0, ""
     while True:
         try:
@@ -277,8 +274,6 @@ class GitHeadTrigger(BaseEventTrigger):
 
     async def _payload(self, previous: str | None, head: str) -> dict[str, Any] | None:
         """Return the event's content, or ``None`` when the push leaves the service's folder as it is."""
-        from airflow_cd.sources.web import host_of, public_url
-
         try:
             async with self._credentials() as env:
                 changes = await in_threads_of(
