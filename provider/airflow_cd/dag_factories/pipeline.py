@@ -27,6 +27,8 @@ from airflow_cd.triggers.git_heads import GitHeadTrigger
 # Every effect of these tasks is idempotent, so a lost worker costs a retry, not a release. What would fail
 # again the same way fails at once (AirflowFailException).
 RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=5)}
+# On top of what commands may take: a first fetch has 30 minutes, the rest is copying and packing.
+_AROUND_COMMANDS = timedelta(hours=1)
 # A candidate that waits for its approval keeps its DAG run active; newer commits must not wait behind it.
 _MAX_ACTIVE_RUNS = 10_000
 
@@ -137,11 +139,19 @@ def common_arguments(dag: DAG, service: Service) -> dict[str, Any]:
 def _package(dag: DAG, service: Service) -> PackageOperator:
     """Add build, tests and package, and return the last of them."""
     common = common_arguments(dag, service)
-    build = BuildOperator(task_id="build", **common)
+    build = BuildOperator(
+        task_id="build", execution_timeout=service.build.timeout + _AROUND_COMMANDS, **common
+    )
     suites = sorted(service.test)
     group = TaskGroup("test", dag=dag) if len(suites) > 1 else None
     tests = [
-        TestOperator(task_id=suite if group else "test", task_group=group, suite=suite, **common)
+        TestOperator(
+            task_id=suite if group else "test",
+            task_group=group,
+            suite=suite,
+            execution_timeout=service.test[suite].timeout + _AROUND_COMMANDS,
+            **common,
+        )
         for suite in suites
     ]
     totals = {test.suite: test.task_id for test in tests}
