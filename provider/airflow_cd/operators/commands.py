@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from airflow_cd.runners.base import Runner
 
 
+# A person reads a fraction of it; without an end, a loop that prints fills the disk the logs are on.
+_LONGEST_LOG = 20 * 1024 * 1024
+
+
 @dataclass
 class CommandRunner:
     """
@@ -47,8 +51,12 @@ class CommandRunner:
         :raises CommandError: a command failed; those after it did not run
         :raises RunnerError: the runner cannot be used
         """
-        from airflow_cd.releases.adapters import open_runner
+        from airflow.configuration import conf
 
+        from airflow_cd.releases.adapters import open_runner
+        from airflow_cd.runners.lines import LimitedLines
+
+        longest = conf.getint("cd", "command_log_bytes", fallback=_LONGEST_LOG)
         if not commands:
             return
         self._runner = open_runner(self.service)
@@ -58,7 +66,11 @@ class CommandRunner:
                 self.log.info("$ %s", " ".join(argv))
                 started = time.monotonic()
                 left = max(deadline - started, 0.001)
-                self._runner.run(argv, cwd=cwd, env=env, timeout=left, on_line=self._log_line)
+                lines = LimitedLines(self._log_line, longest)
+                try:
+                    self._runner.run(argv, cwd=cwd, env=env, timeout=left, on_line=lines.add)
+                finally:
+                    lines.close()
                 self.log.info("  done in %.1f s", time.monotonic() - started)
 
     def kill(self) -> None:

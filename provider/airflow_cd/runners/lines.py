@@ -8,25 +8,17 @@ from collections.abc import Callable
 
 _LONGEST_LINE = 64 * 1024
 _TAIL_LINES = 20
-# A person reads a fraction of it; without an end, a loop that prints fills the disk the logs are on.
-_LONGEST_LOG = 20 * 1024 * 1024
 
 
 class Lines:
     """
     Cuts a stream of bytes into lines of text and remembers the last ones.
 
-    What exceeds ``[cd] command_log_bytes`` is read and not handed on, but for the last lines.
-
     :param on_line: gets each line, without its end
     """
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
-        from airflow.configuration import conf
-
         self._on_line = on_line
-        self._left = self._longest = conf.getint("cd", "command_log_bytes", fallback=_LONGEST_LOG)
-        self._left_out = 0
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._rest = ""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -50,10 +42,6 @@ class Lines:
         if self._rest:
             self._emit(self._rest)
             self._rest = ""
-        if self._left_out:
-            self._on_line(f"... {self._left_out} lines are not in this log; the last of them:")
-            for line in list(self._tail)[-self._left_out :]:
-                self._on_line(line)
 
     def _cut(self, line: str) -> str:
         """Emit what exceeds the longest line, piece by piece, and return the rest."""
@@ -66,13 +54,39 @@ class Lines:
         # A progress bar rewrites its line; what stood there last is what counts.
         shown = line.rstrip("\r").rpartition("\r")[2]
         self._tail.append(shown)
-        if self._left_out or self._left < len(shown):
-            if not self._left_out:
-                self._on_line(
-                    f"... the output is longer than {self._longest} bytes ([cd] command_log_bytes); what "
-                    "follows is left out"
-                )
-            self._left_out += 1
-            return
-        self._left -= len(shown) + 1
         self._on_line(shown)
+
+
+class LimitedLines:
+    """
+    Hands lines on until they are too long together; of the rest, only the last ones, in the end.
+
+    :param on_line: gets the lines
+    :param longest: characters at most
+    """
+
+    def __init__(self, on_line: Callable[[str], None], longest: int) -> None:
+        self._on_line, self._longest, self._left = on_line, longest, longest
+        self._left_out = 0
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def add(self, line: str) -> None:
+        """Take one more line."""
+        if not self._left_out and len(line) < self._left:
+            self._left -= len(line) + 1
+            self._on_line(line)
+            return
+        if not self._left_out:
+            self._on_line(
+                f"... the output is longer than {self._longest} bytes ([cd] command_log_bytes); what "
+                "follows is left out"
+            )
+        self._left_out += 1
+        self._tail.append(line)
+
+    def close(self) -> None:
+        """Hand on the last lines, if some were left out."""
+        if self._left_out:
+            self._on_line(f"... {self._left_out} lines are not in this log; the last of them:")
+            for line in self._tail:
+                self._on_line(line)

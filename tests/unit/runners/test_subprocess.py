@@ -112,15 +112,6 @@ def test_what_is_started_without_the_cookie_stays(tmp_path: Path) -> None:
     process.kill()
 
 
-def test_output_without_end_does_not_fill_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__CD__COMMAND_LOG_BYTES", "10000")
-    lines = run(tmp_path, "python", "-c", "for n in range(100_000): print('line', n)")
-    assert sum(len(line) for line in lines) < 12_000
-    assert lines[:2] == ["line 0", "line 1"] and lines[-1] == "line 99999"
-    assert any("longer than 10000 bytes ([cd] command_log_bytes)" in line for line in lines)
-    assert any("lines are not in this log; the last of them:" in line for line in lines)
-
-
 def test_kill_ends_the_command(tmp_path: Path) -> None:
     runner = open_runner("subprocess")
     started, failed = threading.Event(), []
