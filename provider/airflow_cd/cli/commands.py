@@ -106,9 +106,9 @@ def _command(path: str) -> Callable[[Namespace], None]:
 
 def _shown(message: str) -> str:
     """Messages quote names, reasons and servers; none of that may steer a terminal."""
-    from airflow_cd.model.text import printable
+    from airflow_cd.cli.printing import harmless
 
-    return "\n".join(printable(line, len(line)) for line in message.split("\n"))
+    return "\n".join(harmless(line) for line in message.split("\n"))
 
 
 def get_cd_commands() -> list[CLICommand]:

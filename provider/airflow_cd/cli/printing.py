@@ -163,7 +163,7 @@ def say(text: str) -> None:
 
     :raises SystemExit: standard output cannot be written; with 141 when its reader closed it
     """
-    _write("".join(f"{_harmless(line.expandtabs())}\n" for line in text.splitlines()))
+    _write("".join(f"{harmless(line.expandtabs())}\n" for line in text.splitlines()))
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
@@ -172,11 +172,12 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
 
     :raises SystemExit: standard output cannot be written; with 141 when its reader closed it
     """
-    cells = [[_harmless(" ".join(cell.split())) for cell in row] for row in rows]
+    cells = [[harmless(" ".join(cell.split())) for cell in row] for row in rows]
     _write("".join(f"{line}\n" for line in table_lines(columns, cells, _width())))
 
 
-def _harmless(line: str) -> str:
+def harmless(line: str) -> str:
+    """Return a line without what could steer a terminal."""
     return printable(line, len(line))
 
 

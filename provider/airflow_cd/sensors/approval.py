@@ -254,13 +254,14 @@ class ApprovalSensor(HITLOperator):
         preview = self._preview(release)
         about = decision_requests.QuestionSubject.of(release, manifest)
         keep_decision(context, self.service, self.environment, self.task_id, None)
+        assigned = self._assigned(release)
         shown = put_question(
             ti.id,
             subject=decision_requests.approval_subject(release, self.environment),
             body=decision_requests.approval_body(release, self.environment, running, diff, preview),
             options=self.options,
             params=self.serialized_params,
-            assigned=self._assigned(release),
+            assigned=assigned,
             about=about,
             default=EXPIRED if self.policy.expires_after else None,
         )
@@ -271,7 +272,7 @@ class ApprovalSensor(HITLOperator):
         facts = {
             "release": ReleaseName.of(release).model_dump(mode="json"),
             "replaced": ReleaseName.of(running).model_dump(mode="json") if running else None,
-            "approvers": self._assigned(release),
+            "approvers": assigned,
             "url": url,
         }
         notify(context, self.service, self.environment, "approval_needed", release.digest, facts)

@@ -128,13 +128,14 @@ class DepartureSensor(HITLOperator):
         ti, about = context["ti"], QuestionSubject(manifest=manifest.digest)
         for member in self.members:
             keep_decision(context, member, member.production.name, self.task_id, None)
+        assigned = self._assigned(manifest, policy)
         shown = put_question(
             ti.id,
             subject=manifest.subject(),
             body=manifest.body(),
             options=self.options,
             params=self.serialized_params,
-            assigned=self._assigned(manifest, policy),
+            assigned=assigned,
             about=about,
             default=EXPIRED if policy.expires_after else None,
         )
@@ -142,7 +143,7 @@ class DepartureSensor(HITLOperator):
             self._refuse_to_ask(manifest, shown.manifest if shown else None)
         url = approval_url(ti.dag_id, ti.run_id, ti.task_id)
         self.log.info("Waiting for a decision: %s", url)
-        facts = {**manifest.summary(), "approvers": self._assigned(manifest, policy), "url": url}
+        facts = {**manifest.summary(), "approvers": assigned, "url": url}
         notify_of_train(context, self.train, "approval_needed", manifest.digest, facts)
         wait_for_answer(asked_at, policy, {"digest": manifest.digest})
 
