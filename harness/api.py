@@ -40,7 +40,8 @@ class AirflowApi:
     ) -> None:
         self.base_url, self.user, self._password = base_url, user, password
         self.scheduler_log = scheduler_log
-        self._client = httpx.Client(base_url=base_url, timeout=30, trust_env=False)
+        # Far above what Airflow needs: many of them share two cores while a cluster is compiled beside them.
+        self._client = httpx.Client(base_url=base_url, timeout=120, trust_env=False)
 
     def close(self) -> None:
         """Close the connections."""

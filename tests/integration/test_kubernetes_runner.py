@@ -56,7 +56,7 @@ def test_a_commit_is_built_and_tested_in_jobs(
     run.wait_for("failed", timeout=240)
     assert "bad" in run.log("test")
     assert hello.served() == "first"
-    wait_until(lambda: not left_in(cluster_client, namespace), "all is removed", timeout=30)
+    wait_until(lambda: not left_in(cluster_client, namespace), "all is removed", timeout=120)
 
 
 def test_a_build_outlives_its_worker(

@@ -71,7 +71,7 @@ def asks(service: KubernetesService, run: Run) -> None:
 
 def serves(service: KubernetesService, text: str) -> None:
     """Wait until requests are answered so: nodes hear of what a Service sends them to a little later."""
-    wait_until(lambda: service.served() == text, f"it answers {text}", timeout=30)
+    wait_until(lambda: service.served() == text, f"it answers {text}", timeout=120)
 
 
 def first_release(service: KubernetesService) -> None:

@@ -68,7 +68,7 @@ def test_the_four_keys_of_a_service_that_failed_once(
     hello.run().wait_for("failed", timeout=240)
     hello.commit("third")
     hello.run().wait_for("success", timeout=180)
-    wait_until(lambda: len(hello.history()) == 4, "all changes are in the history", timeout=30)
+    wait_until(lambda: len(hello.history()) == 4, "all changes are in the history", timeout=120)
 
     options = ("--file", str(airflow.dags_folder / f"{hello.name}.yaml"), "--user", "bob")
     options += ("--api-url", airflow.url, "--days", "2")  # type: ignore[assignment]

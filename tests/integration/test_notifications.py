@@ -29,7 +29,7 @@ def test_people_are_told_once_of_what_happens(
     hello = service(notify=[by_mail(*everything, subject=SUBJECT, environments=["production"])])
     first = hello.head[:8]
     run = parked(hello.run())
-    wait_until(lambda: mails.subjects(), "the mail about the approval", timeout=30)
+    wait_until(lambda: mails.subjects(), "the mail about the approval", timeout=120)
     assert mails.subjects() == [f"approval_needed {hello.name} production {first}"]
     assert f"{APPROVE}/required_actions" in mails.mails[0].get_body().get_content()  # type: ignore[union-attr]
     answer(run, "Approve", airflow.as_user("bob"))

@@ -111,6 +111,7 @@ def test_a_repository_that_is_gone_costs_the_release_nothing(
     (run,) = candidates.park(1, [newest])
     candidates.deploy(newest)
     shutil.rmtree(candidates.repository.bare)
+    shutil.rmtree(airflow.home / "cd" / "git")
     answer(run, "Approve", airflow.as_user("bob"))
     run.wait_for_task(HEALTH, timeout=120)
     assert "Cannot tell which waiting releases are superseded" in run.log(HEALTH)

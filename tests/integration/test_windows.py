@@ -84,7 +84,7 @@ def test_a_named_approver_overrides_and_is_on_record(service: MakeService, airfl
     recorded = "window override by bob: customers are waiting"
     current = hello.record().current
     assert current is not None and current.approval == recorded
-    (event,) = wait_until(hello.history, "the change is in the history", timeout=30)
+    (event,) = wait_until(hello.history, "the change is in the history", timeout=120)
     assert event["approval"] == recorded
     assert hello.served() == "first"
 

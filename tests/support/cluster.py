@@ -119,7 +119,7 @@ def allow(client: Any, namespace: str, rules: list[dict[str, Any]], name: str = 
     NamespaceClient(lambda: client, namespace, "the test").apply(objects, take=True)
     # The server hears of it a moment later.
     for rule in rules:
-        wait_until(lambda rule=rule: _allowed(client, namespace, name, rule), f"{rule} to hold", timeout=30)  # type: ignore[misc]
+        wait_until(lambda rule=rule: _allowed(client, namespace, name, rule), f"{rule} to hold", timeout=120)  # type: ignore[misc]
 
 
 def _allowed(client: Any, namespace: str, name: str, rule: dict[str, Any]) -> bool:

@@ -97,7 +97,7 @@ class Gateway:
                 abs(shares[text] - wanted) <= _TOLERANCE for text, wanted in percent.items()
             )
 
-        wait_until(is_shared, f"requests are shared as {percent}", timeout=30, explain=lambda: repr(last))
+        wait_until(is_shared, f"requests are shared as {percent}", timeout=120, explain=lambda: repr(last))
 
     def close(self) -> None:
         self._client.close()

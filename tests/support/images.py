@@ -47,7 +47,7 @@ class Registry:
         with (self.folder / "log").open("ab") as log:
             argv = ["docker-registry", "serve", str(self._file)]
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
-        wait_until(self._answers, "the registry answers", timeout=30)
+        wait_until(self._answers, "the registry answers", timeout=120)
 
     def stop(self, by: int = signal.SIGTERM) -> None:
         if self._process is not None:

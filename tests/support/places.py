@@ -88,7 +88,7 @@ class KubernetesPlace(Place):
                 answers.clear()
             return len(answers) >= 6 and len(set(answers[-6:])) == 1
 
-        wait_until(is_settled, "it answers the same for a while", timeout=30, every=0.2)
+        wait_until(is_settled, "it answers the same for a while", timeout=120, every=0.2)
         return answers[-1]
 
     def instances(self) -> list[str]:

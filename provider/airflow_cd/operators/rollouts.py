@@ -223,9 +223,10 @@ class RolloutFollower:
         retrying(target.advance, token, answer=answer)
 
     def _refused(self, user: Responder, chosen: list[str], release: Release, record: Record) -> str | None:
+        from airflow_cd.exceptions import SourceError
         from airflow_cd.model import decision_requests
         from airflow_cd.model.approval import Approval
-        from airflow_cd.releases.authors import authors_known
+        from airflow_cd.releases.authors import authors_now
 
         if chosen not in ([decision_requests.GO_ON], [decision_requests.ABORT]):
             return f"{chosen} is no answer to this question"
@@ -233,7 +234,12 @@ class RolloutFollower:
         # Authors cannot let their own work on, but they may take it back.
         if chosen == [decision_requests.ABORT]:
             return policy.may_decide(user, ())
-        return policy.may_decide(user, authors_known(self.service, release, record, policy))
+        try:
+            authors = authors_now(self.service, release, record, policy)
+        except SourceError as error:
+            # Nothing looks again behind this answer, so it cannot count on what the manifest says alone.
+            return f"who wrote this release cannot be read now, and self_approval is false ({error})"
+        return policy.may_decide(user, authors)
 
     def _who_may_answer(self, release: Release) -> list[str]:
         environment = self.service.environment(self.environment)

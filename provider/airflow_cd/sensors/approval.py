@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_cd.model.release import Release
     from airflow_cd.model.service import Service
+    from airflow_cd.targets.record import Record
 
 APPROVE, REJECT = "Approve", "Reject"
 # What Airflow enters as the answer when nobody gave one in time. It is not among the buttons.
@@ -101,6 +102,23 @@ def described(decision: Decision) -> str:
 DECISION = "decision"
 
 
+class _Candidate(NamedTuple):
+    """
+    What is to be decided about.
+
+    :param manifest: digest of the release's manifest
+    :param record: what the environment says now
+    """
+
+    release: Release
+    manifest: str
+    record: Record
+
+    @property
+    def running(self) -> Release | None:
+        return self.record.current.release if self.record.current else None
+
+
 class ApprovalSensor(HITLOperator):
     """
     Parks in Airflow's ``awaiting_input`` state until a person decides about this run's release.
@@ -153,14 +171,17 @@ class ApprovalSensor(HITLOperator):
         :raises AirflowSkipException: a newer release runs already
         :raises AirflowFailException: the policy leaves nobody who may approve
         """
-        release, manifest, running = self._candidate(context)
+        candidate = self._candidate(context)
+        release, running = candidate.release, candidate.running
         if running is not None and running.digest == release.digest:
             self.log.info("%s runs %s already: nothing to approve", self.environment, release.version)
             return self._keep(
                 context,
-                Decision(outcome=ApprovalOutcome.NOT_NEEDED, digest=release.digest, manifest=manifest),
+                Decision(
+                    outcome=ApprovalOutcome.NOT_NEEDED, digest=release.digest, manifest=candidate.manifest
+                ),
             )
-        self._ask(context, release, manifest, running, asked_at=datetime.now(timezone.utc))
+        self._ask(context, candidate, asked_at=datetime.now(timezone.utc))
         return {}
 
     def execute_complete(
@@ -180,22 +201,23 @@ class ApprovalSensor(HITLOperator):
         :raises AirflowFailException: rejected or expired, or the run's release is another one by now
         :raises AirflowSkipException: superseded while it waited
         """
-        release, current, running = self._candidate(context)
-        if (digest, manifest) != (release.digest, current):
-            self._refuse_to_ask(release, current, manifest)
-        decision = decision_of(self, event, self.policy, release.digest, current)
-        if refusal := refusal_of(decision, self.policy, self._authors(release)):
+        candidate = self._candidate(context)
+        release = candidate.release
+        if (digest, manifest) != (release.digest, candidate.manifest):
+            self._refuse_to_ask(release, candidate.manifest, manifest)
+        decision = decision_of(self, event, self.policy, release.digest, candidate.manifest)
+        if refusal := refusal_of(decision, self.policy, self._authors(candidate)):
             self.log.warning("This answer does not count: %s. Asking again.", refusal)
-            self._ask(context, release, current, running, asked_at=_time(asked_at))
+            self._ask(context, candidate, asked_at=_time(asked_at))
         kept = self._keep(context, decision)
         self.log.info("%s", described(decision))
         if decision.outcome is not ApprovalOutcome.APPROVED:
             raise AirflowFailException(described(decision))
         return kept
 
-    def _candidate(self, context: Context) -> tuple[Release, str, Release | None]:
+    def _candidate(self, context: Context) -> _Candidate:
         """
-        Return the release in question, the digest of its manifest, and what runs now.
+        Return the release in question.
 
         :raises AirflowSkipException: what runs is newer
         :raises AirflowFailException: the release is not signed as the environment demands
@@ -225,17 +247,9 @@ class ApprovalSensor(HITLOperator):
             )
             self._keep(context, decision)
             raise AirflowSkipException(reason)
-        return release, ref.manifest, record.current.release if record.current else None
+        return _Candidate(release, ref.manifest, record)
 
-    def _ask(
-        self,
-        context: Context,
-        release: Release,
-        manifest: str,
-        running: Release | None,
-        *,
-        asked_at: datetime,
-    ) -> NoReturn:
+    def _ask(self, context: Context, candidate: _Candidate, *, asked_at: datetime) -> NoReturn:
         """
         Write the question and give up the worker slot.
 
@@ -246,6 +260,7 @@ class ApprovalSensor(HITLOperator):
         from airflow_cd.sources.web import compare_url
 
         ti = context["ti"]
+        release, manifest, running = candidate.release, candidate.manifest, candidate.running
         diff = (
             compare_url(self.service.source.repository, running.revision.sha, release.revision.sha)
             if running
@@ -254,7 +269,7 @@ class ApprovalSensor(HITLOperator):
         preview = self._preview(release)
         about = decision_requests.QuestionSubject.of(release, manifest)
         keep_decision(context, self.service, self.environment, self.task_id, None)
-        assigned = self._assigned(release)
+        assigned = self._assigned(candidate)
         shown = put_question(
             ti.id,
             subject=decision_requests.approval_subject(release, self.environment),
@@ -296,16 +311,14 @@ class ApprovalSensor(HITLOperator):
             f"with revision {release.revision.sha}: that run asks about the new release."
         )
 
-    def _authors(self, release: Release) -> tuple[str, ...]:
-        from airflow_cd.releases.adapters import open_target
+    def _authors(self, candidate: _Candidate) -> tuple[str, ...]:
         from airflow_cd.releases.authors import authors_known
 
-        record = open_target(self.service, self.service.environment(self.environment)).record()
-        return authors_known(self.service, release, record, self.policy)
+        return authors_known(self.service, candidate.release, candidate.record, self.policy)
 
-    def _assigned(self, release: Release) -> list[str]:
+    def _assigned(self, candidate: _Candidate) -> list[str]:
         """Return the approvers who may decide about this release; Airflow refuses everybody else's answer."""
-        users = self.policy.who_may_decide(self._authors(release))
+        users = self.policy.who_may_decide(self._authors(candidate))
         if self.policy.approvers and not users:
             raise AirflowFailException(
                 f"nobody may approve this release: all approvers ({', '.join(self.policy.approvers)}) wrote "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,13 @@ from tests.unit.operators.test_approval_binding import (
 )
 
 from airflow_cd.exceptions import SourceError
+from airflow_cd.model.decision_requests import ABORT, GO_ON
+from airflow_cd.model.release import ReleaseRef
 from airflow_cd.model.service import Service
+from airflow_cd.operators.rollouts import RolloutFollower
 from airflow_cd.releases import authors
 from airflow_cd.releases.adapters import open_target
+from airflow_cd.releases.run import read_release
 from airflow_cd.sensors.approval import ApprovalSensor
 
 __all__ = ["questions"]
@@ -176,6 +182,37 @@ def test_where_the_repository_cannot_be_read_nothing_is_deployed(
         assert run.record(service).current is None
     deploy(run, service)
     assert run.served() == "one"
+
+
+def test_an_answer_to_a_rollout_counts_only_while_its_authors_are_known(
+    run: LocalRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No `deploy` looks again behind this answer."""
+    service = delivered(run)
+    run.package(service, run.commit("one"))
+    release = read_release(service, ReleaseRef.model_validate(run.xcoms["package"]))
+    rollout = SimpleNamespace(token="t", candidate=SimpleNamespace(release=release))
+    answers: list[Any] = []
+    target: Any = SimpleNamespace(
+        record=lambda: SimpleNamespace(rollout=rollout, current=None),
+        advance=lambda token, answer: answers.append(answer),
+    )
+    log: Any = logging.getLogger("task")
+    follower = RolloutFollower(service, "production", log)
+    event = {"responded_by_user": {"id": "bob", "name": "bob"}, "chosen_options": [GO_ON], "params_input": {}}
+
+    def gone(*args: Any) -> Any:
+        raise SourceError("the git host does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authors, "open_source", gone)
+        follower._answered(target, "t", event, "0/pause")
+        assert not answers
+        assert "the git host does not answer" in caplog.text
+        follower._answered(target, "t", {**event, "chosen_options": [ABORT]}, "0/pause")
+        assert [answer.promote for answer in answers] == [False]
+    follower._answered(target, "t", event, "0/pause")
+    assert [answer.promote for answer in answers] == [False, True]
 
 
 def test_an_approval_that_is_too_old_allows_nothing(run: LocalRun) -> None:

@@ -12,7 +12,8 @@ from tests.unit.model.test_approval_request import release
 
 from airflow_cd.model.service import Service
 from airflow_cd.sensors import approval
-from airflow_cd.sensors.approval import ApprovalSensor
+from airflow_cd.sensors.approval import ApprovalSensor, _Candidate
+from airflow_cd.targets.record import Record
 
 SERVICE = Service.model_validate(
     {
@@ -45,7 +46,8 @@ def test_a_clock_that_was_set_back_neither_ends_nor_stretches_the_time(
     sensor = ApprovalSensor(task_id="approve", service=SERVICE, environment="production")
     asked_at = datetime.now(timezone.utc) - timedelta(minutes=passed)
     context: Any = {"ti": SimpleNamespace(id="1", dag_id="d", run_id="r", task_id="approve")}
+    candidate = _Candidate(release(), "sha256:" + "b" * 64, Record())
     with pytest.raises(TaskAwaitingInput) as parked:
-        sensor._ask(context, release(), "sha256:" + "b" * 64, None, asked_at=asked_at)
+        sensor._ask(context, candidate, asked_at=asked_at)
     assert parked.value.timeout is not None
     assert parked.value.timeout.total_seconds() / 60 == pytest.approx(left, abs=1)
