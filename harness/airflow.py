@@ -236,6 +236,9 @@ class RunningAirflow:
                 timeout=timeout,
                 explain=self._tails,
             )
+            # The first request of a task builds all versions of the execution API, and nothing is answered
+            # meanwhile: seconds of CPU, which on a loaded machine are longer than a client waits.
+            client.get("/execution/health", timeout=timeout)
 
     def wait_until_noted(self, run_id: str, task_id: str, times: int = 1, timeout: float = 30) -> None:
         """
