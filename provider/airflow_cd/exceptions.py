@@ -178,6 +178,10 @@ class DeployConflictError(TargetError):
     """Raised when someone else deploys to the same environment, or did so meanwhile."""
 
 
+class LeaseLostError(DeployConflictError):
+    """Raised when another process took the lease of an environment from this one."""
+
+
 class WindowClosedError(TargetError):
     """Raised when the environment's windows or freezes do not allow a deployment now."""
 

@@ -121,6 +121,13 @@ def _config() -> dict[str, Any]:
                 "",
                 "file:///var/lib/airflow-cd/artifacts",
             ),
+            "machine_users": option(
+                "Users of Airflow that are programs, with commas between them: a run that one of them "
+                "triggers lifts no hold, and its answer is no approval, unless `approvers` list it.",
+                "string",
+                "",
+                "ci-bot, backstage",
+            ),
             "kubeconfig_commands": option(
                 "Whether the kubeconfig of a connection can run programs on workers (exec, auth-provider).",
                 "boolean",

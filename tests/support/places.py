@@ -103,7 +103,7 @@ class KubernetesPlace(Place):
 
         core = client.CoreV1Api(kubernetes_client(None, None))
         found = core.list_namespaced_config_map(self.namespace, label_selector="airflow-cd/holds=objects")
-        return {one.metadata.annotations["airflow-cd/digest"] for one in found.items}
+        return {one.metadata.annotations["airflow-cd/release"] for one in found.items}
 
     def lose_sources(self) -> None:
         self.registry.forget(self.service)

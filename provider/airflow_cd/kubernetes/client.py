@@ -208,6 +208,17 @@ class NamespaceApi:
 
         :raises kubernetes.client.ApiException: it is a refusal
         """
+        return self._exchange(method, path, body, content_type, query, _return_http_data_only=True)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        content_type: str,
+        query: Mapping[str, str] | None,
+        **options: bool,
+    ) -> Any:
         return self.client.call_api(
             path,
             method,
@@ -216,7 +227,7 @@ class NamespaceApi:
             body=body,
             response_types_map=dict.fromkeys((200, 201, 202), "object"),
             auth_settings=["BearerToken"],
-            _return_http_data_only=True,
+            **options,
         )
 
     def _of_one(
@@ -349,6 +360,7 @@ Objects = list[dict[str, Any]]
 Differences = list[FieldDifference]
 
 _APPLY = "application/apply-patch+yaml"
+_CREATED = 201
 _TRIES = 10
 # Of objects that were read from a cluster, which these values would tie to what it was then.
 _READ = ("managedFields", "resourceVersion", "uid")
@@ -376,6 +388,27 @@ class NamespaceClient(NamespaceApi):
         """
         ready = [self._checked(obj) for obj in objects]
         return [self._apply(obj, take, dry_run) for obj in ready]
+
+    def apply_seen(
+        self, obj: Mapping[str, Any], seen: Mapping[str, Any] | None, *, take: bool = False
+    ) -> tuple[dict[str, Any], bool]:
+        """
+        Set one object's fields, if it is still what was seen; return what it is now, and whether it is new.
+
+        :param seen: the object as the cluster had it. What had none can be made by another client meanwhile,
+            and is changed then: the API knows no condition for that.
+        :raises DeployConflictError: it was changed or removed since
+        :raises ManifestError: it cannot be deployed as it is
+        """
+        obj = self._checked(obj)
+        if seen is not None:
+            version = {name: seen["metadata"][name] for name in ("uid", "resourceVersion")}
+            obj = {**obj, "metadata": {**obj["metadata"], **version}}
+        query = {"fieldManager": self._manager, "force": str(take).lower()}
+        reference = reference_of(obj)
+        with self._about(reference):
+            applied, status, _ = self._exchange("PATCH", self._path(reference), obj, _APPLY, query)
+            return applied, status == _CREATED
 
     def validate(self, objects: Sequence[Mapping[str, Any]], take: bool = False) -> None:
         """
@@ -454,22 +487,39 @@ class NamespaceClient(NamespaceApi):
         :param propagation: whether the object goes at once and then what it owns, or after it. A release
             that brings the object back meanwhile would change one that is about to go, hence the default.
         """
-        try:
-            live = self.get(reference.api_version, reference.kind, reference.name)
-        except ManifestError:  # its objects were removed with the kind
-            return False
+        live = self.deletable(reference, labels)
         if live is None:
             return False
-        metadata = live["metadata"]
-        had = metadata.get("labels") or {}
-        if reference.uid not in (None, metadata["uid"]) or any(had.get(k) != v for k, v in labels.items()):
-            log.warning("%s: %s is another owner's and is not deleted", self.where, reference.described)
-            return False
-        body = {"propagationPolicy": propagation, "preconditions": {"uid": metadata["uid"]}}
+        body = {"propagationPolicy": propagation, "preconditions": {"uid": live["metadata"]["uid"]}}
         try:
             return self._of_one("DELETE", reference, body) is not None
         except DeployConflictError:  # it was removed, and another client created it again
             return False
+
+    def deletable(self, reference: Reference, labels: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return an object as it is, ``None`` when there is none, or when it is another owner's."""
+        try:
+            live = self.get(reference.api_version, reference.kind, reference.name)
+        except ManifestError:  # its objects were removed with the kind
+            return None
+        if live is None:
+            return None
+        metadata = live["metadata"]
+        had = metadata.get("labels") or {}
+        if reference.uid not in (None, metadata["uid"]) or any(had.get(k) != v for k, v in labels.items()):
+            log.warning("%s: %s is another owner's and is not deleted", self.where, reference.described)
+            return None
+        return live
+
+    def delete_seen(self, seen: Mapping[str, Any]) -> bool:
+        """
+        Delete an object that is still what was seen, and return whether there was one.
+
+        :raises DeployConflictError: it was changed since
+        """
+        expected = {name: seen["metadata"][name] for name in ("uid", "resourceVersion")}
+        body = {"propagationPolicy": "Background", "preconditions": expected}
+        return self._of_one("DELETE", reference_of(seen), body) is not None
 
     def diff(self, objects: Sequence[Mapping[str, Any]], *, take: bool = True) -> Differences:
         """Return what applying objects would change, by asking the cluster; nothing is changed."""

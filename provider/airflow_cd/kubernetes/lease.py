@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow_cd.exceptions import DeployConflictError, TargetError
+from airflow_cd.exceptions import DeployConflictError, LeaseLostError, TargetError
 from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.objects import PREFIX, Reference
 from airflow_cd.processes import lease_holder
@@ -40,6 +40,7 @@ class HeldLease:
         self._cluster, self._reference, self._lease = cluster, reference, lease
         self.fence: int = lease["spec"]["leaseTransitions"]
         self._identity = lease["spec"]["holderIdentity"]
+        self.token = f"{self.fence}-{self._identity.rpartition('/')[2][:12]}"
         self._lost: str | None = None
         self._over = threading.Event()
         # One at a time: each renewal expects what the one before wrote.
@@ -64,13 +65,13 @@ class HeldLease:
         """
         Renew it once.
 
-        :raises DeployConflictError: it is lost
+        :raises LeaseLostError: it is lost
         """
         with self._turn:
             if self._lost is None:
                 self._renew()
             if self._lost is not None:
-                raise DeployConflictError(
+                raise LeaseLostError(
                     f"the lease on {self._cluster.where} was lost ({self._lost}); nothing more was changed"
                 )
 
@@ -155,6 +156,12 @@ class Lease:
         assert self._hold is not None, "asked by its holder"
         return self._hold.fence
 
+    @property
+    def token(self) -> str:
+        """Return what tells this holder from all others, even when the Lease object was deleted between."""
+        assert self._hold is not None, "asked by its holder"
+        return self._hold.token
+
     @contextmanager
     def held(self, actor: str, what: str) -> Iterator[None]:
         """
@@ -176,7 +183,7 @@ class Lease:
         """
         Renew the lease: it is held for some seconds then.
 
-        :raises DeployConflictError: it was lost
+        :raises LeaseLostError: it is not held any more
         """
         assert self._hold is not None, "checked by its holder"
         self._hold.renew()

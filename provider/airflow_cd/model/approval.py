@@ -210,6 +210,7 @@ class Decision(Frozen):
     :param manifest: digest of the release manifest, which covers everything that is deployed. Records of
         earlier versions do not have it, and allow nothing.
     :param until: when it ends to count: that of a closed window's override, at the opening it was given for
+    :param closed: why the environment was closed, of such an override: it is for that reason alone
     """
 
     outcome: ApprovalOutcome
@@ -220,3 +221,4 @@ class Decision(Frozen):
     at: datetime | None = None
     reason: str | None = None
     until: datetime | None = None
+    closed: str | None = None

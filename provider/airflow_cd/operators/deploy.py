@@ -109,10 +109,20 @@ class DeployOperator(BaseOperator):
         digest: str,
         manifest: str | None = None,
         until: str | None = None,
+        closed: str | None = None,
     ) -> dict[str, Any]:
         """Store the answer to the question of a closed window, and decide again from the beginning."""
         keep_window_answer(
-            context, self.task_id, self.service, self.environment, event, digest, manifest, until, self.log
+            context,
+            self.task_id,
+            self.service,
+            self.environment,
+            event,
+            digest,
+            manifest,
+            until,
+            closed,
+            self.log,
         )
         return self.execute(context)
 

@@ -70,8 +70,11 @@ class Attempt:
 
     def started_by_hand_after(self, moment: datetime) -> bool:
         """Return whether a person triggered the run after a moment. Clearing an old run is no new start."""
+        from airflow_cd.releases.people import is_person
+
         run = self.context["dag_run"]
-        return bool(run.run_type == "manual" and run.run_after > moment)
+        by_hand = run.run_type == "manual" and is_person(run.triggering_user_name)
+        return bool(by_hand and run.run_after > moment)
 
     def decision(self) -> Decision | None:
         """Return the decision of a person in this run, if there is one."""
@@ -188,7 +191,7 @@ def window_open(attempt: Attempt) -> str | None:
     if closed is None:
         return None
     message = f"{attempt.environment} cannot be deployed to now: {closed.reason}"
-    if override := _window_override(attempt, now):
+    if override := _window_override(attempt, closed, now):
         by = f"window override by {override.by}: {override.reason or 'no reason given'}"
         attempt.log.warning("%s. Deploying all the same: %s", message, by)
         return by
@@ -240,6 +243,7 @@ def keep_window_answer(
     digest: str,
     manifest: str | None,
     until: str | None,
+    closed: str | None,
     log: Logger,
 ) -> None:
     """
@@ -249,6 +253,7 @@ def keep_window_answer(
     :param digest: the release that the question was about
     :param manifest: digest of its manifest
     :param until: when the environment opens by itself, in ISO format
+    :param closed: why it was closed, as the question said
     """
     from airflow_cd.model.approval import ApprovalOutcome, Decision, Responder
     from airflow_cd.model.decision_requests import DEPLOY_NOW
@@ -267,6 +272,7 @@ def keep_window_answer(
             at=event.get("responded_at"),
             reason=reason_in(event) or None,
             until=datetime.fromisoformat(until) if until else None,
+            closed=closed,
         )
         keep_decision(context, service, environment, task_id, decision)
     elif "error" not in event:
@@ -274,8 +280,13 @@ def keep_window_answer(
         log.warning("This answer does not count: %r %s.", by.shown if by else None, why)
 
 
-def _window_override(attempt: Attempt, now: datetime) -> Decision | None:
-    """Return the answer that lets this release in now, if there is one."""
+def _window_override(attempt: Attempt, closed: Closed, now: datetime) -> Decision | None:
+    """
+    Return the answer that lets this release in now, if there is one.
+
+    It is about the reason that the question named: who overrode a quiet evening did not override the freeze
+    that was declared after that.
+    """
     from airflow_cd.model.approval import Responder
     from airflow_cd.releases.decisions import kept_decision
 
@@ -286,6 +297,8 @@ def _window_override(attempt: Attempt, now: datetime) -> Decision | None:
     if kept is None or kept.by is None or kept.manifest != attempt.manifest:
         return None
     if not Responder(kept.by_id or kept.by, kept.by).is_among(approvers):
+        return None
+    if kept.closed is not None and kept.closed != closed.reason:
         return None
     return kept if kept.until is None or now < kept.until else None
 
@@ -328,6 +341,7 @@ def _ask_to_override(attempt: Attempt, closed: Closed, now: datetime) -> None:
             "digest": release.digest,
             "manifest": attempt.manifest,
             "until": opens_at.isoformat() if opens_at else None,
+            "closed": closed.reason,
         },
     )
 

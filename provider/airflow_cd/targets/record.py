@@ -27,6 +27,8 @@ class Deployed(Frozen):
     :param place: which of several places of the environment it runs in, where the target has several (such
         as ``blue`` and ``green``)
     :param strategy: how it was brought
+    :param content: digest of the objects that the target keeps for it, where it keeps any: they are checked
+        against it whenever they are read
     :param token: of the rollout that brought it, see :class:`Rollout`
     :param measurements: what it was judged by while it was rolled out
     """
@@ -41,6 +43,7 @@ class Deployed(Frozen):
     reason: str | None = None  # why it was rolled back to
     place: str | None = None
     strategy: StrategyChoice | None = None
+    content: str | None = None
     token: str | None = None
     measurements: tuple[Measurement, ...] = ()
 
@@ -168,6 +171,7 @@ def _restored(record: Record, before: Deployed, *, bad: str, actor: str, reason:
         rolled_back_from=bad,
         reason=reason,
         place=before.place,
+        content=before.content,
         strategy=before.strategy,
     )
 
@@ -184,7 +188,7 @@ def before_deploying(record: Record, release: Release) -> list[Deployed]:
 
 def gone_back(
     record: Record,
-    is_restorable: Callable[[Release], bool],
+    is_restorable: Callable[[Deployed], bool],
     where: str,
     *,
     bad: str,
@@ -204,10 +208,11 @@ def gone_back(
     return restored, list(record.previous[position + 1 :])
 
 
-def _position_of(record: Record, to: str | None, is_restorable: Callable[[Release], bool], where: str) -> int:
+def _position_of(
+    record: Record, to: str | None, is_restorable: Callable[[Deployed], bool], where: str
+) -> int:
     for position, deployed in enumerate(record.previous):
-        release = deployed.release
-        if (to is None or to == release.digest) and is_restorable(release):
+        if to in (None, deployed.release.digest) and is_restorable(deployed):
             return position
     wanted = f"release {to}" if to else "release that ran before"
     raise NoPreviousReleaseError(f"{where} has no {wanted} to go back to; deploy a good commit instead")

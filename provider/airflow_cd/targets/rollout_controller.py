@@ -93,10 +93,14 @@ class RolloutBackend(Protocol[S]):
     def track(self, record: Record) -> str | None:
         """Return the track for the next release, where releases run side by side on tracks."""
 
-    def prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
-        """Fetch and check the content of a release before anything that runs is changed."""
+    def prepare(self, record: Record, release: Release, store: ArtifactStore) -> str | None:
+        """
+        Fetch and check the content of a release before anything that runs is changed.
 
-    def is_restorable(self, release: Release) -> bool:
+        :return: digest of what is kept of it; see :class:`~airflow_cd.targets.record.Deployed`
+        """
+
+    def is_restorable(self, deployed: Deployed) -> bool:
         """Return whether a release that ran before can be started again."""
 
     def apply(self, stored: S) -> S:
@@ -212,14 +216,17 @@ class RolloutController(Generic[S]):
                 return record
             refuse_during_rollback(record, self._where)
             if record.current is not None and record.current.release.digest == release.digest:
-                return self._keep_current(stored, actor)
+                return self._keep_current(self._kept_again(stored, release, store), actor)
             check_generation(record, expected, release, self._where)
             check_over(record, over, release, self._where)
             deployed = newly_deployed(record, release, actor, approval)
             deployed = deployed.model_copy(
-                update={"place": self._backend.track(record), "strategy": self._backend.strategy}
+                update={
+                    "place": self._backend.track(record),
+                    "strategy": self._backend.strategy,
+                    "content": self._backend.prepare(record, release, store),
+                }
             )
-            self._backend.prepare(record, release, store)
             before = before_deploying(record, release)
             return self._start(stored, deployed, before, kind="deploy", analyses=analyses)
 
@@ -398,6 +405,16 @@ class RolloutController(Generic[S]):
     def _aborted(self, stored: S, rollout: Rollout, progress: Progress) -> S:
         record = aborted(stored.record, rollout, progress)
         return self._backend.apply_steady_state(self._backend.save(stored, record))
+
+    def _kept_again(self, stored: S, release: Release, store: ArtifactStore) -> S:
+        """Fetch what the running release consists of once more, where that was lost or changed."""
+        record, current = stored.record, stored.record.current
+        assert current is not None
+        if self._backend.is_restorable(current):
+            return stored
+        content = self._backend.prepare(record, release, store)
+        current = current.model_copy(update={"content": content})
+        return self._backend.save(stored, record.model_copy(update={"current": current}))
 
     def _keep_current(self, stored: S, actor: str) -> Record:
         """Keep what runs: whatever else is on its way in gives way to it."""

@@ -75,7 +75,13 @@ class SideBySideTarget(ABC):
             if current is None or current.release.digest != bad:
                 return record
             restored, before = gone_back(
-                record, self._is_restorable, self._where, bad=bad, to=to, actor=actor, reason=reason
+                record,
+                lambda one: self._is_restorable(one.release),
+                self._where,
+                bad=bad,
+                to=to,
+                actor=actor,
+                reason=reason,
             )
             return self._replace(record, restored, before, hold)
 

@@ -70,6 +70,21 @@ def test_it_parks_until_the_opening_and_says_why(run: LocalRun) -> None:
     assert run.xcoms["pushed"]["closed"]["reason"].endswith("the fair")
 
 
+def test_an_override_is_for_the_reason_that_was_shown(run: LocalRun) -> None:
+    """A freeze that is declared later is another reason."""
+    service = frozen(run)
+    with pytest.raises(TaskAwaitingInput) as parked:
+        deploy(run, service)
+    assert parked.value.kwargs is not None
+    about = parked.value.kwargs["closed"]
+    definition = service.model_dump(mode="json")
+    definition["freezes"][0]["reason"] = "a vulnerability"
+    with pytest.raises(TaskAwaitingInput):
+        deploy(run, Service.model_validate(definition), by="carol", closed=about)
+    deploy(run, service, by="carol", closed=about)
+    assert run.served() == "one"
+
+
 def test_the_answer_of_a_named_approver_lets_it_in_also_after_a_crash(run: LocalRun) -> None:
     service = frozen(run)
     broken = {**run.xcoms}

@@ -16,7 +16,7 @@ from airflow_cd.model.release import Release
 from airflow_cd.model.rollout import Observation, Phase, RolloutAnswer
 from airflow_cd.model.strategy import StrategyChoice
 from airflow_cd.targets.base import ProgressiveTarget
-from airflow_cd.targets.record import Hold, Record, Rollout, outcome_of
+from airflow_cd.targets.record import Deployed, Hold, Record, Rollout, outcome_of
 from airflow_cd.targets.rollout_controller import RolloutController
 
 CANARY = StrategyChoice.model_validate(
@@ -90,8 +90,8 @@ class PaperTarget(RolloutController[Sheet]):
         self.effect()
         self.kept.add(release.digest)
 
-    def is_restorable(self, release: Release) -> bool:
-        return release.digest in self.kept
+    def is_restorable(self, deployed: Deployed) -> bool:
+        return deployed.release.digest in self.kept
 
     def apply(self, stored: Sheet) -> Sheet:
         self.effect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from airflow_cd.kubernetes.objects import (
 if TYPE_CHECKING:
     from airflow_cd.kubernetes.client import NamespaceClient
     from airflow_cd.targets.kubernetes.desired_state import DesiredState
+    from airflow_cd.targets.kubernetes.fencing import FencedWriter
 
 log = logging.getLogger(__name__)
 
@@ -75,26 +77,33 @@ _KEPT = "PersistentVolumeClaim"
 
 class Applier:
     """
-    Applies and deletes the objects of one service in one environment.
+    Applies and deletes the objects of one service in one environment, for the holder of its lease.
 
     :param scaling: the same cluster, as the manager of numbers that are left to others
     :param labels: of all objects; what has not these labels is another owner's, and is not deleted
     """
 
-    def __init__(self, cluster: NamespaceClient, scaling: NamespaceClient, labels: Mapping[str, str]) -> None:
-        self._cluster, self._scaling, self._labels = cluster, scaling, labels
+    def __init__(
+        self,
+        cluster: NamespaceClient,
+        scaling: NamespaceClient,
+        writer: FencedWriter,
+        labels: Mapping[str, str],
+    ) -> None:
+        self._cluster, self._scaling, self._writer, self._labels = cluster, scaling, writer, labels
 
     def put(self, plan: DesiredState, *, take: bool) -> Inventory:
         """
         Apply one stage of a plan, and return what of it is ours.
 
         :raises DeployConflictError: what is another owner's was changed since it was looked at
+        :raises LeaseLostError: another process holds the lease
         """
         self._leave_numbers(plan)
         applied: list[Reference] = []
         for borrowed, some in groupby(plan.objects, is_borrowed):
             if not borrowed:
-                applied += map(reference_of, self._cluster.apply(list(some), take=take))
+                applied += map(reference_of, self._writer.apply(list(some), take=take))
                 continue
             for one in some:
                 self._change_borrowed(one)
@@ -106,7 +115,7 @@ class Applier:
         meant = [one for one in inventory if (one.kind, one.name) in wanted]
         gone = [one for one in meant if not self._is_adopted(one)]
         for reference in gone:
-            self._cluster.delete(reference, self._labels)
+            self._writer.delete(reference, self._labels)
         return tuple(one for one in inventory if one not in gone)
 
     def prune(self, inventory: Inventory, kept: Inventory = ()) -> None:
@@ -117,7 +126,7 @@ class Applier:
                 continue
             if reference.kind == _KEPT or self._is_adopted(reference):
                 log.warning("%s is left, with what is in it; delete it by hand", reference.described)
-            elif self._cluster.delete(reference, self._labels):
+            elif self._writer.delete(reference, self._labels):
                 log.info("Deleted %s, which is not part of what runs any more", reference.described)
 
     def _change_borrowed(self, obj: Mapping[str, Any]) -> None:
@@ -135,12 +144,13 @@ class Applier:
         for number in range(1, _TRIES + 1):
             try:
                 self._cluster.merge(reference, {**obj, "metadata": metadata})
-                return
+                break
             except DeployConflictError:
                 live = self._cluster.get(reference.api_version, reference.kind, reference.name)
                 if live is None or _looked_at(live["metadata"]) != seen or number == _TRIES:
                     raise
                 metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
+        self._writer.confirm(reference.described)
 
     def _is_adopted(self, reference: Reference) -> bool:
         return is_adopted(self._cluster.get(reference.api_version, reference.kind, reference.name) or {})
@@ -150,9 +160,12 @@ class Applier:
         for one in plan.objects:
             if one["kind"] not in WORKLOADS or "replicas" in one["spec"]:
                 continue
-            live = self._cluster.get(one["apiVersion"], one["kind"], name_of(one))
-            if live is not None and (kept := left_as_it_is(live, one, "airflow-cd")) is not None:
-                self._scaling.apply([kept], take=True)
+            self._writer.apply_seen(self._scaling, partial(self._left_number, one))
+
+    def _left_number(self, wanted: Object) -> tuple[Object, Object] | None:
+        live = self._cluster.get(wanted["apiVersion"], wanted["kind"], name_of(wanted))
+        kept = live and left_as_it_is(live, wanted, "airflow-cd")
+        return (live, kept) if live and kept else None
 
 
 def _looked_at(metadata: Mapping[str, Any]) -> tuple[Any, Any]:

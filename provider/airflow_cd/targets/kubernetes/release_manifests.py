@@ -55,6 +55,12 @@ def _pods_of(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 Objects = list[dict[str, Any]]
 
+
+def kept_under(deployed: Deployed) -> str:
+    """Return the digest by which the objects of a release are found; version 0.1 had only the release's."""
+    return deployed.content or deployed.release.digest
+
+
 # Nodes are at most three minor versions behind, and those of 1.29 wait by themselves
 # (https://kubernetes.io/releases/version-skew-policy/, https://kep.k8s.io/3960).
 _SLEEPS = 32
@@ -107,8 +113,10 @@ class ReleaseManifests:
         ours = labelled(objects, service=self._service, environment=self._environment)
         return [with_protocols(one) for one in ours]
 
-    def keep(self, digest: str, objects: Objects) -> None:
-        """Keep what a release consists of in the cluster, and give it its secrets."""
+    def keep(self, release: Release, objects: Objects) -> str:
+        """
+        Keep what a release consists of in the cluster, and return its digest; give the release its secrets.
+        """
         if self._settings.app is not None:
             secret = secret_of_app(
                 self._settings.app,
@@ -117,15 +125,21 @@ class ReleaseManifests:
                 secret=self._secret,
             )
             if secret is not None:
-                self._cluster.apply(
+                self._records.writer.apply(
                     labelled([secret], service=self._service, environment=self._environment), take=True
                 )
-        self._records.keep_objects(digest, objects)
+        digest = self._records.keep_objects(release.digest, objects)
         self._read[digest] = objects
+        return digest
 
-    def kept(self, digest: str) -> Objects | None:
-        """Return what a release consists of, if that is kept in the cluster."""
-        found = self._read.get(digest) or self._records.objects(digest)
+    def kept(self, deployed: Deployed) -> Objects | None:
+        """
+        Return what a release consists of, if that is kept in the cluster.
+
+        :raises UnreadableError: it is, but is not what was kept
+        """
+        digest = kept_under(deployed)
+        found = self._read.get(digest) or self._records.objects(digest, of_release=deployed.content is None)
         if found is not None:
             self._read[digest] = found
         return found
@@ -137,7 +151,7 @@ class ReleaseManifests:
         :raises TargetError: what it consists of is not kept any more
         """
         release = deployed.release
-        objects = self.kept(release.digest)
+        objects = self.kept(deployed)
         if objects is None:
             raise TargetError(
                 f"{self._cluster.where}: the objects of {release.version} are not in the namespace any more: "

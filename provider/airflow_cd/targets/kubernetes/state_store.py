@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,15 +14,23 @@ from pydantic import TypeAdapter, ValidationError
 
 from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
 from airflow_cd.kubernetes.client import NamespaceClient
+from airflow_cd.kubernetes.lease import Lease
 from airflow_cd.kubernetes.objects import PREFIX, Reference
+from airflow_cd.targets.kubernetes.fencing import FencedWriter
 from airflow_cd.targets.record import Record
 
 # That of a ConfigMap is 1 MiB, with its names and all else.
 _LIMIT_BYTES = 1_000_000
+# Of what is in one, when it is unpacked: others may write it.
+_LONGEST_BYTES = 64 * 1024 * 1024
 # Above this, nobody reads it in a terminal.
 _PACKED_ABOVE_BYTES = 200_000
-_HOLDS, _DIGEST = f"{PREFIX}holds", f"{PREFIX}digest"
+_HOLDS, _DIGEST, _RELEASE = f"{PREFIX}holds", f"{PREFIX}digest", f"{PREFIX}release"
 _INVENTORY = TypeAdapter(tuple[Reference, ...])
+
+
+class UnreadableError(TargetError):
+    """Raised when a ConfigMap of ours is not what was written."""
 
 
 class StoredRecord(NamedTuple):
@@ -38,18 +47,25 @@ class StoredRecord(NamedTuple):
 
 
 class StateStore:
-    """The record of one service in one environment. Every call is one request, but for what it says."""
+    """
+    The record of one service in one environment, and the lease that stands beside it.
+
+    Reading and writing the record is one request each, but for what they say. What releases consist of is
+    kept and forgotten by the holder of the lease.
+    """
 
     def __init__(self, cluster: NamespaceClient, service: str, environment: str) -> None:
         self._cluster = cluster
         self.name = object_name(service, environment)
         self.labels = labels_of(service, environment)
+        self.lease = Lease(cluster, self.name)
+        self.writer = FencedWriter(cluster, self.lease)
 
     def read(self) -> StoredRecord:
         """
         Return the record.
 
-        :raises TargetError: there is one that cannot be read
+        :raises UnreadableError: there is one that cannot be read
         """
         found = self._cluster.get("v1", "ConfigMap", self.name)
         return StoredRecord(Record(), (), None) if found is None else self._parsed(found)
@@ -84,43 +100,55 @@ class StateStore:
             raise DeployConflictError(f"{self._cluster.where}: another process removed the record meanwhile")
         return StoredRecord(record, inventory, written["metadata"]["resourceVersion"])
 
-    def keep_objects(self, digest: str, objects: Sequence[Mapping[str, Any]]) -> None:
+    def keep_objects(self, release: str, objects: Sequence[Mapping[str, Any]]) -> str:
         """
-        Keep what a release consists of.
+        Keep what a release consists of, and return the digest of that.
 
+        :param release: its digest; for people
         :raises ManifestError: that is too big
         """
-        packed = self._packed(json.dumps(list(objects), sort_keys=True), f"what release {digest} consists of")
-        config_map = self._config_map("objects", {"binaryData": {"objects": packed}}, digest)
-        self._cluster.apply([config_map], take=True)
+        text = json.dumps(list(objects), sort_keys=True)
+        digest = _digest(text)
+        packed = self._packed(text, f"what release {release} consists of")
+        config_map = self._config_map("objects", {"binaryData": {"objects": packed}})
+        annotations = {_DIGEST: digest, _RELEASE: release}
+        config_map["metadata"].update(name=self._objects_name(digest), annotations=annotations)
+        self.writer.apply([config_map], take=True)
+        return digest
 
-    def objects(self, digest: str) -> list[dict[str, Any]] | None:
+    def objects(self, digest: str, *, of_release: bool = False) -> list[dict[str, Any]] | None:
         """
         Return what a release consists of, if it is kept here.
 
-        :raises TargetError: it is, but cannot be read
+        :param digest: as :meth:`keep_objects` returned it
+        :param of_release: it is the digest of the release instead, under which version 0.1 kept them
+        :raises UnreadableError: it is, but cannot be read, or is not what was kept
         """
         name = self._objects_name(digest)
         found = self._cluster.get("v1", "ConfigMap", name)
         if found is None or _annotation(found, _DIGEST) != digest:
             return None
+        again = "Deploy the release again: that writes it again."
         try:
-            kept: list[dict[str, Any]] = json.loads(_unpacked(found["binaryData"]["objects"]))
-            return kept
-        except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-            raise self._unreadable(name, error, "Deploy the release again: that writes it again.") from error
+            text = _unpacked(found["binaryData"]["objects"])
+            kept: list[dict[str, Any]] = json.loads(text)
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
+            raise self._unreadable(name, error, again) from error
+        if not of_release and _digest(text) != digest:
+            raise self._unreadable(name, ValueError(f"it was changed: its content is {_digest(text)}"), again)
+        return kept
 
     def forget_objects(self, except_digests: Collection[str]) -> None:
-        """Delete what other releases consist of: one request, and two for each that is deleted."""
+        """Delete what other releases consist of: one request, and three for each that is deleted."""
         labels = {**self.labels, _HOLDS: "objects"}
         for found in self._cluster.list("v1", "ConfigMap", labels):
             if _annotation(found, _DIGEST) not in except_digests:
-                self._cluster.delete(self._reference(found["metadata"]["name"]), labels)
+                self.writer.delete(self._reference(found["metadata"]["name"]), labels)
 
     def remove(self) -> None:
         """Delete the record and all that is kept with it."""
         self.forget_objects(())
-        self._cluster.delete(self._reference(self.name), {**self.labels, _HOLDS: "record"})
+        self.writer.delete(self._reference(self.name), {**self.labels, _HOLDS: "record"})
 
     def _contents(self, record: Record, inventory: tuple[Reference, ...]) -> dict[str, Any]:
         text = record.model_dump_json()
@@ -135,7 +163,7 @@ class StateStore:
         try:
             texts = [plain.get(key) or _unpacked(packed[key]) for key in ("record", "inventory")]
             record, inventory = Record.model_validate_json(texts[0]), _INVENTORY.validate_json(texts[1])
-        except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+        except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise self._unreadable(
                 self.name,
                 error,
@@ -144,9 +172,9 @@ class StateStore:
             ) from error
         return StoredRecord(record, inventory, config_map["metadata"]["resourceVersion"])
 
-    def _unreadable(self, name: str, error: Exception, remedy: str) -> TargetError:
+    def _unreadable(self, name: str, error: Exception, remedy: str) -> UnreadableError:
         why = f"no key {error}" if isinstance(error, KeyError) else _told(error)
-        return TargetError(
+        return UnreadableError(
             f"{self._cluster.where}: ConfigMap {name} of namespace {self._cluster.namespace} cannot be "
             f"read: {why}. {remedy}"
         )
@@ -161,10 +189,8 @@ class StateStore:
             )
         return b64encode(packed).decode()
 
-    def _config_map(self, holds: str, contents: dict[str, Any], digest: str | None = None) -> dict[str, Any]:
+    def _config_map(self, holds: str, contents: dict[str, Any]) -> dict[str, Any]:
         metadata: dict[str, Any] = {"name": self.name, "labels": {**self.labels, _HOLDS: holds}}
-        if digest is not None:
-            metadata.update(name=self._objects_name(digest), annotations={_DIGEST: digest})
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **contents}
 
     def _objects_name(self, digest: str) -> str:
@@ -203,7 +229,15 @@ def _annotation(config_map: Mapping[str, Any], name: str) -> str | None:
 
 
 def _unpacked(text: str) -> str:
-    return gzip.decompress(b64decode(text, validate=True)).decode()
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16)  # with the header and the end of gzip
+    unpacked = unpacking.decompress(b64decode(text, validate=True), _LONGEST_BYTES)
+    if not unpacking.eof:
+        raise ValueError(f"it is cut off, or has more than {_LONGEST_BYTES} bytes when unpacked")
+    return unpacked.decode()
+
+
+def _digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _told(error: Exception) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from airflow_cd.exceptions import DeployConflictError, LeaseLostError, ManifestError, TargetError
 from airflow_cd.kubernetes.client import NamespaceClient
-from airflow_cd.kubernetes.lease import Lease
 from airflow_cd.kubernetes.objects import (
     WORKLOADS,
     find_service,
@@ -28,11 +29,12 @@ from airflow_cd.model.rollout import Observation, Phase
 from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.apply import SCALE_MANAGER, Applier, Inventory, adopting, merged, planned
 from airflow_cd.targets.kubernetes.desired_state import DesiredState, check_route, steady_state
-from airflow_cd.targets.kubernetes.release_manifests import Objects, ReleaseManifests
+from airflow_cd.targets.kubernetes.fencing import LateWriteError
+from airflow_cd.targets.kubernetes.release_manifests import Objects, ReleaseManifests, kept_under
 from airflow_cd.targets.kubernetes.rollout_context import RolloutContext
-from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord
+from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord, UnreadableError
 from airflow_cd.targets.kubernetes.variants import COLOURS, ReleaseVariant, place_of, slot_name
-from airflow_cd.targets.record import Record, Rollout
+from airflow_cd.targets.record import Deployed, Record, Rollout
 from airflow_cd.targets.rollout_controller import RolloutController
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ def _url(host: str | None, port: Mapping[str, Any] | None, number: int | None) -
 
 
 _TRIES = 10
+# As long as others may hold the lease; it is only asked for where this process did harm.
+_BRING_BACK_SECONDS = 120.0
 
 
 class KubernetesBackend:
@@ -119,8 +123,8 @@ class KubernetesBackend:
         self.cluster = NamespaceClient(connect, settings.namespace, where)
         scaling = NamespaceClient(connect, settings.namespace, where, SCALE_MANAGER)
         self.records = StateStore(self.cluster, service, environment.name)
-        self.applier = Applier(self.cluster, scaling, self.records.labels)
-        self._lease = Lease(self.cluster, self.records.name)
+        self.applier = Applier(self.cluster, scaling, self.records.writer, self.records.labels)
+        self._lease = self.records.lease
         self.manifests = ReleaseManifests(
             service, environment.name, settings, self.cluster, self.records, access.secret
         )
@@ -141,15 +145,47 @@ class KubernetesBackend:
 
     @contextmanager
     def leased(self, actor: str, what: str) -> Iterator[None]:
-        with self._lease.held(actor, what):
-            yield
+        try:
+            with self._lease.held(actor, what):
+                yield
+        except LateWriteError as error:
+            log.warning("%s", error)
+            self._bring_back(actor)
+            raise
+
+    def _bring_back(self, actor: str) -> None:
+        """
+        Apply what the record says, over what this process wrote after it lost the lease.
+
+        :raises DeployConflictError: another process holds the lease for minutes
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(DeployConflictError),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(_BRING_BACK_SECONDS),
+            reraise=True,
+        )
+        retrying(self._apply_record, actor)
+
+    def _apply_record(self, actor: str) -> None:
+        with self._lease.held(actor, "what was written too late"):
+            stored = self.load()
+            if stored.record.rollout is None:
+                self.restore(stored, take=True)
+            else:
+                done = self.apply(stored)
+                self.save(done, done.record)
 
     @property
     def takes(self) -> bool:
         return self.settings.on_conflict == "take"
 
-    def is_restorable(self, release: Release) -> bool:
-        return self.manifests.kept(release.digest) is not None
+    def is_restorable(self, deployed: Deployed) -> bool:
+        try:
+            return self.manifests.kept(deployed) is not None
+        except UnreadableError as error:
+            log.error("%s cannot be gone back to: %s", deployed.release.version, error)
+            return False
 
     def apply(self, stored: StoredRecord) -> StoredRecord:
         context = self.context_of(stored)
@@ -220,7 +256,7 @@ class KubernetesBackend:
                 self.applier.prune(inventory, applied)
                 inventory = applied
         kept = [*([record.current] if record.current else []), *record.previous]
-        self.records.forget_objects({one.release.digest for one in kept})
+        self.records.forget_objects({kept_under(one) for one in kept})
         return self.records.write(record, inventory, stored.version)
 
     def _put_steady_state(
@@ -230,8 +266,12 @@ class KubernetesBackend:
         for _ in range(_TRIES):
             plan = self.steady_state_of(stored.record).last
             stored = self._foreseen(stored, plan)
-            with suppress(DeployConflictError):
+            try:
                 return stored, plan, self.applier.put(plan, take=take)
+            except LeaseLostError:
+                raise
+            except DeployConflictError:
+                continue
         raise TargetError(f"{self.cluster.where}: the HTTPRoute changes too often to be given back")
 
     def steady_state_of(self, record: Record) -> DesiredState:
@@ -243,7 +283,7 @@ class KubernetesBackend:
         # What a rollback replaced was bad, and what is older than that is of no use beside it.
         before = record.previous[0] if record.previous and current.rolled_back_from is None else None
         previous = None
-        if before is not None and self.is_restorable(before.release):
+        if before is not None and self.is_restorable(before):
             previous = self.manifests.side(before, record.generation)
         return steady_state(
             self.settings,
@@ -267,14 +307,14 @@ class KubernetesBackend:
         check_route(self.settings, self.strategy, side, route, self.records.labels)
         return steady_state(self.settings, self.strategy, side, None, scaled_down=True, route=route)
 
-    def prepare(self, record: Record, release: Release, store: ArtifactStore) -> None:
+    def prepare(self, record: Record, release: Release, store: ArtifactStore) -> str:
         """Let the cluster check everything, and keep it there, before anything that runs is touched."""
         objects = self.manifests.released(release, store)
         plan = self.planned_state(record, release, objects)
         adopted = self.manifests.refuse_others(plan.last.objects)
         for one in self.differences(plan, take=self.takes):
             log.info("%s:\n%s", one.name, one.text)
-        self.manifests.keep(release.digest, adopting(objects, adopted))
+        return self.manifests.keep(release, adopting(objects, adopted))
 
     def names(self, rollout: Rollout) -> dict[str, str]:
         names = {"namespace": self.settings.namespace}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import threading
 from datetime import timedelta
@@ -16,7 +18,7 @@ from airflow_cd.exceptions import DeployConflictError, ManifestError, TargetErro
 from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.objects import Reference
 from airflow_cd.model.rollout import Phase, Progress
-from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord
+from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord, UnreadableError
 from airflow_cd.targets.record import Deployed, Hold, Record, Rollout
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -105,7 +107,8 @@ def test_a_removed_record_is_not_written_again_by_who_saw_it(
     cluster: NamespaceClient, records: StateStore
 ) -> None:
     made = records.write(record(), [], None)
-    records.remove()
+    with records.lease.held("test", "nothing"):
+        records.remove()
     with pytest.raises(DeployConflictError, match="removed the record"):
         records.write(record(2), [], made.version)
     assert records.read() == StoredRecord(Record(), (), None)
@@ -174,7 +177,8 @@ def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: State
     huge = record(2).model_copy(update={"hold": Hold(by=noise(3_000_000), since=NEW_YEAR)})
     with pytest.raises(ManifestError, match="web in production: the record has .* bytes"):
         records.write(huge, [], made.version)
-    with pytest.raises(ManifestError, match=f"release {ONE} consists of has .* bytes"):
+    held = records.lease.held("test", "one")
+    with held, pytest.raises(ManifestError, match=f"release {ONE} consists of has .* bytes"):
         records.keep_objects(ONE, [{"data": noise(3_000_000)}])
     assert records.read() == made
 
@@ -182,44 +186,73 @@ def test_what_no_config_map_holds_is_refused_and_the_record_stays(records: State
 def test_what_releases_consist_of_is_kept_until_it_is_forgotten(
     cluster: NamespaceClient, records: StateStore
 ) -> None:
-    objects = [{"kind": "Service", "metadata": {"name": "ü"}}, {"data": noise(100_000)}]
-    assert records.objects(ONE) is None
-    records.keep_objects(ONE, objects)  # type: ignore[arg-type]
-    records.keep_objects(ONE, objects)  # type: ignore[arg-type]
-    records.keep_objects(TWO, [])
-    assert (records.objects(ONE), records.objects(TWO)) == (objects, [])
+    objects: list[dict[str, Any]] = [{"kind": "Service", "metadata": {"name": "ü"}}, {"data": noise(100_000)}]
+    staging = StateStore(cluster, "web", "staging")
     # A service may have ConfigMaps of its own, and another environment its own releases.
     own = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own", "labels": records.labels}}
     cluster.apply([own])
-    staging = StateStore(cluster, "web", "staging")
-    staging.keep_objects(ONE, [])
-    records.forget_objects({TWO})
-    assert (records.objects(ONE), records.objects(TWO), staging.objects(ONE)) == (None, [], [])
+    with records.lease.held("test", "one"), staging.lease.held("test", "one"):
+        one, two = records.keep_objects(ONE, objects), records.keep_objects(TWO, [])
+        assert records.keep_objects(ONE, objects) == one != two
+        assert (records.objects(one), records.objects(two)) == (objects, [])
+        there = staging.keep_objects(ONE, [{}])
+        records.forget_objects({two})
+    assert (records.objects(one), records.objects(two), staging.objects(there)) == (None, [], [{}])
     assert cluster.get("v1", "ConfigMap", "own") is not None
 
 
-def test_another_release_whose_digest_begins_alike_is_not_taken_for_it(records: StateStore) -> None:
-    records.keep_objects(ONE, [{"a": 1}])
-    assert records.objects(ONE[:40] + "f" * 31) is None
+def test_what_version_0_1_kept_is_found_by_the_release(cluster: NamespaceClient, records: StateStore) -> None:
+    kept = gzip.compress(json.dumps([{"a": 1}]).encode())
+    metadata = {"name": f"{records.name}.{ONE[7:19]}", "annotations": {"airflow-cd/digest": ONE}}
+    data = {"objects": base64.b64encode(kept).decode()}
+    cluster.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": data}])
+    assert records.objects(ONE, of_release=True) == [{"a": 1}]
+
+
+def kept(records: StateStore, objects: list[dict[str, Any]]) -> tuple[str, Reference]:
+    with records.lease.held("test", "one"):
+        digest = records.keep_objects(ONE, objects)
+    return digest, Reference(api_version="v1", kind="ConfigMap", name=f"{records.name}.{digest[7:19]}")
+
+
+def test_another_one_whose_digest_begins_alike_is_not_taken_for_it(records: StateStore) -> None:
+    digest, _ = kept(records, [{"a": 1}])
+    assert records.objects(digest[:40] + "f" * 31) is None
 
 
 def test_what_was_kept_and_cannot_be_read_is_named(cluster: NamespaceClient, records: StateStore) -> None:
-    records.keep_objects(ONE, [])
-    kept = Reference(api_version="v1", kind="ConfigMap", name="cd.web.production.111111111111")
-    cluster.merge(kept, {"binaryData": {"objects": "bm90IGd6aXA="}})
-    with pytest.raises(
-        TargetError, match="ConfigMap cd.web.production.111111111111 .*Deploy the release again"
-    ):
-        records.objects(ONE)
+    digest, where = kept(records, [])
+    cluster.merge(where, {"binaryData": {"objects": "bm90IGd6aXA="}})
+    with pytest.raises(UnreadableError, match=f"ConfigMap {where.name} .*Deploy the release again"):
+        records.objects(digest)
+
+
+def test_what_was_kept_and_changed_since_is_refused(cluster: NamespaceClient, records: StateStore) -> None:
+    digest, where = kept(records, [{"kind": "Deployment", "image": "ours"}])
+    changed = gzip.compress(json.dumps([{"kind": "Deployment", "image": "theirs"}]).encode())
+    cluster.merge(where, {"binaryData": {"objects": base64.b64encode(changed).decode()}})
+    with pytest.raises(UnreadableError, match=f"ConfigMap {where.name} .*it was changed.*Deploy the release"):
+        records.objects(digest)
+
+
+def test_what_unpacks_to_more_than_any_release_is_refused(
+    cluster: NamespaceClient, records: StateStore
+) -> None:
+    digest, where = kept(records, [])
+    bomb = gzip.compress(b" " * 100_000_000)
+    cluster.merge(where, {"binaryData": {"objects": base64.b64encode(bomb).decode()}})
+    with pytest.raises(UnreadableError, match="bytes when unpacked"):
+        records.objects(digest)
 
 
 def test_a_removed_service_leaves_nothing(cluster: NamespaceClient, records: StateStore) -> None:
     records.write(record(), [], None)
-    records.keep_objects(ONE, [])
+    kept(records, [])
     staging = StateStore(cluster, "web", "staging")
     staging.write(record(), [], None)
-    records.remove()
-    records.remove()
+    with records.lease.held("test", "nothing"):
+        records.remove()
+        records.remove()
     assert cluster.list("v1", "ConfigMap", records.labels) == []
     assert staging.read().record == record()
 
@@ -238,5 +271,6 @@ def test_reading_and_writing_are_a_request_each(cluster_client: Any, namespace: 
     made = records.write(record(), [], None)
     assert len(counted.during(records.read)) == 1
     assert len(counted.during(lambda: records.write(record(2), [], made.version))) == 1
-    assert len(counted.during(lambda: records.keep_objects(ONE, []))) == 1
-    assert len(counted.during(lambda: records.forget_objects({ONE}))) == 1
+    with records.lease.held("test", "one"):
+        one = records.keep_objects(ONE, [])
+        assert len(counted.during(lambda: records.forget_objects({one}))) == 1
