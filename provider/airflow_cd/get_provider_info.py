@@ -149,6 +149,18 @@ def _config() -> dict[str, Any]:
                 "2147483648",
                 None,
             ),
+            "workspace_max_files": option(
+                "How many files and folders a command in a container may leave in its workspace.",
+                "integer",
+                "2000000",
+                None,
+            ),
+            "workspace_max_bytes": option(
+                "How many bytes a command in a container may leave in its workspace.",
+                "integer",
+                "21474836480",
+                None,
+            ),
             "allowed_addresses": option(
                 "Link-local and metadata addresses that health checks, metrics and registries may ask all "
                 "the same: addresses or networks, with commas between them.",

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import CommandError, CommandTimeoutError, EngineError, RunnerError
 from airflow_cd.runners.lines import Lines
-from airflow_cd.runners.workspace import BASE_ENVIRONMENT, MOUNT, WORKSPACE, pack, unpack
+from airflow_cd.runners.workspace import (
+    BASE_ENVIRONMENT,
+    MOUNT,
+    WORKSPACE,
+    BoundedFile,
+    pack,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -42,8 +49,9 @@ def upload(container: Container, folder: Path, user: str) -> None:
 def download(container: Container, folder: Path) -> None:
     """Replace the folder's content by that of the container's workspace."""
     with tempfile.TemporaryFile(dir=folder.parent) as file:
+        bounded = BoundedFile(file)
         for chunk in container.get_archive(WORKSPACE)[0]:
-            file.write(chunk)
+            bounded.write(chunk)
         file.seek(0)
         unpack(file, folder)
 

@@ -6,14 +6,18 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
+from airflow_cd.exceptions import RunnerError
+from airflow_cd.model.text import printable
 from airflow_cd.processes.environment import SOURCE_DATE_EPOCH
 
 # Where the volume that the commands of a job share is in each of their containers.
 MOUNT = "/cd"
 WORKSPACE, HOME, TMP = f"{MOUNT}/workspace", f"{MOUNT}/home", f"{MOUNT}/tmp"
+# Node.js projects have a hundred thousand files, and images of machine learning some GiB.
+_LIMITS = {"workspace_max_files": 2_000_000, "workspace_max_bytes": 20 * 1024**3}
 BASE_ENVIRONMENT = {
     "HOME": HOME,
     "TMPDIR": TMP,
@@ -56,8 +60,39 @@ def pack(folder: Path, file: IO[bytes], user: str, *, last: str | None = None, p
             archive.addfile(owned(tarfile.TarInfo(last)))
 
 
+class BoundedFile:
+    """
+    Takes a tar that comes from a container, up to a limit.
+
+    :param file: where it goes
+    :param longest: bytes; default: ``[cd] workspace_max_bytes``
+    """
+
+    def __init__(self, file: IO[bytes], longest: int | None = None) -> None:
+        self._file = file
+        self._longest = self._left = longest if longest is not None else _limit("workspace_max_bytes")
+
+    def write(self, chunk: bytes) -> None:
+        """
+        Write the next bytes.
+
+        :raises RunnerError: there are more than allowed
+        """
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise RunnerError(
+                f"the command left more than {self._longest} bytes in its workspace; delete what is not part "
+                "of the release, or raise [cd] workspace_max_bytes"
+            )
+        self._file.write(chunk)
+
+
 def unpack(file: IO[bytes], folder: Path) -> None:
-    """Replace the folder's content by that of the ``workspace`` in a tar."""
+    """
+    Replace the folder's content by that of the ``workspace`` in a tar.
+
+    :raises RunnerError: it has more files than ``[cd] workspace_max_files``, or one that lies outside
+    """
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     with tarfile.open(fileobj=file, mode="r") as archive:
@@ -67,11 +102,30 @@ def unpack(file: IO[bytes], folder: Path) -> None:
 
 def _renamed(archive: tarfile.TarFile, name: str) -> Iterable[tarfile.TarInfo]:
     """Yield the members under the folder's own name, which is `workspace` in the container."""
-    for member in archive:
+    longest, links = _limit("workspace_max_files"), set[PurePosixPath]()
+    for number, member in enumerate(archive, 1):
+        if number > longest:
+            raise RunnerError(
+                f"the command left more than {longest} files in its workspace; delete what is not part of "
+                "the release, or raise [cd] workspace_max_files"
+            )
         member.name = _moved(member.name, name)
         if member.islnk():
             member.linkname = _moved(member.linkname, name)
+        # No folder has such a file: such a tar was made by hand, to reach files outside of the workspace.
+        for path in (member.name, member.linkname if member.islnk() else ""):
+            where = PurePosixPath(path)
+            if where.is_absolute() or ".." in where.parts or not links.isdisjoint(where.parents):
+                raise RunnerError(f"the workspace has {printable(path, 200)!r}, which lies outside of it")
+        if member.issym():
+            links.add(PurePosixPath(member.name))
         yield member
+
+
+def _limit(option: str) -> int:
+    from airflow.configuration import conf
+
+    return conf.getint("cd", option, fallback=_LIMITS[option])
 
 
 def _moved(path: str, name: str) -> str:

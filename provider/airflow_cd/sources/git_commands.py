@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -77,7 +79,20 @@ class BrokenMirrorError(SourceError):
 def git_argv(*args: str) -> list[str]:
     """Return the argv of a git command with the settings every call has."""
     options = [part for setting in _CONFIG for part in ("-c", setting)]
-    return ["git", *options, *args]
+    return [*_until_this_process_ends(), "git", *options, *args]
+
+
+def _until_this_process_ends() -> tuple[str, ...]:
+    """
+    Return the program that makes git end with this process, also when that is killed, where there is one.
+
+    The kernel does that (``PR_SET_PDEATHSIG``) when the thread ends that started git: here, the one that
+    waits for it. The ``setpriv`` of BusyBox cannot.
+    """
+    tool = shutil.which("setpriv") if sys.platform == "linux" and shutil.which("git") else None
+    if tool is None or Path(tool).resolve().name == "busybox":
+        return ()
+    return tool, "--pdeathsig", "KILL", "--"
 
 
 def remote_argv(command: str, repository: str, *args: str) -> list[str]:

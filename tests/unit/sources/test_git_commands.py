@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -54,6 +59,26 @@ def test_a_command_that_hangs_is_ended_with_all_it_started(
     with pytest.raises(SourceError, match="git ls-remote took longer than 2 s and was ended"):
         git("ls-remote", "ssh://git@host/x.git", env=env, timeout=2)
     assert eventually(lambda: is_gone(int(pid.read_text())))
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+def test_git_ends_with_a_worker_that_is_killed(hanging_ssh: tuple[dict[str, str], Path]) -> None:
+    env, pid = hanging_ssh
+    code = "import json, sys; from airflow_cd.sources.git_commands import git\n"
+    code += "git('ls-remote', 'ssh://git@host/x.git', env=json.loads(sys.argv[1]))"
+    worker = subprocess.Popen([sys.executable, "-c", code, json.dumps(env)])
+    try:
+        assert eventually(pid.exists)
+        (git_itself,) = psutil.Process(worker.pid).children()
+    finally:
+        worker.kill()
+        worker.wait()
+    try:
+        assert eventually(lambda: is_gone(git_itself.pid))
+    finally:
+        for left in (git_itself.pid, int(pid.read_text())):
+            with suppress(psutil.Error):
+                psutil.Process(left).kill()
 
 
 async def test_a_listing_that_hangs_is_ended_with_all_it_started(

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import RunnerError
 from airflow_cd.runners.kubernetes.job_manifest import FETCHED, FILLED, HOLD, RECEIVE
-from airflow_cd.runners.workspace import MOUNT
+from airflow_cd.runners.workspace import MOUNT, BoundedFile
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -131,10 +131,11 @@ def _take(socket: WebSocket, file: IO[bytes] | None) -> tuple[bytes, dict[str, A
     if file is not None:
         file.seek(0)
         file.truncate()
+    taken = BoundedFile(file) if file is not None else None
     told = b""
     for channel, data in _messages(socket):
-        if channel == _STDOUT and file is not None:
-            file.write(data)
+        if channel == _STDOUT and taken is not None:
+            taken.write(data)
         elif channel == _STDERR:
             told = (told + data)[-_MOST_TOLD:]
         elif channel == _RESULT:

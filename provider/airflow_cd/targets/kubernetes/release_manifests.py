@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from airflow_cd.exceptions import ManifestError, TargetError
 from airflow_cd.kubernetes.client import NamespaceClient
-from airflow_cd.kubernetes.objects import PREFIX, is_adopted, is_borrowed, reference_of
+from airflow_cd.kubernetes.objects import PREFIX, is_adopted, is_borrowed, reference_of, repository_of
 from airflow_cd.targets.kubernetes.app import labelled, objects_of_app, secret_of_app
 from airflow_cd.targets.kubernetes.state_store import StateStore
 from airflow_cd.targets.kubernetes.variants import ReleaseVariant
@@ -34,6 +34,38 @@ def with_protocols(obj: dict[str, Any]) -> dict[str, Any]:
     for port in _ports(obj):
         port.setdefault("protocol", "TCP")
     return obj
+
+
+def require_pinned(objects: Sequence[Mapping[str, Any]], release: Release, where: str) -> None:
+    """
+    Make sure that the containers of the service's image run the release's digest.
+
+    They were pinned when the release was packaged; this looks at what is about to be applied.
+
+    :param where: names the service and its place, for errors
+    :raises ManifestError: one runs another image of the repository, or none runs the release's
+    """
+    found = [(reference_of(obj).described, image) for obj in objects for image in _images(obj)]
+    ours = [
+        (name, image) for name, image in found if repository_of(image) == repository_of(release.pull_spec)
+    ]
+    wrong = next(((name, image) for name, image in ours if image != release.pull_spec), None)
+    again = "Clear the task `package` of its run to package it again."
+    if wrong is not None:
+        raise ManifestError(
+            f"{where}: {wrong[0]} of {release.version} would run {wrong[1]}, not {release.pull_spec}. {again}"
+        )
+    if not ours:
+        raise ManifestError(
+            f"{where}: nothing in the manifests of {release.version} runs {release.pull_spec}. {again}"
+        )
+
+
+def _images(obj: Mapping[str, Any]) -> Iterator[str]:
+    spec = obj.get("spec") or {}
+    pods = spec if obj["kind"] == "Pod" else _pods_of(obj["kind"], spec)
+    for kind in ("containers", "initContainers"):
+        yield from (container["image"] for container in pods.get(kind) or [] if container.get("image"))
 
 
 def _ports(obj: dict[str, Any]) -> list[dict[str, Any]]:
@@ -92,7 +124,8 @@ class ReleaseManifests:
 
         :raises ArtifactNotFoundError: its manifests are gone
         :raises ArtifactCorruptError: they are not the release's
-        :raises ManifestError: it was packaged without manifests for this environment
+        :raises ManifestError: it was packaged without manifests for this environment, or they would run
+            another image
         """
         if self._settings.app is not None:
             objects = objects_of_app(
@@ -110,6 +143,7 @@ class ReleaseManifests:
                     "task `package` of its run to package it again"
                 )
             objects = json.loads(store.get_bytes(digest))
+            require_pinned(objects, release, self._cluster.where)
         ours = labelled(objects, service=self._service, environment=self._environment)
         return [with_protocols(one) for one in ours]
 
