@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> None:
         freezer.before(method, url, more.get("data"))
         return request(self, method, url, *rest, **more)
 
-    APIClient.request = counted  # type: ignore[method-assign]
+    APIClient.request = counted
     actions = {
         "deploy": lambda: (
             target.deploy(which, open_store(store), expected=expected, actor="frozen").generation

