@@ -101,7 +101,9 @@ def test_what_a_killed_worker_made_and_never_started_is_made_anew(place: DockerP
     labels = {"airflow-cd.target": f"{place.service}/production"}
     if what[0] == "2":
         labels["airflow-cd.generation"] = "2"
-    half = place.engine.containers.create(FRONT, ["cat"], name=name, labels=labels)
+    # A front has the volume from the first moment: the record is read through it.
+    volumes = [f"cd.{place.service}.production:/cd"] if what == "front" else []
+    half = place.engine.containers.create(FRONT, ["cat"], name=name, labels=labels, volumes=volumes)
     place.deploy(place.release("two"))
     assert place.served() == "two"
     assert half.id not in [one.id for one in place.engine.containers.list(all=True, ignore_removed=True)]
