@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,14 +40,18 @@ def place(tmp_path: Path, engine: Any, registry: Registry) -> Iterator[DockerPla
 
 
 def names(place: DockerPlace) -> set[str]:
-    """Return everything the engine has of the service, without the service's name."""
+    """Return everything the engine has of the service, without the service's name and attempts' tokens."""
     found = {"filters": {"name": f"cd.{place.service}."}}
     everything = [
         *place.engine.containers.list(all=True, ignore_removed=True, **found),
         *place.engine.volumes.list(**found),
         *place.engine.networks.list(**found),
     ]
-    return {one.name.removeprefix(f"cd.{place.service}.") for one in everything}
+    return {without_token(one.name).removeprefix(f"cd.{place.service}.") for one in everything}
+
+
+def without_token(name: str) -> str:
+    return re.sub(r"(\.\d+)-[0-9a-f]{8}$", r"\1", name)
 
 
 MOMENTS: dict[str, Callable[[DockerPlace], bool]] = {
@@ -59,13 +64,10 @@ MOMENTS: dict[str, Callable[[DockerPlace], bool]] = {
 
 
 def restarts(place: DockerPlace, generation: int) -> str:
-    from docker.errors import NotFound
-
-    name = f"cd.{place.service}.production.{generation}"
-    try:
-        return str(place.engine.containers.get(name).attrs["HostConfig"]["RestartPolicy"]["Name"])
-    except NotFound:  # not yet, or not under this name any more
-        return ""
+    mine = {"label": [f"airflow-cd.target={place.service}/production", f"airflow-cd.generation={generation}"]}
+    for one in place.engine.containers.list(all=True, ignore_removed=True, filters=mine):
+        return str(one.attrs["HostConfig"]["RestartPolicy"]["Name"])
+    return ""
 
 
 @pytest.mark.parametrize("moment", sorted(MOMENTS))
@@ -90,18 +92,18 @@ def test_a_deployment_killed_anywhere_is_finished_by_the_next(place: DockerPlace
     )
 
 
-@pytest.mark.parametrize("what", ["lease", "front", "2"])
+@pytest.mark.parametrize("what", ["lease", "front", "2", "2-0123abcd"])
 def test_what_a_killed_worker_made_and_never_started_is_made_anew(place: DockerPlace, what: str) -> None:
     place.deploy(place.release("one"))
     name = f"cd.{place.service}.production.{what}"
     if what == "front":
         place.engine.containers.get(name).remove(force=True)
-    half = place.engine.containers.create(
-        FRONT,
-        ["cat"],
-        name=name,
-        labels={"airflow-cd.target": f"{place.service}/production"},
-    )
+    labels = {"airflow-cd.target": f"{place.service}/production"}
+    if what[0] == "2":
+        labels["airflow-cd.generation"] = "2"
+    # A front has the volume from the first moment: the record is read through it.
+    volumes = [f"cd.{place.service}.production:/cd"] if what == "front" else []
+    half = place.engine.containers.create(FRONT, ["cat"], name=name, labels=labels, volumes=volumes)
     place.deploy(place.release("two"))
     assert place.served() == "two"
     assert half.id not in [one.id for one in place.engine.containers.list(all=True, ignore_removed=True)]
@@ -119,7 +121,8 @@ def test_an_engine_that_is_gone_in_the_middle_is_told_and_the_next_try_goes_on(
     assert answer.startswith(f"LOST TargetError {place.service} in production: the Docker engine failed")
     assert place.served() == "one"
     place.deploy(two)
-    assert (place.served(), place.instances()) == ("two", [f"cd.{place.service}.production.2"])
+    assert (place.served(), len(place.instances())) == ("two", 1)
+    assert "production.2" in names(place)
 
 
 SLOW_START = "import time; time.sleep(1.5)\n" + APP

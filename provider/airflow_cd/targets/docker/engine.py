@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TARGET = "airflow-cd.target"
 GENERATION = "airflow-cd.generation"
 
+# What the engine answers of a container that is not there any more, or is being removed.
+_GOING = (404, 409)
+
 
 class Engine:
     """
@@ -76,6 +79,17 @@ class Engine:
         except (DockerException, EngineError, RequestException, ConnectionError) as error:
             engine = self.settings.engine or "the Docker engine"
             raise TargetError(f"{self.where}: {engine} failed: {error}") from error
+
+
+def end(container: Container) -> None:
+    """Remove exactly this container and its anonymous volumes, unless another process was faster."""
+    from docker.errors import APIError
+
+    try:
+        container.remove(force=True, v=True)
+    except APIError as error:
+        if error.status_code not in _GOING:
+            raise
 
 
 def read_folder(container: Container, folder: str) -> dict[str, bytes]:

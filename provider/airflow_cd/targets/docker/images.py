@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError, ArtifactN
 if TYPE_CHECKING:
     from airflow_cd.model.release import Release
     from airflow_cd.targets.docker.engine import Engine
+    from airflow_cd.targets.docker.lease import EngineLease
     from airflow_cd.targets.record import Record
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,8 @@ class Images:
     environments that clear away theirs; containers are made by digest, whatever any tag says.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, lease: EngineLease) -> None:
+        self._engine, self._lease = engine, lease
         self._prefix = f"cd-{hashlib.sha256(engine.label.encode()).hexdigest()[:12]}-"
 
     def need(self, release: Release) -> None:
@@ -73,20 +75,43 @@ class Images:
             ) from error
 
     def prune(self, record: Record) -> None:
-        """Let go of the images of releases that nobody can go back to."""
+        """
+        Let go of the images of releases that nobody can go back to.
+
+        :param record: what runs now
+        :raises DeployConflictError: the lease was lost; nothing was let go of
+        """
         from docker.errors import DockerException
 
         if record.current is None:
             return
         kept = [record.current.release, *(deployed.release for deployed in record.previous)]
+        unused = self._unused(kept)
+        self._lease.check()
+        self._protect(kept)
+        for name in unused:
+            with suppress(DockerException):  # another container uses it
+                self._engine.client.images.remove(name)
+
+    def _unused(self, kept: Sequence[Release]) -> list[str]:
         tags = {self._tag(release) for release in kept}
-        for repository in {release.image for release in kept if release.image}:
-            for image in self._engine.client.images.list(repository):
-                for name in image.tags:
-                    tag = name.rpartition(":")[2]
-                    if tag.startswith(self._prefix) and tag not in tags:
-                        with suppress(DockerException):  # another container uses it
-                            self._engine.client.images.remove(name)
+        return [
+            name
+            for repository in {release.image for release in kept if release.image}
+            for image in self._engine.client.images.list(repository)
+            for name in image.tags
+            if (tag := name.rpartition(":")[2]).startswith(self._prefix) and tag not in tags
+        ]
+
+    def _protect(self, kept: Sequence[Release]) -> None:
+        """Tag what is kept: a holder that lost its lease may have removed the tag of what it did not know."""
+        from docker.errors import ImageNotFound
+
+        for release in kept:
+            with suppress(ImageNotFound):
+                image = self._engine.client.images.get(release.pull_spec)
+                if not any(name.endswith(f":{self._tag(release)}") for name in image.tags):
+                    image.tag(release.image, self._tag(release))
 
     def _pull(self, release: Release) -> None:
         from docker.errors import APIError

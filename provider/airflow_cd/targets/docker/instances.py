@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from airflow_cd.exceptions import NotReadyError
-from airflow_cd.targets.docker.engine import GENERATION, TARGET, write_files
-from airflow_cd.targets.docker.proxy import alias
+from airflow_cd.exceptions import DeployConflictError, NotReadyError
+from airflow_cd.targets.docker.engine import GENERATION, TARGET, end, write_files
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
     from airflow_cd.model.release import Release
+    from airflow_cd.targets.docker.attempt import Attempt
     from airflow_cd.targets.docker.engine import Engine
+    from airflow_cd.targets.docker.lease import EngineLease
     from airflow_cd.targets.docker.proxy import Probe
 
 log = logging.getLogger(__name__)
@@ -28,75 +30,132 @@ class ContainerInstances:
     """
     The containers of one service in one environment.
 
+    :param lease: that its holder checks before what it cannot take back
     :param identity: environment variables of each instance, besides those of its release
     :param secret: returns the password of a connection
     """
 
-    def __init__(self, engine: Engine, identity: dict[str, str], secret: Callable[[str], str]) -> None:
-        self._engine, self._settings = engine, engine.settings
+    def __init__(
+        self, engine: Engine, lease: EngineLease, identity: dict[str, str], secret: Callable[[str], str]
+    ) -> None:
+        self._engine, self._lease, self._settings = engine, lease, engine.settings
         self._identity, self._secret = identity, secret
 
-    def start(self, release: Release, generation: int, probe: Probe) -> None:
+    def start(self, release: Release, attempt: Attempt, probe: Probe) -> Container:
         """
-        Start a container, and return once it is ready.
+        Start a container of this attempt's own, and return it once it is ready.
 
         The engine restarts it by itself from then on, not before: what crashes at once is seen to.
 
         :raises NotReadyError: it did not become ready; it was removed again
+        :raises DeployConflictError: the lease was lost; it was removed again
         """
-        container = self._found(generation)
-        if container is not None and container.status == "created":
-            # Its creator may have been killed before it added networks and secrets.
-            container.remove(force=True, v=True)
-            container = None
-        container = container or self._create(release, generation)
-        started = time.monotonic()
+        self._lease.check()
+        container = self._create(release, attempt)
         try:
-            self._run(container)
-            self._await_ready(container, generation, probe, started)
-        except NotReadyError:
-            container.remove(force=True, v=True)
+            # Not a moment beside what another holder runs: some releases change their database at the start.
+            self._lease.check()
+            self._run_until_ready(container, release, attempt, probe)
+        except Exception:
+            with suppress(Exception):  # what went wrong first is what is reported
+                end(container)
             raise
-        container.update(restart_policy={"Name": self._settings.restart})
-        log.info("%s is ready after %.1f s", release.version, time.monotonic() - started)
+        return container
 
-    def alive(self, generation: int) -> bool:
-        """Tell whether the generation's container runs."""
-        container = self._found(generation)
+    def start_again(self, release: Release, attempt: Attempt, probe: Probe) -> None:
+        """
+        Start what should run and does not.
+
+        Another holder may have started the same container in the meantime, and count on it: so it stays,
+        whether it becomes ready or not.
+
+        :raises NotReadyError: it did not become ready
+        :raises DeployConflictError: the lease was lost
+        """
+        container = self._found(attempt)
+        self._lease.check()
+        if container is not None and container.status == "created":
+            # Its creator may have been killed before it added networks and secrets. Without force: should
+            # another holder start it just now, it stays.
+            container.remove(v=True)
+            container = None
+        container = container or self._create(release, attempt)
+        try:
+            self._lease.check()
+        except DeployConflictError:
+            if container.status == "created":
+                container.remove(v=True)
+            raise
+        self._run_until_ready(container, release, attempt, probe)
+
+    def alive(self, attempt: Attempt) -> bool:
+        """Tell whether the attempt's container runs."""
+        container = self._found(attempt)
         return container is not None and container.status == "running"
 
-    def end(self, generation: int) -> None:
-        """End the generation's container, which has got no request yet."""
-        if container := self._found(generation):
-            container.remove(force=True, v=True)
+    def end_others(self, current: Callable[[], Attempt | None], probe: Probe) -> None:
+        """
+        Drain and end every container but one: the one before, and what killed attempts left.
 
-    def end_others(self, generation: int, probe: Probe) -> None:
-        """Drain and end every container but this: the one before, and what killed attempts left."""
-        for container in self.all():
-            if container.labels[GENERATION] == str(generation):
+        What was there while the lease was held is of this holder or an earlier one; so nothing is ended that
+        a later holder started, however late this goes on.
+
+        :param current: returns whose container stays
+        :raises DeployConflictError: the lease was lost; nothing was ended
+        """
+        from docker.errors import NotFound
+
+        found, kept = self.all(), current()
+        self._lease.check()
+        for container in found:
+            if kept is not None and container.name == self._name(kept):
                 continue
-            self._drain(container, probe)
-            container.stop(timeout=int(self._settings.stop_timeout.total_seconds()))
-            container.remove(force=True, v=True)
+            with suppress(NotFound):  # another holder was faster
+                self._drain(container, probe)
+                container.stop(timeout=int(self._settings.stop_timeout.total_seconds()))
+            end(container)
             log.info("Ended the container of generation %s", container.labels[GENERATION])
+
+    def end_all(self) -> None:
+        """
+        End every container, without waiting for requests.
+
+        :raises DeployConflictError: the lease was lost; nothing was ended
+        """
+        found = self.all()
+        self._lease.check()
+        for container in found:
+            end(container)
 
     def all(self) -> list[Container]:
         """Return the containers of all generations, running or not."""
         filters = {"label": [f"{TARGET}={self._engine.label}", GENERATION]}
         return list(self._engine.client.containers.list(all=True, filters=filters, ignore_removed=True))
 
-    def _found(self, generation: int) -> Container | None:
-        return self._engine.container(f"{self._engine.name}.{generation}")
+    def _name(self, attempt: Attempt) -> str:
+        return f"{self._engine.name}.{attempt.name}"
 
-    def _create(self, release: Release, generation: int) -> Container:
+    def _found(self, attempt: Attempt) -> Container | None:
+        return self._engine.container(self._name(attempt))
+
+    def _run_until_ready(
+        self, container: Container, release: Release, attempt: Attempt, probe: Probe
+    ) -> None:
+        started = time.monotonic()
+        self._run(container)
+        self._await_ready(container, attempt, probe, started)
+        container.update(restart_policy={"Name": self._settings.restart})
+        log.info("%s is ready after %.1f s", release.version, time.monotonic() - started)
+
+    def _create(self, release: Release, attempt: Attempt) -> Container:
         settings, client = self._settings, self._engine.client
-        endpoint = client.api.create_endpoint_config(aliases=[alias(generation)])
+        endpoint = client.api.create_endpoint_config(aliases=[attempt.alias])
         container = client.containers.create(
             release.pull_spec,
             command=list(settings.command) if settings.command else None,
-            name=f"{self._engine.name}.{generation}",
+            name=self._name(attempt),
             labels=self._engine.labels(
-                generation=str(generation),
+                generation=str(attempt.generation),
                 version=release.version,
                 digest=release.digest,
                 revision=release.revision.sha,
@@ -119,7 +178,7 @@ class ContainerInstances:
                 # As Docker's own secrets are: readable by whatever user the image has.
                 write_files(container, "/", {name: text.encode() for name, text in secrets.items()}, 0o444)
         except Exception:
-            container.remove(force=True, v=True)
+            end(container)
             raise
         return container
 
@@ -147,11 +206,11 @@ class ContainerInstances:
         except APIError as error:
             raise NotReadyError(f"{self._engine.where}: it cannot be started: {error.explanation}") from error
 
-    def _await_ready(self, container: Container, generation: int, probe: Probe, started: float) -> None:
+    def _await_ready(self, container: Container, attempt: Attempt, probe: Probe, started: float) -> None:
         allowed = self._settings.start_timeout.total_seconds()
         answered = False
         while True:
-            answer = probe.status(alias(generation), self._settings.container_port, self._path)
+            answer = probe.status(attempt.alias, self._settings.container_port, self._path)
             # Asked after the answer: what answered and then ended is not ready.
             container.reload()
             state = container.attrs["State"]

@@ -33,6 +33,9 @@ class EngineLease:
 
     Its name can be had once. When the holder is killed, or its machine dies, the connection ends, and with it
     ``cat``. A holder that lost the lease, since the engine was restarted, finds that out by :meth:`check`.
+
+    A holder can be stopped between a check and what it does next. So it looks first, checks then, and changes
+    exactly what it saw, by id; and the switch takes the *turn*: see :class:`..proxy.ContainerProxy`.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -44,11 +47,14 @@ class EngineLease:
         """
         Hold the lease.
 
-        :raises DeployConflictError: another holds it
+        :raises DeployConflictError: another holds it, or it was lost and something failed then
         """
         self._held, connection = self._take(actor, what)
         try:
             yield
+        except Exception as error:
+            self._explain(error)
+            raise
         finally:
             with suppress(Exception):  # else the engine removes it when the connection ends, just below
                 self._held.remove(force=True)
@@ -61,13 +67,36 @@ class EngineLease:
 
         :raises DeployConflictError: it is not
         """
+        if not self._is_held():
+            raise self.lost()
+
+    def lost(self) -> DeployConflictError:
+        """Return the error of a holder that lost the lease before it switched."""
+        return DeployConflictError(
+            f"the lease on {self._engine.where} was lost, as when the engine was restarted; "
+            "nothing was switched"
+        )
+
+    def _is_held(self) -> bool:
         assert self._held is not None, "checked by its holder"
         current = self._engine.container(self._name)
-        if current is None or current.id != self._held.id or current.status != "running":
+        return current is not None and current.id == self._held.id and current.status == "running"
+
+    def _explain(self, error: Exception) -> None:
+        """
+        Say that the lease was lost, where that is why something failed: another holder removed a container.
+
+        :raises DeployConflictError: it was
+        """
+        if isinstance(error, DeployConflictError):
+            return
+        held = True
+        with suppress(Exception):  # an engine that does not answer has taken no lease
+            held = self._is_held()
+        if not held:
             raise DeployConflictError(
-                f"the lease on {self._engine.where} was lost, as when the engine was restarted; "
-                "nothing was switched"
-            )
+                f"the lease on {self._engine.where} was lost, as when the engine was restarted; then: {error}"
+            ) from error
 
     def _take(self, actor: str, what: str) -> tuple[Container, Any]:
         seen: dict[str, float] = {}

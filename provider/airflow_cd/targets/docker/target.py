@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airflow_cd.exceptions import DeployConflictError, NotReadyError, TargetError
-from airflow_cd.targets.docker.engine import Engine
+from airflow_cd.targets.docker.attempt import Attempt
+from airflow_cd.targets.docker.engine import Engine, end
 from airflow_cd.targets.docker.images import Images
 from airflow_cd.targets.docker.instances import ContainerInstances
 from airflow_cd.targets.docker.lease import EngineLease
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from airflow_cd.stores.base import ArtifactStore
     from airflow_cd.targets.base import Access
     from airflow_cd.targets.record import Record
+
+log = logging.getLogger(__name__)
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
@@ -44,9 +48,10 @@ class DockerTarget(SideBySideTarget):
             lambda: access.client_factory("docker")(settings.engine, settings.conn_id),
         )
         identity = {"CD_SERVICE": service, "CD_ENVIRONMENT": environment.name}
-        self._front, self._images = ContainerProxy(self._engine), Images(self._engine)
-        self._instances = ContainerInstances(self._engine, identity, access.secret)
         self._lease = EngineLease(self._engine)
+        self._front = ContainerProxy(self._engine, self._lease)
+        self._images = Images(self._engine, self._lease)
+        self._instances = ContainerInstances(self._engine, self._lease, identity, access.secret)
 
     def record(self) -> Record:
         """
@@ -70,9 +75,7 @@ class DockerTarget(SideBySideTarget):
     def remove(self) -> None:
         """End the service in this environment, and forget what ran."""
         with self._leased("removal", "nothing"):
-            for container in self._instances.all():
-                container.remove(force=True, v=True)
-        with self._engine.reported():
+            self._instances.end_all()
             self._front.remove()
 
     @contextmanager
@@ -93,32 +96,36 @@ class DockerTarget(SideBySideTarget):
         return self._images.can_be_had(release)
 
     def _switch(self, old: Record, new: Record, release: Release) -> None:
-        probe = self._front.probe()
+        turn = self._front.take_turn(old)
+        attempt, probe = Attempt(new.generation, turn.token), self._front.probe()
         # What an attempt that was killed left running would be in the way; what serves is not touched.
-        self._instances.end_others(old.generation, probe)
+        self._instances.end_others(lambda: turn.current, probe)
         try:
-            self._instances.start(release, new.generation, probe)
+            container = self._instances.start(release, attempt, probe)
         except NotReadyError:
             if old.generation == 0:
                 self._front.remove()
             raise
         try:
             self._lease.check()
+            # Should the answer to this be lost, nobody knows which of the two serves: the next attempt does.
+            self._front.make_current(attempt, new)
         except DeployConflictError:
-            self._instances.end(new.generation)
+            end(container)
             raise
-        # Should the answer to this be lost, nobody knows which of the two serves: the next attempt does.
-        self._front.make_current(new)
 
     def _converge(self, record: Record) -> Record:
-        probe = self._front.probe()
-        if record.current is not None and not self._instances.alive(record.generation):
+        current, probe = self._front.take_turn(record).current, self._front.probe()
+        if record.current is not None and current is not None and not self._instances.alive(current):
             self._images.need(record.current.release)
-            self._instances.start(record.current.release, record.generation, probe)
-        self._front.prune(record)
+            self._instances.start_again(record.current.release, current, probe)
+        self._front.prune()
         self._finish(record)
         return record
 
     def _finish(self, record: Record) -> None:
-        self._instances.end_others(record.generation, self._front.probe())
-        self._images.prune(record)
+        try:
+            self._instances.end_others(lambda: self._front.current(record), self._front.probe())
+            self._images.prune(record)
+        except DeployConflictError:
+            log.warning("The lease was lost after the switch; the next deployment clears away")
