@@ -6,6 +6,7 @@ USER root
 # Sources are git repositories. Build and test commands run as the members of cd-build, each for one task at a time:
 # as many as a worker runs tasks at the same time by default. sudo lets Airflow's user become one of these and nobody
 # else, and the image lets group 0 change who they are, which is taken back here. Their workspaces are in their homes.
+# Numbers are given: one that is free in the image might be that of the group of the machine's Docker socket.
 # Packages of Airflow's user, and so its Python, must be readable for them; the data of deliveries must not.
 ARG BUILD_USERS=16
 COPY compose/sudoers /etc/sudoers.d/airflow-cd
@@ -17,10 +18,12 @@ RUN apt-get update \
     && chmod 0644 /etc/passwd \
     && chmod 0440 /etc/sudoers.d/airflow-cd \
     && install --directory --mode=0711 /var/lib/airflow-cd-builds \
-    && groupadd --system cd-build \
+    && groupadd --gid 50100 cd-build \
     && for number in $(seq "${BUILD_USERS}"); do \
-        useradd --user-group --groups cd-build --shell /usr/sbin/nologin --create-home --skel /var/empty \
-            --home-dir "/var/lib/airflow-cd-builds/${number}" --key HOME_MODE=0700 "cd-build-${number}" || exit 1; \
+        groupadd --gid "$((50100 + number))" "cd-build-${number}" || exit 1; \
+        useradd --uid "$((50100 + number))" --gid "cd-build-${number}" --groups cd-build --shell /usr/sbin/nologin --create-home \
+            --skel /var/empty --home-dir "/var/lib/airflow-cd-builds/${number}" --key HOME_MODE=0700 \
+            "cd-build-${number}" || exit 1; \
     done
 USER airflow
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # Longer than a guard takes to end a command that ignores the first signal, and all it started.
 _END_SECONDS = 25.0
+_ENGINE_SOCKET = "/var/run/docker.sock"
 _CLEAR_SECONDS = 300.0
 _COPY_SECONDS = 1800.0
 
@@ -193,8 +194,15 @@ def _run_to_end(user: BuildUser, argv: Sequence[str], what: str, seconds: float,
 
 
 def _clear(user: BuildUser) -> None:
-    request = json.dumps({"do": "clear", "uid": user.uid, "home": str(user.home)}).encode() + b"\n"
-    _run_to_end(user, _guard(), "clearing the place of", _CLEAR_SECONDS, stdin=subprocess.PIPE, data=request)
+    request = {"do": "clear", "uid": user.uid, "home": str(user.home), "closed": _engine_sockets()}
+    data = json.dumps(request).encode() + b"\n"
+    _run_to_end(user, _guard(), "clearing the place of", _CLEAR_SECONDS, stdin=subprocess.PIPE, data=data)
+
+
+def _engine_sockets() -> list[str]:
+    """Return what must not be open to a build: numbers of groups can be the same by accident."""
+    host = os.environ.get("DOCKER_HOST", "")
+    return [_ENGINE_SOCKET, *([host.removeprefix("unix://")] if host.startswith("unix://") else [])]
 
 
 def _copy_in(user: BuildUser, folder: Path) -> None:

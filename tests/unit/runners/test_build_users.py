@@ -250,6 +250,23 @@ def test_a_program_that_is_missing_or_cannot_run_is_named(runner: Runner, folder
         assert failed.value.exit_code == code
 
 
+@as_root
+def test_a_user_that_can_use_the_docker_socket_runs_nothing(
+    user: BuildUser, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = user.home.with_name(f"{user.home.name}.sock")
+    socket.touch()
+    os.chown(socket, 0, user.gid)
+    socket.chmod(0o660)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    try:
+        with pytest.raises(RunnerError, match=rf"can use {socket}, and so become root"):
+            run(open_runner("build_users", [user]), folder, ["touch", "ran"])
+    finally:
+        socket.unlink()
+    assert not (folder / "ran").exists()
+
+
 def test_a_worker_without_the_right_gets_a_plain_error(
     user: BuildUser, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
