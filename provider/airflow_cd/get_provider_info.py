@@ -134,6 +134,13 @@ def _config() -> dict[str, Any]:
                 "False",
                 None,
             ),
+            "build_group": option(
+                "Group of the operating system whose members run build and test commands of services without "
+                "a runner, each for one task at a time; empty means that they run as the worker's own user.",
+                "string",
+                "",
+                "cd-build",
+            ),
             "command_log_bytes": option(
                 "How much of the output of a build or test command goes to the task's log.",
                 "integer",

@@ -14,6 +14,15 @@ from harness.waiting import wait_until
 WORKERS = ("worker-1", "worker-2")
 
 
+# What workers of docker-compose.yaml do not have either.
+_NOT_FOR_WORKERS = (
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "AIRFLOW__API__SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET",
+)
+
+
 class CeleryAirflow(RunningAirflow):
     """
     A running Airflow whose tasks are executed by Celery workers.
@@ -31,7 +40,7 @@ class CeleryAirflow(RunningAirflow):
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__PARALLELISM": str(slots * len(WORKERS)),
             "AIRFLOW__CELERY__BROKER_URL": broker,
-            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{sql_alchemy_conn}",
+            "AIRFLOW__CELERY__RESULT_BACKEND": broker,
             "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(slots),
             "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": f"cd-{secrets.token_hex(4)}",
@@ -58,7 +67,8 @@ class CeleryAirflow(RunningAirflow):
         host = f"celery@{name}-{self.ports.api}"
         files = ["--pid", str(self.home / f"{name}.pid")]
         argv = ["celery", "worker", "--celery-hostname", host, "--skip-serve-logs", *files]
-        return Component(name, [sys.executable, "-m", "airflow", *argv], self.env, self.logs / f"{name}.log")
+        env = {key: value for key, value in self.env.items() if key not in _NOT_FOR_WORKERS}
+        return Component(name, [sys.executable, "-m", "airflow", *argv], env, self.logs / f"{name}.log")
 
     def _are_ready(self) -> bool:
         for name, worker in self.workers.items():

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_cd.exceptions import ArtifactError
+from airflow_cd.exceptions import ArtifactError, RunnerError
 
 if TYPE_CHECKING:
     from airflow_cd.model.environment import Environment
@@ -55,15 +55,48 @@ def open_store(url: str) -> ArtifactStore:
 
 
 def open_runner(service: Service) -> Runner:
-    """Return what runs the service's build and test commands."""
-    from airflow_cd.runners import registry
+    """
+    Return what runs the service's build and test commands.
 
+    :raises RunnerError: ``[cd] build_group`` names users that cannot run them
+    """
     if service.runner is None:
-        return registry.open_runner("subprocess")
+        return _machine_runner()
     if service.runner.docker is not None:
         return _docker_runner(service.runner.docker)
     assert service.runner.kubernetes is not None
     return _kubernetes_runner(service.runner.kubernetes)
+
+
+def _machine_runner() -> Runner:
+    from airflow.configuration import conf
+
+    from airflow_cd.processes.build_users import users_of
+    from airflow_cd.runners import registry
+
+    group = conf.get("cd", "build_group", fallback="")
+    if not group:
+        return registry.open_runner("subprocess")
+    users = users_of(group)
+    _close_to_others(data_dir())
+    return registry.open_runner("build_users", users)
+
+
+def _close_to_others(folder: Path) -> None:
+    """
+    Take what other users of the machine may do with a folder: builds run as such users.
+
+    :raises RunnerError: it belongs to another user
+    """
+    mode = folder.stat().st_mode
+    if not mode & 0o007:
+        return
+    try:
+        folder.chmod(mode & 0o7770)
+    except PermissionError as error:
+        raise RunnerError(
+            f"[cd] data_dir {folder} is open to all users, and so to builds: chmod o-rwx {folder}"
+        ) from error
 
 
 def _docker_runner(settings: DockerRunnerSettings) -> Runner:

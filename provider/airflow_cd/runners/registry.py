@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 RUNNERS = {
     "subprocess": "airflow_cd.runners.subprocess:SubprocessRunner",
+    "build_users": "airflow_cd.runners.build_users:BuildUsersRunner",
     "docker": "airflow_cd.runners.docker:DockerRunner",
     "kubernetes": "airflow_cd.runners.kubernetes.runner:KubernetesRunner",
 }

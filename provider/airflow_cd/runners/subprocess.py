@@ -55,7 +55,7 @@ class SubprocessRunner:
         process = self._start(argv, cwd, {**clean_environment(), **own})
         self._process = process
         try:
-            in_time = _read_until_end(process, output, deadline)
+            in_time = read_until_end(process, output, deadline)
         finally:
             _end_group(process)
             end_marked(self._cookie)
@@ -95,7 +95,7 @@ class SubprocessRunner:
             raise CommandError(argv, 126, [f"{argv[0]!r} is not executable: chmod +x it"]) from error
 
 
-def _read_until_end(process: subprocess.Popen[bytes], output: Lines, deadline: float) -> bool:
+def read_until_end(process: subprocess.Popen[bytes], output: Lines, deadline: float) -> bool:
     """Hand on the output until the process ended; return whether that was before the deadline."""
     assert process.stdout is not None
     fd = process.stdout.fileno()
@@ -111,7 +111,7 @@ def _read_until_end(process: subprocess.Popen[bytes], output: Lines, deadline: f
             elif process.poll() is not None and listen_until == deadline:
                 # The command ended, but something it started still holds the pipe.
                 listen_until = min(deadline, time.monotonic() + _LAST_WORDS_SECONDS)
-    return _wait(process, deadline)
+    return wait(process, deadline)
 
 
 def _read(fd: int) -> bytes | None:
@@ -121,7 +121,8 @@ def _read(fd: int) -> bytes | None:
         return None
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
+def wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Return whether the process ended before the deadline."""
     try:
         process.wait(max(deadline - time.monotonic(), 0))
     except subprocess.TimeoutExpired:
@@ -132,7 +133,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> bool:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End the whole group: politely, then not."""
     _signal_group(process, signal.SIGTERM)
-    if not _wait(process, time.monotonic() + _GRACE_SECONDS):
+    if not wait(process, time.monotonic() + _GRACE_SECONDS):
         _signal_group(process, signal.SIGKILL)
         process.wait()
     # Grandchildren that ignored the first signal outlive their leader.

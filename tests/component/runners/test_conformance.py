@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.build_user import as_root, build_user
 from tests.support.cluster_jobs import need_nodes_that_answer
 from tests.support.engine import PYTHON
 
@@ -14,22 +15,33 @@ from airflow_cd.exceptions import CommandError, CommandTimeoutError
 from airflow_cd.hooks.docker import docker_client
 from airflow_cd.hooks.kubernetes import kubernetes_client
 from airflow_cd.model.runner import DockerRunnerSettings, KubernetesRunnerSettings
+from airflow_cd.processes.build_users import BuildUser
 from airflow_cd.runners.base import Runner
 from airflow_cd.runners.registry import RUNNERS, open_runner
 
 Run = Callable[..., list[str]]
 
 
-@pytest.fixture(params=sorted(RUNNERS))
+@pytest.fixture(
+    params=[pytest.param(kind, marks=[as_root] if kind == "build_users" else []) for kind in sorted(RUNNERS)]
+)
 def runner(request: pytest.FixtureRequest) -> Runner:
     if request.param == "subprocess":
         return open_runner("subprocess")
+    if request.param == "build_users":
+        return open_runner("build_users", [request.getfixturevalue("other_user")])
     if request.param == "kubernetes":
         need_nodes_that_answer(request.getfixturevalue("cluster_client"))
         settings = KubernetesRunnerSettings(image=PYTHON, namespace=request.getfixturevalue("namespace"))
         return open_runner("kubernetes", settings, lambda: kubernetes_client(None, None))
     request.getfixturevalue("engine")
     return open_runner("docker", DockerRunnerSettings(image=PYTHON), lambda: docker_client(None, None))
+
+
+@pytest.fixture
+def other_user() -> Iterator[BuildUser]:
+    with build_user() as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -83,3 +84,43 @@ def test_every_service_that_stays_says_whether_it_is_well(services: dict[str, An
 def test_ports_are_published_on_this_machine_alone(services: dict[str, Any]) -> None:
     published = [str(port) for service in services.values() for port in service.get("ports", [])]
     assert sorted(published) == ["127.0.0.1:5000:5000/tcp", "127.0.0.1:8080:8080/tcp"]
+
+
+# Those who may hold each secret: docs/decisions/0012-build-users.md says why.
+_DATABASE = {"migrate", "api-server", "scheduler", "dag-processor", "triggerer"}
+_HOLDERS = {
+    "CD_FERNET_KEY": _DATABASE,
+    "CD_POSTGRES_PASSWORD": {*_DATABASE, "postgres"},
+    "CD_JWT_SECRET": {"api-server", "scheduler"},
+    "CD_API_SECRET_KEY": {"api-server"},
+    "CD_ADMIN_PASSWORD": {"migrate"},
+    "CD_REDIS_PASSWORD": {"redis", "scheduler", "worker-1", "worker-2"},
+}
+
+
+@pytest.mark.parametrize("secret", _HOLDERS)
+def test_a_secret_is_with_those_who_need_it(services: dict[str, Any], tmp_path: Path, secret: str) -> None:
+    value = values(tmp_path / ".env")[secret]
+    # Wherever it may stand: in variables, arguments, files, labels, inside of an address.
+    holders = {name for name, service in services.items() if value in str(service)}
+    assert holders == _HOLDERS[secret]
+
+
+@pytest.mark.parametrize("name", ["worker-1", "worker-2"])
+def test_a_worker_cannot_reach_the_metadata_database(services: dict[str, Any], name: str) -> None:
+    worker, database = services[name], services["postgres"]
+    assert not set(worker["networks"]) & set(database["networks"])
+    variables = worker["environment"]
+    assert not {variable for variable in variables if "SQL_ALCHEMY_CONN" in variable or "FERNET" in variable}
+    assert "postgres" not in str(variables)
+    assert not {"secrets", "configs", "env_file"} & set(worker)
+
+
+def test_builds_run_as_users_that_the_image_has(services: dict[str, Any]) -> None:
+    group = services["worker-1"]["environment"]["AIRFLOW__CD__BUILD_GROUP"]
+    image = (ROOT / "Dockerfile").read_text()
+    assert re.search(rf"groupadd --gid \d{{5}} {group} ", image)
+    assert f"--groups {group} " in image
+    # Its user becomes one of them, and nobody else.
+    rules = (ROOT / "compose" / "sudoers").read_text().splitlines()
+    assert [rule for rule in rules if "NOPASSWD" in rule] == [f"airflow ALL=(%{group}) NOPASSWD: ALL"]
