@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,48 @@ def test_the_workspace_comes_back_with_its_links(folder: Path) -> None:
     )
     assert (folder / "b").read_text() == "a"
     assert (folder / "c").is_symlink()
+
+
+def test_what_comes_twice_is_not_written_through_a_link(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    twice = tar(
+        ("workspace/x", tarfile.SYMTYPE, str(tmp_path / "secret"), b""),
+        ("workspace/x", tarfile.REGTYPE, "", b"changed"),
+    )
+    with pytest.raises(RunnerError, match="twice, once as a link"):
+        unpack(twice, folder)
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_and_pipes_are_refused(folder: Path, kind: bytes) -> None:
+    with pytest.raises(RunnerError, match="as a device or pipe"):
+        unpack(tar(("workspace/x", kind, "", b"")), folder)
+
+
+def test_files_lose_what_rights_they_gave_others(folder: Path) -> None:
+    file = tar(("workspace/x", tarfile.REGTYPE, "", b""))
+    with tarfile.open(fileobj=file) as archive:
+        info = archive.getmember("workspace/x")
+    info.mode, again = 0o6777, io.BytesIO()
+    with tarfile.open(fileobj=again, mode="w") as archive:
+        archive.addfile(info)
+    again.seek(0)
+    unpack(again, folder)
+    assert (folder / "x").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_python_without_filters_unpacks_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.11.2 of Debian 12."""
+    now, trusted = tarfile.TarFile.extractall, tarfile.fully_trusted_filter
+
+    def then(self: tarfile.TarFile, path: Path, members: Any) -> None:
+        now(self, path, members, filter=trusted)
+
+    monkeypatch.delattr(tarfile, "fully_trusted_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", then)
+    unpack(tar(("workspace/a", tarfile.REGTYPE, "", b"a")), folder)
+    assert (folder / "a").read_text() == "a"
 
 
 @pytest.mark.parametrize(
