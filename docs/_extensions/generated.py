@@ -27,6 +27,7 @@ _ROOTS = (
     ("trains[]", "Train"),
     ("freezes[]", "Freeze"),
     ("clusters[]", "Cluster"),
+    ("maintenance", "Maintenance"),
 )
 
 

@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules(
             *("operators.build", "operators.test", "operators.package", "operators.deploy"),
             *("operators.rollback", "operators.manual_rollback", "operators.drift", "operators.scale_down"),
-            *("trains.select", "trains.report", "clusters.operators"),
+            *("trains.select", "trains.report", "clusters.operators", "retention.operators"),
         ),
         "sensors": _modules("sensors.approval", "sensors.health", "trains.departure"),
         "hooks": _modules("hooks.git", "hooks.signing"),

@@ -40,7 +40,7 @@ OWN_TARGET = ROOT / "docs" / "guides" / "write-a-target.md"
 SHELL = ("sh", "")
 LANGUAGES = {*SHELL, "yaml", "python", "toml", "text"}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-TOP = ("defaults", "services", "trains", "freezes", "clusters")
+TOP = ("defaults", "services", "trains", "freezes", "clusters", "maintenance")
 # What a shell reads before the command.
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 COMMAND = re.compile(r"airflow cd (?P<cd>.+)|(?:[A-Z_]+=\S+ )*make (?P<make>[a-z]+)")

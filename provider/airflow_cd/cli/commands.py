@@ -80,6 +80,21 @@ _CANCEL = (
     _REASON,
     *_LOGIN,
 )
+_GC = (
+    *_SERVICES,
+    Arg(("--dry-run",), help="remove nothing, and print what would be removed", action="store_true"),
+    Arg(
+        ("--older-than",),
+        help="remove what was used before this time, such as 30d,\ninstead of retention: younger_than",
+    ),
+    Arg(("--keep",), help="keep so many of the newest releases,\ninstead of retention: keep", type=int),
+    Arg(
+        ("--unrecorded",),
+        help="also remove artifacts without a record of their use that\nare older than this, such as 90d",
+    ),
+    Arg(("--json",), help="print one JSON object", action="store_true"),
+    *_LOGIN,
+)
 
 
 def _command(path: str) -> Callable[[Namespace], None]:
@@ -195,6 +210,12 @@ def get_cd_commands() -> list[CLICommand]:
                     help="Cancel a departure; members that are not deployed yet stay behind",
                     func=_command("airflow_cd.cli.trains.cancel"),
                     args=_CANCEL,
+                ),
+                ActionCommand(
+                    name="gc",
+                    help="Remove artifacts and caches that are not needed any more",
+                    func=_command("airflow_cd.cli.gc.gc"),
+                    args=_GC,
                 ),
             ),
         )

@@ -84,6 +84,7 @@ def load_dags(path: str | Path, namespace: MutableMapping[str, Any]) -> None:
             *_add_trains(definitions, namespace, wanted),
         ]
         _add_clusters(definitions, namespace, wanted)
+        _add_maintenance(definitions, namespace, wanted)
     if errors and wanted is None:
         broken = BrokenServicesDag(file, errors)
         namespace[broken.dag_id] = broken
@@ -140,6 +141,19 @@ def _add_clusters(definitions: Definitions, namespace: MutableMapping[str, Any],
     for cluster in definitions.clusters:
         if wanted is None or cluster.dag_id == wanted:
             namespace[cluster.dag_id] = cluster_dag(cluster)
+
+
+def _add_maintenance(
+    definitions: Definitions, namespace: MutableMapping[str, Any], wanted: str | None
+) -> None:
+    if definitions.maintenance is None:
+        return
+    from airflow_cd.dag_factories.maintenance import MAINTENANCE_DAG_ID, maintenance_dag
+
+    if wanted in (None, MAINTENANCE_DAG_ID):
+        namespace[MAINTENANCE_DAG_ID] = maintenance_dag(
+            definitions.maintenance, definitions.services, whole_file=not definitions.errors
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from airflow_cd.model.environment import Environment
 from airflow_cd.model.notification import OF_SERVICES, NotificationSettings
 from airflow_cd.model.package import PackageSettings
 from airflow_cd.model.repository_url import public_url
+from airflow_cd.model.retention import Retention
 from airflow_cd.model.runner import Runner
 from airflow_cd.model.signing import SigningSettings
 from airflow_cd.model.target_settings import Capability
@@ -98,6 +99,8 @@ class Service(Frozen):
     :param environments: the environments in the order a release goes through them; the last one is production
     :param analyses: how new releases are judged by metrics; strategies name them
     :param artifacts: URL of the artifact store; ``None`` is the folder named in ``[cd] data_dir``
+    :param retention: what is kept of releases and workspaces when old ones are removed, beside all that an
+        environment needs
     :param train: name of the release train by which alone production is reached
     :param freezes: dates on which nothing is deployed; those of the whole services file are among them
     :param notify: notifications of approvals that are needed, deployments and rollbacks
@@ -116,6 +119,7 @@ class Service(Frozen):
     environments: Annotated[tuple[Environment, ...], Field(min_length=1)]
     analyses: dict[Name, Analysis] = Field(default_factory=dict)
     artifacts: str | None = None
+    retention: Retention = Retention.model_construct()
     train: Name | None = None
     freezes: tuple[Freeze, ...] = ()
     notify: tuple[NotificationSettings, ...] = ()

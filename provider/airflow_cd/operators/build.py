@@ -24,6 +24,7 @@ from airflow_cd.exceptions import (
 from airflow_cd.links.release import CommitLink
 from airflow_cd.operators.commands import CommandRunner
 from airflow_cd.releases.events import trigger_payloads
+from airflow_cd.releases.uses import record_workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,10 +185,11 @@ class BuildOperator(BaseOperator):
             self._announce(revision, commits)
             key = build_key(self.service, revision.tree)
             store = open_store(store_url(self.service))
-            workspace = self._stored(store, key, signer)
+            workspace = self._stored(context, store, revision, key, signer)
             reused = workspace is not None
             if workspace is None:
                 workspace = self._build(context, source, revision, store, key, signer)
+                record_workspace(context, store, self.service.name, revision, key, workspace)
         return {
             "revision": revision.model_dump(mode="json"),
             "build": key,
@@ -209,7 +211,14 @@ class BuildOperator(BaseOperator):
                 "  %s %s (%s) %s", commit.short, commit.subject, commit.author_name, commit.url or ""
             )
 
-    def _stored(self, store: ArtifactStore, key: str, signer: CryptoSigner | None) -> str | None:
+    def _stored(
+        self,
+        context: Context,
+        store: ArtifactStore,
+        revision: Revision,
+        key: str,
+        signer: CryptoSigner | None,
+    ) -> str | None:
         from airflow_cd.releases.verification import is_signed_build
 
         found = store.get_ref(f"builds/{key}")
@@ -218,6 +227,8 @@ class BuildOperator(BaseOperator):
         if not is_signed_build(signer, key, str(found["workspace"]), found):
             self.log.warning("Built before, but not signed by this service's key: building again")
             return None
+        # Before it is looked at: from here on no collector takes it away.
+        record_workspace(context, store, self.service.name, revision, key, found["workspace"])
         if not self._is_intact(store, found["workspace"]):
             return None
         self.log.info(

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_cd.exceptions import ManifestError, SourceError, TargetError
 from airflow_cd.operators.build import signer_of
 from airflow_cd.releases.run import load_build
+from airflow_cd.releases.uses import record_release
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -132,7 +133,7 @@ class PackageOperator(BaseOperator):
         envelopes = sign_release(store, signer, manifest, statement) if signer else None
         if self.service.package.image is not None:
             self._attach(store, release.digest, statement, sbom, envelopes)
-        return ReleaseRef(
+        ref = ReleaseRef(
             service=release.service,
             digest=release.digest,
             manifest=store.put_bytes(manifest),
@@ -140,7 +141,9 @@ class PackageOperator(BaseOperator):
             version=release.version,
             revision=revision.sha,
             envelopes=envelopes,
-        ).model_dump(mode="json")
+        )
+        record_release(context, store, release, ref)
+        return ref.model_dump(mode="json")
 
     def _archive(self, store: ArtifactStore, tree: Path, archive: Path) -> dict[str, Any]:
         from airflow_cd.packaging.archive import list_of, pack

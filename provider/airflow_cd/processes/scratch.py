@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +34,32 @@ def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
     finally:
         alive.release()
         Path(alive.lock_file).unlink(missing_ok=True)
+
+
+def remove_abandoned(root: Path, *, dry_run: bool = False) -> tuple[int, int]:
+    """
+    Remove what processes that were killed left below ``root``, as the next one that opens a folder would.
+
+    :return: how many folders, and how many bytes
+    """
+    if not root.is_dir():
+        return 0, 0
+    with FileLock(root / _LOCK):
+        abandoned = [one for one in root.iterdir() if one.is_dir() and _is_abandoned(one)]
+        sizes = [size_of(folder) for folder in abandoned]
+        if not dry_run:
+            _remove_abandoned(root)
+    return len(abandoned), sum(sizes)
+
+
+def size_of(folder: Path) -> int:
+    """Return how many bytes the files below a folder have, as far as they can be read."""
+    size = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(path, name)).st_size
+    return size
 
 
 def _remove_abandoned(root: Path) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -107,6 +111,11 @@ class Remote:
             raise type(error)(f"{public_url(self.repository)}: {error}") from error
 
 
+def mirror_name(repository: str) -> str:
+    """Return what a repository's mirror is called."""
+    return hashlib.sha256(repository.encode()).hexdigest()[:20]
+
+
 T = TypeVar("T")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _EVERYTHING = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
@@ -127,7 +136,7 @@ class Mirror:
     def __init__(self, repository: str, cache_dir: Path, env: Mapping[str, str] | None = None) -> None:
         self._remote = Remote(repository, env)
         self.repository = repository
-        name = hashlib.sha256(repository.encode()).hexdigest()[:20]
+        name = mirror_name(repository)
         self.folder = cache_dir.absolute() / f"{name}.git"
         self._lock = FileLock(cache_dir.absolute() / f"{name}.lock")
         # Commits that were found in the mirror of this identity: each question is a process of git, and a
@@ -189,6 +198,8 @@ class Mirror:
         known = (self._identity(), sha)
         if known in self._known:
             return
+        with suppress(OSError):  # there is none yet, or it belongs to another user
+            os.utime(self.folder)  # says that it is used: see airflow_cd.sources.stale_mirrors
         if self._is_taken(sha):
             self._known.add(known)
             return
@@ -206,6 +217,36 @@ class Mirror:
                 self._make()
                 self._bring(sha)
             self._known.add((self._identity(), sha))
+
+    def forget(self, needed: Collection[str], older_than: timedelta, *, dry_run: bool = False) -> int:
+        """
+        Stop keeping commits that were asked for long ago, and return how many.
+
+        Those that a branch leads to stay in the mirror; git removes the others some weeks later. One that is
+        asked for again is kept again.
+
+        :param needed: SHAs of commits that are kept in any case
+        :raises SourceError: the mirror cannot be read
+        """
+        if not self.folder.exists():
+            return 0
+        with self._lock:
+            listed = git("for-each-ref", "--format=%(refname)", _taken(""), folder=self.folder)
+            old = [
+                ref
+                for ref in listed.decode().split()
+                if ref.rpartition("/")[2] not in needed and self._age_of(ref) > older_than.total_seconds()
+            ]
+            for ref in () if dry_run else old:
+                git("update-ref", "-d", ref, folder=self.folder)
+        return len(old)
+
+    def _age_of(self, ref: str) -> float:
+        """Return for how many seconds, at least, there has been such a reference."""
+        for file in (self.folder / ref, self.folder / "packed-refs"):
+            with suppress(FileNotFoundError):
+                return time.time() - file.stat().st_mtime
+        return 0
 
     def _bring(self, sha: str) -> None:
         if not self._has(sha):

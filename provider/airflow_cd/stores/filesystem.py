@@ -9,14 +9,18 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from airflow_cd.exceptions import ArtifactCorruptError, ArtifactError, ArtifactNotFoundError
 from airflow_cd.processes.disk import is_full
+from airflow_cd.stores.base import Discarded, Stored
+from airflow_cd.stores.trash import Identity, Thrown, Trash
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
 _REF = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
@@ -24,12 +28,15 @@ _CHUNK = 1024 * 1024
 _ABANDONED_SECONDS = 24 * 3600
 _INCOMING = "incoming"
 
+T = TypeVar("T")
+
 
 class FilesystemStore:
     """
     Blobs at ``blobs/sha256/<2>/<62>``, references at ``refs/<name>.json``.
 
     A blob appears under its name whole and synced, or not at all; what a killed writer left is swept later.
+    What a collector removed is in ``trash`` for a while, see :mod:`airflow_cd.stores.trash`.
 
     :param url: ``file:///absolute/folder``
     """
@@ -46,6 +53,8 @@ class FilesystemStore:
             )
         self.url = url
         self.root = Path(path)
+        self._trash = Trash(self.root)
+        self._bags: dict[datetime, Path] = {}
 
     def put_file(self, path: Path) -> str:
         """Store the file's bytes and return their digest."""
@@ -63,7 +72,17 @@ class FilesystemStore:
 
     def has(self, digest: str) -> bool:
         """Tell whether the blob is there."""
-        return self._blob(digest).is_file()
+        return self._is_there(self._blob(digest))
+
+    def touch(self, digest: str) -> bool:
+        """Say that the blob is used from now on, and tell whether it is there."""
+        path = self._blob(digest)
+        with self._writing(0), suppress(FileNotFoundError):
+            os.utime(path)
+            # Looked for afterwards: a collector that moved it away in between did not see the new time.
+            path.stat()
+            return True
+        return self._is_there(path)
 
     def get_file(self, digest: str, into: Path) -> None:
         """Write the blob to the file ``into``, verified; see the protocol for the errors."""
@@ -104,8 +123,87 @@ class FilesystemStore:
     def get_ref(self, name: str) -> dict[str, Any] | None:
         """Return the reference, or ``None`` when it was never set."""
         path = self._ref(name)
+        return self._read_ref(name, partial(self._taking_back, path, path.read_bytes))
+
+    def look(self, kind: Literal["blob", "ref"], name: str) -> Stored | None:
+        """Return what is stored under this name, ``None`` for nothing."""
+        return self._stored(kind, name, self._blob(name) if kind == "blob" else self._ref(name))
+
+    def blobs(self) -> Iterator[Stored]:
+        """Yield all blobs."""
+        for path in (self.root / "blobs" / "sha256").glob("*/*"):
+            name = f"sha256:{path.parent.name}{path.name}"
+            if _DIGEST.fullmatch(name) and (found := self._stored("blob", name, path)):
+                yield found
+
+    def refs(self, prefix: str) -> Iterator[Stored]:
+        """Yield the references whose names begin with this one and a slash."""
+        for path in self._ref(prefix).with_suffix("").rglob("*.json"):
+            name = str(path.relative_to(self.root / "refs").with_suffix(""))
+            if found := self._stored("ref", name, path):
+                yield found
+
+    def discard(self, one: Stored, owner: str, at: datetime) -> bool:
+        """Remove it, unless it was used since it was seen; see the protocol."""
+        bag = self._bags.setdefault(at, self._trash.new_bag(at.timestamp()))
+        path = self._blob(one.name) if one.kind == "blob" else self._ref(one.name)
+        with self._writing(0):
+            return self._trash.throw(path.relative_to(self.root), one.mark, bag, owner)
+
+    def discarded(self) -> Iterator[Discarded]:
+        """Yield what was removed and can still be taken back."""
+        for thrown in self._trash.thrown():
+            first, *others = thrown.place.parts
+            kind: Literal["blob", "ref"] = "blob" if first == "blobs" else "ref"
+            name = f"sha256:{''.join(others[1:])}" if kind == "blob" else "/".join(others)[: -len(".json")]
+            at = datetime.fromtimestamp(thrown.at, timezone.utc)
+            yield Discarded(kind, name, thrown.size, thrown.owner, at, thrown)
+
+    def read_discarded(self, one: Discarded) -> dict[str, Any] | None:
+        """Return a removed reference, which stays removed; ``None`` when it is gone by now."""
+        thrown: Thrown = one.mark
+        return self._read_ref(one.name, thrown.path.read_bytes)
+
+    def take_back(self, one: Discarded) -> bool:
+        """Undo the removal, as if it was used just now. Return whether that was possible."""
+        thrown: Thrown = one.mark
+        return self._taken_back(self.root / thrown.place)
+
+    def delete(self, one: Discarded) -> bool:
+        """Delete it for good. Return whether it was still there."""
+        with self._writing(0):
+            return self._trash.delete(one.mark)
+
+    def _stored(self, kind: Literal["blob", "ref"], name: str, path: Path) -> Stored | None:
         try:
-            value = json.loads(path.read_bytes())
+            seen = Identity.of(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        changed = datetime.fromtimestamp(seen.changed / 1e9, timezone.utc)
+        return Stored(kind, name, seen.size, changed, seen)
+
+    def _taken_back(self, path: Path) -> bool:
+        """Take back what a collector removed, or return that nothing was."""
+        with self._writing(0):
+            return self._trash.take_back(path.relative_to(self.root))
+
+    def _is_there(self, path: Path) -> bool:
+        """Tell whether there is such a file, if need be by taking it back."""
+        # Twice: a collector that puts it back does so between the first look and the one into the trash.
+        return path.is_file() or self._taken_back(path) or path.is_file()
+
+    def _taking_back(self, path: Path, read: Callable[[], T]) -> T:
+        """Return what ``read`` returns. A file that it misses is taken back, if a collector removed it."""
+        try:
+            return read()
+        except FileNotFoundError:
+            if not self._is_there(path):
+                raise
+            return read()  # it was used just now, and so is left alone
+
+    def _read_ref(self, name: str, read: Callable[[], bytes]) -> dict[str, Any] | None:
+        try:
+            value = json.loads(read())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -134,8 +232,9 @@ class FilesystemStore:
         return _explained(f"cannot write to artifact store {self.url}", size)
 
     def _open(self, digest: str) -> IO[bytes]:
+        path = self._blob(digest)
         try:
-            return self._blob(digest).open("rb")
+            return self._taking_back(path, lambda: path.open("rb"))
         except FileNotFoundError as error:
             raise ArtifactNotFoundError(f"artifact store {self.url} has no {digest}") from error
         except OSError as error:

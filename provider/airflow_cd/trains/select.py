@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow_cd.exceptions import RevisionNotFoundError
 from airflow_cd.releases.adapters import open_source, open_store, store_url
 from airflow_cd.releases.run import load_ref, superseded_by
+from airflow_cd.releases.uses import record_release
 from airflow_cd.releases.verification import require_signatures
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class SelectReleaseOperator(BaseOperator):
             self._stay(context, f"{release.version} was rolled back in {production.name}")
         if record.hold is not None:
             self._stay(context, f"{production.name} is held since {record.hold.by} rolled it back")
+        # The pipeline's run is over, and this one may wait for its departure while newer releases get ready.
+        record_release(context, open_store(store_url(self.service)), release, ref)
         self.log.info("%s %s is on board: %s", self.service.name, release.version, release.digest)
         return ref.model_dump(mode="json")
 

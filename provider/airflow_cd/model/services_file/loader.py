@@ -19,6 +19,7 @@ from airflow_cd.model.window import Freeze
 
 if TYPE_CHECKING:
     from airflow_cd.model.cluster import Cluster
+    from airflow_cd.model.retention import Maintenance
 
 
 def check_names(found: ErrorCollector, what: str, entries: list[Any]) -> None:
@@ -118,7 +119,7 @@ def _check_order(found: ErrorCollector, i: int, train: Train, members: set[str])
 
 # Of one service: nobody reads more, and each takes its time to be explained.
 _MOST_ERRORS = 50
-_TOP = ("defaults", "services", "trains", "freezes", "clusters")
+_TOP = ("defaults", "services", "trains", "freezes", "clusters", "maintenance")
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Definitions:
     trains: tuple[Train, ...]
     errors: tuple[DefinitionError, ...]
     clusters: tuple[Cluster, ...] = ()
+    maintenance: Maintenance | None = None
 
 
 def _parsed(text: str, path: str, only: str | None) -> Document:
@@ -200,6 +202,7 @@ class _Reader:
         services = dict(self._valid_services(only))
         trains: dict[int, Train] = {}
         clusters: tuple[Cluster, ...] = ()
+        maintenance = None
         if only is None:
             check_names(self._found, "service", self._services)
             check_names(self._found, "train", self._trains)
@@ -213,11 +216,13 @@ class _Reader:
                 broken_members=self._broken_members(),
             )
             clusters = tuple(self._valid_clusters()) if self._clusters else ()
+            maintenance = self._maintenance()
         return Definitions(
             services=tuple(service for i, service in services.items() if i not in self._found.broken),
             trains=tuple(trains.values()),
             errors=tuple(self._found.errors),
             clusters=clusters,
+            maintenance=maintenance,
         )
 
     def _part(self, key: str, kind: type) -> Any:
@@ -289,6 +294,17 @@ class _Reader:
     def _train(self, i: int, raw: Any) -> Train | None:
         train: Train | None = self._validate(Train, raw, ("trains", i), None)
         return train
+
+    def _maintenance(self) -> Maintenance | None:
+        """Return when to remove what is not kept, ``None`` where the file does not say."""
+        if "maintenance" not in self._found.document.content:
+            return None
+        from airflow_cd.model.retention import Maintenance
+
+        found: Maintenance | None = self._validate(
+            Maintenance, self._part("maintenance", dict), ("maintenance",), None
+        )
+        return found
 
     def _valid_clusters(self) -> Iterator[Cluster]:
         # Few files have them: imported when one has.

@@ -22,13 +22,14 @@ from pydantic.json_schema import models_json_schema
 
 from airflow_cd.model.base import format_duration
 from airflow_cd.model.cluster import Cluster
+from airflow_cd.model.retention import Maintenance
 from airflow_cd.model.service import Service
 from airflow_cd.model.train import Train
 from airflow_cd.model.window import Freeze
 
 FILE = Path(__file__).parent.with_name("services.schema.json")
 _REFERENCE = "#/$defs/{model}"
-_ROOTS: tuple[type[BaseModel], ...] = (Service, Train, Freeze, Cluster)
+_ROOTS: tuple[type[BaseModel], ...] = (Service, Train, Freeze, Cluster, Maintenance)
 # What `defaults` may give need not be written in every service.
 _FROM_DEFAULTS = ("Service", "SourceSettings")
 _PARAM = re.compile(r"^:param (\w+):\s*(.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
@@ -198,6 +199,7 @@ _EXAMPLES: dict[str, Any] = {
     "Limits.min": {"cpu": "10m", "memory": "16Mi"},
     "LocalTargetSettings.port": 8101,
     "LocalTargetSettings.host": "0.0.0.0",
+    "Maintenance.schedule": "30 4 * * *",
     "MonitorSettings.bake_time": "2h",
     "MonitorSettings.interval": "10s",
     "MonitorSettings.failures": 3,
@@ -229,6 +231,8 @@ _EXAMPLES: dict[str, Any] = {
     "Resources.memory": "128Mi",
     "Resources.cpu_limit": "1",
     "Resources.memory_limit": "256Mi",
+    "Retention.keep": 50,
+    "Retention.younger_than": "90d",
     "Rule.api_groups": _RULE["api_groups"],
     "Rule.resources": _RULE["resources"],
     "Rule.verbs": _RULE["verbs"],
@@ -245,6 +249,7 @@ _EXAMPLES: dict[str, Any] = {
     "Service.environments": [_ENVIRONMENT],
     "Service.analyses": {"error-rate": _ANALYSIS},
     "Service.artifacts": "file:///var/lib/airflow-cd/artifacts",
+    "Service.retention": {"keep": 50, "younger_than": "90d"},
     "Service.train": "nightly",
     "Service.freezes": [_FREEZE],
     "Service.tags": ["shop"],
@@ -311,6 +316,12 @@ def services_schema() -> dict[str, Any]:
             "trains": _list_of("Train", "release trains; each is a DAG", _TRAIN),
             "freezes": _list_of("Freeze", "dates on which no service is deployed", _FREEZE),
             "clusters": _list_of("Cluster", "Kubernetes clusters; each is a DAG", {"name": "shop-eu"}),
+            "maintenance": {
+                "anyOf": [{"$ref": _REFERENCE.format(model="Maintenance")}, {"type": "null"}],
+                "description": "the DAG that removes what no service keeps; without this key there is none",
+                "default": None,
+                "examples": [{"schedule": "30 4 * * *", "timezone": "Europe/Berlin"}],
+            },
         },
         "$defs": definitions,
     }
