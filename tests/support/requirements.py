@@ -15,6 +15,9 @@ TEST_ALL = REQUIRE_ALL or bool(os.environ.get("CD_TEST_ALL"))
 NEEDS_CLUSTER = "needs a Kubernetes cluster: set KUBECONFIG"
 NEEDS_ENGINE = "needs a Docker engine: set DOCKER_HOST"
 IS_EXHAUSTIVE = "exhaustive: run `CD_TEST_ALL=1 make test`"
+# Tests that stop a worker before each of its writes do so before a few of them otherwise, in CI, too.
+EVERY_WRITE = bool(os.environ.get("CD_TEST_EVERY_WRITE"))
+IS_EVERY_WRITE = "the same at every other write: run `CD_TEST_ALL=1 CD_TEST_EVERY_WRITE=1 make test`"
 
 
 def require(found: object, what: str) -> None:
@@ -53,6 +56,8 @@ def skip_early(item: pytest.Item) -> None:
     """
     if item.get_closest_marker("exhaustive") and not TEST_ALL:
         item.add_marker(pytest.mark.skip(reason=IS_EXHAUSTIVE))
+    if item.get_closest_marker("every_write") and not EVERY_WRITE:
+        item.add_marker(pytest.mark.skip(reason=IS_EVERY_WRITE))
     if REQUIRE_ALL:
         return
     fixtures = getattr(item, "fixturenames", ())

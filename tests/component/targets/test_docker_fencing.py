@@ -102,14 +102,13 @@ def writes(count: int, *usual: int) -> list[Any]:
     """
     Return the numbers of all writes, and one more than there are.
 
-    :param usual: those that are stopped at in every run of the tests; default: all
+    :param usual: those that are stopped at where ``CD_TEST_EVERY_WRITE`` is not set
     """
-    numbers = range(1, count + 2)
-    rare = [number for number in numbers if usual and number not in usual]
-    return [pytest.param(n, marks=pytest.mark.exhaustive if n in rare else ()) for n in numbers]
+    every, some = (pytest.mark.exhaustive, pytest.mark.every_write), pytest.mark.exhaustive
+    return [pytest.param(n, marks=some if n in usual else every) for n in range(1, count + 2)]
 
 
-@pytest.mark.parametrize("number", writes(16))
+@pytest.mark.parametrize("number", writes(16, 4, 9, 13))
 def test_a_deployment(place: DockerPlace, number: int) -> None:
     place.deploy(place.release("one"))
     three = place.release("three")
@@ -125,7 +124,7 @@ def test_a_deployment(place: DockerPlace, number: int) -> None:
     assert_untouched(place, record, "three")
 
 
-@pytest.mark.parametrize("number", writes(23, 14, 19, 20, 21))
+@pytest.mark.parametrize("number", writes(23, 14, 20))
 def test_a_first_deployment_that_fails(place: DockerPlace, number: int) -> None:
     one = place.release("one")
     frozen = Frozen(place, "deploy", place.broken_release("broken"), number)
@@ -141,7 +140,7 @@ def test_a_first_deployment_that_fails(place: DockerPlace, number: int) -> None:
     assert place.served() == "two"
 
 
-@pytest.mark.parametrize("number", writes(12, 5, 7, 8))
+@pytest.mark.parametrize("number", writes(12, 7))
 def test_a_deployment_that_only_starts_what_should_run(place: DockerPlace, number: int) -> None:
     one = place.release("one")
     place.deploy(one)
@@ -161,7 +160,7 @@ def test_a_deployment_that_only_starts_what_should_run(place: DockerPlace, numbe
     assert_untouched(place, record, "two" if number % 2 else "one")
 
 
-@pytest.mark.parametrize("number", writes(22, 5, 6, 8, 19))
+@pytest.mark.parametrize("number", writes(22, 6, 19))
 def test_a_deployment_that_replaces_the_front(place: DockerPlace, number: int) -> None:
     place.deploy(place.release("one"))
     two, three, port = place.release("two"), place.release("three"), place.port
@@ -182,7 +181,7 @@ def test_a_deployment_that_replaces_the_front(place: DockerPlace, number: int) -
 
 
 # The first three take the lease: a process that could not take it tries again, and has it in the end.
-@pytest.mark.parametrize("number", writes(10, 4, 6, 7, 8)[3:])
+@pytest.mark.parametrize("number", writes(10, 4, 7)[3:])
 def test_a_removal(place: DockerPlace, number: int) -> None:
     one = place.release("one")
     place.deploy(one)
@@ -198,7 +197,16 @@ def test_a_removal(place: DockerPlace, number: int) -> None:
     assert_untouched(place, record, "two")
 
 
-@pytest.mark.parametrize(("number", "other"), [(7, 9), (9, 9), (13, 9), (13, 13)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("number", "other"),
+    [
+        (9, 9),
+        (13, 13),
+        pytest.param(7, 9, marks=pytest.mark.every_write),
+        pytest.param(13, 9, marks=pytest.mark.every_write),
+    ],
+)
 def test_a_deployment_that_goes_on_while_another_is_under_way(
     place: DockerPlace, number: int, other: int
 ) -> None:
