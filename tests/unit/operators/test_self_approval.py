@@ -98,6 +98,15 @@ def test_an_id_can_be_listed_too(run: LocalRun) -> None:
     assert run.served() == "one"
 
 
+def test_a_program_can_be_listed_by_its_id_too(run: LocalRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CD__MACHINE_USERS", "ci-bot")
+    service = delivered(run, approval={"approvers": ["6"], "override": "deny"})
+    run.package(service, run.commit("one"))
+    answered(run, service, ask(run, service), "ci-bot", "6")
+    deploy(run, service)
+    assert run.served() == "one"
+
+
 @pytest.mark.parametrize("listed", ["ada", "5"], ids=["name", "id"])
 def test_an_author_is_known_by_name_and_by_id(run: LocalRun, listed: str) -> None:
     service = delivered(run, approval={"identities": {"ada@example.org": listed}, "override": "deny"})
