@@ -124,11 +124,14 @@ def test_only_the_simple_auth_manager_is_told_who_may_answer(
     run.package(service, run.commit("one"))
     ask(run, service)
     assert [user.id for user in questions.first.assigned_users] == ["alice"]
+    assert "count" not in questions.first.body
     questions.first = None
     fab = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
     monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", fab)
     ask(run, service)
     assert not questions.first.assigned_users
+    # Airflow does not tell then either, whom it asks.
+    assert questions.first.body.endswith("Only answers of these users count: alice.")
 
 
 def test_authors_beyond_a_hundred_commits_count(run: LocalRun, questions: Questions) -> None:  # noqa: F811
