@@ -46,6 +46,12 @@ def database_template(root: Path) -> Path:
     return root / ".pytest_cache" / f"airflow-{version('apache-airflow-core')}.db"
 
 
+def fab_database_template(root: Path) -> Path:
+    """Return where the one that has the tables of FAB's users, too, is kept."""
+    plain = database_template(root)
+    return plain.with_name(f"{plain.stem}-fab-{version('apache-airflow-providers-fab')}.db")
+
+
 def _execute(server: URL, statement: str) -> None:
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     try:

@@ -209,14 +209,15 @@ def _asked(question: Question) -> tuple[Any, ...]:
 
 
 def _already_answered(details: dict[str, Any]) -> str:
-    by = (details["responded_by_user"] or {}).get("id") or "nobody in time"
+    user = details["responded_by_user"] or {}
+    by = user.get("name") or user.get("id") or "nobody in time"
     chosen = ", ".join(details["chosen_options"] or [])
     return f"Already answered: {chosen}, by {by} at {details['responded_at']}. Your answer was not taken."
 
 
 def _refusal(question: Question, error: RefusedError) -> str:
     if error.status == 403:
-        users = ", ".join(user["id"] for user in question["assigned_users"]) or "users who can edit the DAG"
+        users = ", ".join(user["name"] for user in question["assigned_users"]) or "users who can edit the DAG"
         return (
             f"You cannot decide on {question['subject']!r} (HTTP 403): {users} may. Authors of a release do "
             "not approve it where self_approval is false."

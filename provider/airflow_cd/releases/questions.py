@@ -12,7 +12,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_cd.exceptions import CdError
 from airflow_cd.model.decision_requests import ABOUT, QuestionSubject, subject_in
-from airflow_cd.model.text import printable
+from airflow_cd.model.text import escape, printable
 
 if TYPE_CHECKING:
     from airflow_cd.model.environment import Environment
@@ -44,13 +44,17 @@ def put_question(
 
     :param ti_id: id of the task instance that asks
     :param assigned: names of the users who can answer; empty means everybody who can act on the DAG. Airflow
-        compares ids, so that it gets them only where these are the names; the answer is checked in any case.
+        compares ids, so that it gets them only where these are the names, and else the question says whose
+        answer counts; the answer is checked in any case.
     :param about: carried by the question as data, in a field that the form does not show
     :param default: what Airflow enters as the answer when nobody gave one in time; nobody can answer then
     """
     from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
     from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
+    is_told = _ids_are_names()
+    if assigned and not is_told:
+        body += f"\n\nOnly answers of these users count: {', '.join(map(escape, assigned))}."
     # As airflow.sdk.execution_time.hitl.upsert_hitl_detail does, which drops the reply.
     shown = SUPERVISOR_COMMS.send(
         CreateHITLDetailPayload.model_validate(
@@ -60,9 +64,7 @@ def put_question(
                 "subject": subject,
                 "body": body,
                 "params": {**params, **_hidden_field(about)},
-                "assigned_users": [{"id": user, "name": user} for user in assigned]
-                if _ids_are_names()
-                else [],
+                "assigned_users": [{"id": user, "name": user} for user in assigned] if is_told else [],
                 "defaults": None if default is None else [default],
             }
         )

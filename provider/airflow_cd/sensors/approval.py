@@ -88,11 +88,11 @@ def refusal_of(decision: Decision, policy: Approval, authors: tuple[str, ...]) -
     """
     if decision.outcome is ApprovalOutcome.EXPIRED:
         return None
-    if decision.by and not is_person(decision.by) and decision.by not in policy.approvers:
+    user = Responder(decision.by_id or decision.by or "", decision.by or "")
+    if decision.by and not is_person(decision.by) and not user.is_among(policy.approvers):
         return f"{decision.by!r} is a program ([cd] machine_users), and is not among the approvers"
     # Authors cannot let their own work in, but they may take it back.
     is_approved = decision.outcome is ApprovalOutcome.APPROVED
-    user = Responder(decision.by_id or decision.by or "", decision.by or "")
     return policy.may_decide(user, authors if is_approved else ())
 
 

@@ -243,6 +243,18 @@ def test_another_answer_meanwhile_is_said(airflow: PretendedAirflow, user: str, 
     assert airflow.answers == [(user, option)]
 
 
+def test_whose_answer_was_first_is_said_by_name(airflow: PretendedAirflow) -> None:
+    """Ids of FAB's users are numbers."""
+    question = approval(airflow)
+
+    def answered_in_the_ui(handle: Callable[[], Answer]) -> None:
+        airflow.record(question, "eve", "Reject")
+        question["responded_by_user"]["id"] = "7"
+
+    airflow.fails("PATCH", DETAILS, answered_in_the_ui)
+    assert refusal(airflow, "approve", "hello").startswith("Already answered: Reject, by eve at")
+
+
 def test_an_answer_before_the_first_attempt_is_another_one(airflow: PretendedAirflow) -> None:
     """The same user in the UI, with another reason: this command's answer was not taken."""
     question = approval(airflow)

@@ -98,6 +98,15 @@ def test_an_id_can_be_listed_too(run: LocalRun) -> None:
     assert run.served() == "one"
 
 
+def test_a_program_can_be_listed_by_its_id_too(run: LocalRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CD__MACHINE_USERS", "ci-bot")
+    service = delivered(run, approval={"approvers": ["6"], "override": "deny"})
+    run.package(service, run.commit("one"))
+    answered(run, service, ask(run, service), "ci-bot", "6")
+    deploy(run, service)
+    assert run.served() == "one"
+
+
 @pytest.mark.parametrize("listed", ["ada", "5"], ids=["name", "id"])
 def test_an_author_is_known_by_name_and_by_id(run: LocalRun, listed: str) -> None:
     service = delivered(run, approval={"identities": {"ada@example.org": listed}, "override": "deny"})
@@ -115,11 +124,14 @@ def test_only_the_simple_auth_manager_is_told_who_may_answer(
     run.package(service, run.commit("one"))
     ask(run, service)
     assert [user.id for user in questions.first.assigned_users] == ["alice"]
+    assert "count" not in questions.first.body
     questions.first = None
     fab = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
     monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", fab)
     ask(run, service)
     assert not questions.first.assigned_users
+    # Airflow does not tell then either, whom it asks.
+    assert questions.first.body.endswith("Only answers of these users count: alice.")
 
 
 def test_authors_beyond_a_hundred_commits_count(run: LocalRun, questions: Questions) -> None:  # noqa: F811
