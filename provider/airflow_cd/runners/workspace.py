@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tarfile
@@ -13,6 +14,8 @@ from typing import IO
 from airflow_cd.exceptions import RunnerError
 from airflow_cd.model.text import printable
 from airflow_cd.processes.environment import SOURCE_DATE_EPOCH
+
+log = logging.getLogger(__name__)
 
 # Where the volume that the commands of a job share is in each of their containers.
 MOUNT = "/cd"
@@ -124,9 +127,11 @@ def _checked(archive: tarfile.TarFile, name: str) -> Iterable[tarfile.TarInfo]:
         for one in (path, target):
             if one.is_absolute() or ".." in one.parts or not links.isdisjoint(one.parents):
                 raise RunnerError(f"the workspace has {printable(str(one), 200)!r}, which lies outside of it")
-        if path in links or member.isdev():
-            what = "twice, once as a link" if path in links else "as a device or pipe"
-            raise RunnerError(f"the workspace has {printable(str(path), 200)!r} {what}")
+        if path in links:
+            raise RunnerError(f"the workspace has {printable(str(path), 200)!r} twice, once as a link")
+        if member.isdev():
+            log.warning("%s is a device or a pipe, and is left out", printable(str(path), 200))
+            continue
         if member.issym() or target in links:
             links.add(path)
         yield _owned_by_us(member)
