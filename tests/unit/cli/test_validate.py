@@ -45,5 +45,5 @@ def test_the_commands_are_there() -> None:
     answers = ["approve", "reject", "override"]
     assert names == [
         *("validate", "status", "history", "metrics", "rollback", *answers),
-        *("promote", "abort", "trains", "depart", "cancel"),
+        *("promote", "abort", "trains", "depart", "cancel", "gc"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,8 @@ def service(tmp_path: Path) -> Service:
 
 
 def run(run_id: str = "manual__1") -> dict[str, Any]:
-    return {"dag_run": SimpleNamespace(dag_id="hello_delivery", run_id=run_id)}
+    when = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    return {"dag_run": SimpleNamespace(dag_id="hello_delivery", run_id=run_id, run_after=when)}
 
 
 def test_a_decision_is_that_of_its_run_and_task_alone(service: Service) -> None:

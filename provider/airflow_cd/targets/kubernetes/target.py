@@ -34,7 +34,7 @@ from airflow_cd.targets.kubernetes.release_manifests import Objects, ReleaseMani
 from airflow_cd.targets.kubernetes.rollout_context import RolloutContext
 from airflow_cd.targets.kubernetes.state_store import StateStore, StoredRecord, UnreadableError
 from airflow_cd.targets.kubernetes.variants import COLOURS, ReleaseVariant, place_of, slot_name
-from airflow_cd.targets.record import Deployed, Record, Rollout
+from airflow_cd.targets.record import Deployed, Record, Rollout, rollout_of
 from airflow_cd.targets.rollout_controller import RolloutController
 
 if TYPE_CHECKING:
@@ -214,8 +214,10 @@ class KubernetesBackend:
             return stored
         rollout = context.rollout
         with self.leased(rollout.candidate.actor, rollout.candidate.release.version):
+            # Another process may have changed it meanwhile, such as by an answer. What it says now is applied
+            # here, too: what this process has not applied counts as not ready, and would be aborted.
             again = self.load()
-            if again.version != stored.version:
+            if rollout_of(again.record, rollout.token) is None:
                 return again
             done = self.apply(again)
             same = (done.inventory, done.version) == (again.inventory, again.version)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AbstractContextManager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from airflow_cd.kubernetes.permissions import DEPLOYER_RULES
 from airflow_cd.model.rollout import Phase, RolloutAnswer
 from airflow_cd.targets.base import DeclarativeTarget
 from airflow_cd.targets.kubernetes.target import KubernetesBackend
+from airflow_cd.targets.record import Hold
 from airflow_cd.targets.registry import open_target
+from airflow_cd.targets.rollout_controller import RolloutController
 from airflow_cd.testing.programs import BROKEN
 
 
@@ -247,6 +251,38 @@ def test_a_canary_that_gets_ready_between_two_looks_gets_its_share_first(
     assert after is not None and after.progress.phase is Phase.SHIFTING_TRAFFIC
     until(place, Phase.AWAITING_DECISION)
     assert live(cluster_client, place, "deployment", stable).spec.replicas == 1
+
+
+def test_a_candidate_is_not_aborted_since_another_process_wrote_the_record(place: KubernetesPlace) -> None:
+    """As when a person answers in a task while the triggerer begins to look."""
+    place.strategy = {"canary": {"steps": [{"weight": 50}, {"pause": "approval"}]}}
+    place.reopen(app={"ready": "/", "replicas": 2, "stop_after": "1s", "grace": "1s"})
+    place.deploy(place.release("one"))
+    begun(place, place.release("two"))
+    record = until(place, Phase.AWAITING_DECISION)
+    assert record.rollout is not None
+    backend = KubernetesBackend(place.service, place.environment, place.access())
+    whole = backend.leased
+
+    def leased(actor: str, what: str) -> AbstractContextManager[None]:
+        stored = backend.load()
+        rollout = stored.record.rollout
+        assert rollout is not None
+        # It was not ready a while ago, too, as far as the process before knew.
+        long_ago = {"unready_since": datetime(2026, 1, 2, tzinfo=timezone.utc)}
+        progress = rollout.progress.model_copy(update=long_ago)
+        changed = {
+            "hold": Hold(by="ada", since=datetime.now(timezone.utc)),
+            "rollout": rollout.model_copy(update={"progress": progress}),
+        }
+        backend.save(stored, stored.record.model_copy(update=changed))
+        return whole(actor, what)
+
+    backend.leased = leased  # type: ignore[method-assign]
+    after = RolloutController(backend).advance(record.rollout.token)
+    assert after.rollout is not None
+    assert after.rollout.progress.phase is Phase.AWAITING_DECISION
+    assert after.hold is not None, "it was written meanwhile"
 
 
 def test_colours_switch_at_once_and_the_old_one_waits_to_be_gone_back_to(
