@@ -25,7 +25,7 @@ from airflow_cd.kubernetes.objects import (
 from airflow_cd.kubernetes.watch import watch_namespace
 from airflow_cd.kubernetes.workload_health import WorkloadHealth, read_workload_health
 from airflow_cd.model.kubernetes import KubernetesTargetSettings
-from airflow_cd.model.rollout import Observation, Phase
+from airflow_cd.model.rollout import HOLDING, Observation, Phase
 from airflow_cd.targets.base import Difference
 from airflow_cd.targets.kubernetes.apply import SCALE_MANAGER, Applier, Inventory, adopting, merged, planned
 from airflow_cd.targets.kubernetes.desired_state import DesiredState, check_route, steady_state
@@ -235,8 +235,11 @@ class KubernetesBackend:
             trouble = _trouble(seen)
             return Observation(ready=False, count=seen.count, trouble=trouble, restored=last and seen.ready)
         seen = read_workload_health(self.cluster, plan.last.candidate)
+        # While it holds, all stages were applied: that an earlier one looks unready for a moment, as after
+        # another process applied it again, is no loss of the candidate.
+        reached = last or context.rollout.progress.phase in HOLDING
         return Observation(
-            ready=last and seen.ready,
+            ready=reached and seen.ready,
             count=seen.count,
             trouble=_trouble(seen),
             broken=seen.broken,

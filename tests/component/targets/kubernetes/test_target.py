@@ -265,6 +265,7 @@ def test_a_candidate_is_not_aborted_since_another_process_wrote_the_record(place
     whole = backend.leased
 
     def leased(actor: str, what: str) -> AbstractContextManager[None]:
+        backend.leased = whole  # type: ignore[method-assign]
         stored = backend.load()
         rollout = stored.record.rollout
         assert rollout is not None
@@ -278,7 +279,7 @@ def test_a_candidate_is_not_aborted_since_another_process_wrote_the_record(place
         backend.save(stored, stored.record.model_copy(update=changed))
         return whole(actor, what)
 
-    backend.leased = leased  # type: ignore[method-assign]
+    backend.leased = leased  # type: ignore[method-assign, assignment]
     after = RolloutController(backend).advance(record.rollout.token)
     assert after.rollout is not None
     assert after.rollout.progress.phase is Phase.AWAITING_DECISION
