@@ -72,9 +72,13 @@ class FencedWriter:
         """
         seen = [self._seen(reference_of(obj)) for obj in objects]
         self.check()
-        written = [self._apply(obj, live, take) for obj, live in zip(objects, seen, strict=True)]
-        if blind := [one for one in written if one.blind]:
-            self._confirm(blind)
+        written: list[_Written] = []
+        try:
+            for obj, live in zip(objects, seen, strict=True):
+                written.append(self._apply(obj, live, take))
+        finally:  # also of what was made before a later one failed
+            if blind := [one for one in written if one.blind]:
+                self._confirm(blind)
         return [one.now for one in written]
 
     def apply_seen(

@@ -213,6 +213,20 @@ def test_what_is_made_too_late_is_deleted_again(
     assert cluster.get("v1", "ConfigMap", "settings") is None
 
 
+def test_what_is_made_too_late_is_deleted_again_also_when_the_next_write_is_refused(
+    cluster: NamespaceClient, cluster_client: Any, namespace: str
+) -> None:
+    taken = settings(runs="one")
+    taken["metadata"]["name"] = "taken"
+    cluster.apply([taken])
+    writer, lease = hanging(cluster_client, namespace, "PATCH", lambda other: other.apply([taken]))
+    with lease.held("late", "two"), pytest.raises(LeaseLostError):
+        writer.apply([settings(runs="two"), {**taken, "data": {"runs": "two"}}])
+    assert cluster.get("v1", "ConfigMap", "settings") is None
+    found = cluster.get("v1", "ConfigMap", "taken")
+    assert found is not None and found["data"] == {"runs": "one"}
+
+
 def test_what_both_made_is_said_to_be_wrong(
     cluster: NamespaceClient, cluster_client: Any, namespace: str
 ) -> None:
