@@ -227,13 +227,13 @@ class RolloutFollower:
         from airflow_cd.model import decision_requests
         from airflow_cd.model.approval import Approval
         from airflow_cd.releases.authors import authors_now
-        from airflow_cd.releases.people import is_person
+        from airflow_cd.releases.people import refusal_of_program
 
         if chosen not in ([decision_requests.GO_ON], [decision_requests.ABORT]):
             return f"{chosen} is no answer to this question"
         policy = self.service.environment(self.environment).approval or Approval()
-        if not is_person(user.shown) and not user.is_among(policy.approvers):
-            return f"{user.shown!r} is a program ([cd] machine_users), and is not among the approvers"
+        if refusal := refusal_of_program(user, policy):
+            return refusal
         # Authors cannot let their own work on, but they may take it back.
         if chosen == [decision_requests.ABORT]:
             return policy.may_decide(user, ())

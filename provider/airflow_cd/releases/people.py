@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from airflow.configuration import conf
+
+if TYPE_CHECKING:
+    from airflow_cd.model.approval import Approval, Responder
 
 
 def is_person(name: str | None) -> bool:
@@ -18,3 +23,10 @@ def is_person(name: str | None) -> bool:
         return False
     listed = conf.get("cd", "machine_users", fallback="").split(",")
     return name.strip().casefold() not in {user.strip().casefold() for user in listed}
+
+
+def refusal_of_program(user: Responder, policy: Approval) -> str | None:
+    """Return why the answer of a program does not count, ``None`` for a person's, or where it is listed."""
+    if is_person(user.shown) or user.is_among(policy.approvers):
+        return None
+    return f"{user.shown!r} is a program ([cd] machine_users), and is not among the approvers"

@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from airflow_cd.exceptions import CommandError, CommandTimeoutError, RunnerError
+from airflow_cd.exceptions import CommandError, RunnerError
 from airflow_cd.processes.build_users import BuildUser, borrowed
 from airflow_cd.processes.environment import SOURCE_DATE_EPOCH, clean_environment
 from airflow_cd.runners import command_guard
 from airflow_cd.runners.lines import Lines
-from airflow_cd.runners.subprocess import read_until_end, wait
+from airflow_cd.runners.subprocess import raise_failure, read_until_end, wait
 from airflow_cd.runners.workspace import pack, unpack
 
 log = logging.getLogger(__name__)
@@ -106,10 +106,7 @@ class BuildUsersRunner:
             output.close()
             if process.stdout:
                 process.stdout.close()
-        if not in_time:
-            raise CommandTimeoutError(argv, timeout, output.tail)
-        if process.returncode:
-            raise CommandError(argv, process.returncode, output.tail)
+        raise_failure(argv, process.returncode if in_time else None, timeout, output)
 
     def kill(self) -> None:
         """

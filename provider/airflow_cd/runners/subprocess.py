@@ -63,10 +63,7 @@ class SubprocessRunner:
             output.close()
             if process.stdout:
                 process.stdout.close()
-        if not in_time:
-            raise CommandTimeoutError(argv, timeout, output.tail)
-        if process.returncode:
-            raise CommandError(argv, process.returncode, output.tail)
+        raise_failure(argv, process.returncode if in_time else None, timeout, output)
 
     def kill(self) -> None:
         """End the running command and everything it started."""
@@ -93,6 +90,20 @@ class SubprocessRunner:
             raise CommandError(argv, 127, [reason]) from error
         except PermissionError as error:
             raise CommandError(argv, 126, [f"{argv[0]!r} is not executable: chmod +x it"]) from error
+
+
+def raise_failure(argv: Sequence[str], code: int | None, timeout: float, output: Lines) -> None:
+    """
+    Report a command that did not end well; return when it did.
+
+    :param code: with which it ended, ``None`` when it had to be ended
+    :raises CommandError: it failed
+    :raises CommandTimeoutError: it took too long
+    """
+    if code is None:
+        raise CommandTimeoutError(argv, timeout, output.tail)
+    if code:
+        raise CommandError(argv, code, output.tail)
 
 
 def read_until_end(process: subprocess.Popen[bytes], output: Lines, deadline: float) -> bool:

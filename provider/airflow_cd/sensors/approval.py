@@ -17,7 +17,7 @@ from airflow_cd.model.release import ReleaseName
 from airflow_cd.model.target_settings import Capability
 from airflow_cd.releases.decisions import keep_decision
 from airflow_cd.releases.notifications import notify
-from airflow_cd.releases.people import is_person
+from airflow_cd.releases.people import refusal_of_program
 from airflow_cd.releases.questions import put_question, reason_form, reason_in
 from airflow_cd.releases.run import load_release, superseded_by
 from airflow_cd.releases.verification import require_signatures
@@ -89,8 +89,8 @@ def refusal_of(decision: Decision, policy: Approval, authors: tuple[str, ...]) -
     if decision.outcome is ApprovalOutcome.EXPIRED:
         return None
     user = Responder(decision.by_id or decision.by or "", decision.by or "")
-    if decision.by and not is_person(decision.by) and not user.is_among(policy.approvers):
-        return f"{decision.by!r} is a program ([cd] machine_users), and is not among the approvers"
+    if decision.by and (refusal := refusal_of_program(user, policy)):
+        return refusal
     # Authors cannot let their own work in, but they may take it back.
     is_approved = decision.outcome is ApprovalOutcome.APPROVED
     return policy.may_decide(user, authors if is_approved else ())

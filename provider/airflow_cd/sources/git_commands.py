@@ -87,7 +87,8 @@ def _until_this_process_ends() -> tuple[str, ...]:
     Return the program that makes git end with this process, also when that is killed, where there is one.
 
     The kernel does that (``PR_SET_PDEATHSIG``) when the thread ends that started git: here, the one that
-    waits for it. The ``setpriv`` of BusyBox cannot.
+    waits for it. Not by code between fork and exec, as for build commands: the triggerer has many threads.
+    The ``setpriv`` of BusyBox cannot.
     """
     tool = shutil.which("setpriv") if sys.platform == "linux" and shutil.which("git") else None
     if tool is None or Path(tool).resolve().name == "busybox":

@@ -18,25 +18,32 @@ from tests.unit.operators.test_approval_binding import (
     run,
 )
 
+from airflow_cd.model.service import Service
 from airflow_cd.releases.adapters import open_target
 from airflow_cd.targets.record import Hold
 
 __all__ = ["questions", "run"]
 
 
+def held(run: LocalRun) -> tuple[Service, Hold]:
+    """Roll the second release back to the first, by hand, and package a third one."""
+    service = run.service()
+    for text in ("one", "two"):
+        run.package(service, run.commit(text))
+        run.deploy(service)
+    bad = run.record(service).current
+    assert bad is not None
+    hold = Hold(by="carol", since=datetime.now(timezone.utc), reason="CVE")
+    open_target(service, service.production).rollback(bad=bad.release.digest, actor="carol", hold=hold)
+    run.package(service, run.commit("three"))
+    return service, hold
+
+
 def test_a_manual_run_of_january_does_not_lift_a_hold_of_june(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with local_run(tmp_path, monkeypatch) as run:
-        service = run.service()
-        for text in ("one", "two"):
-            run.package(service, run.commit(text))
-            run.deploy(service)
-        bad = run.record(service).current
-        assert bad is not None
-        hold = Hold(by="carol", since=datetime.now(timezone.utc), reason="CVE")
-        open_target(service, service.production).rollback(bad=bad.release.digest, actor="carol", hold=hold)
-        run.package(service, run.commit("three"))
+        service, hold = held(run)
         run.run_after = hold.since - timedelta(days=150)
         with pytest.raises(AirflowSkipException, match="held since carol"):
             run.deploy(service)
@@ -51,15 +58,7 @@ def test_a_program_that_triggers_a_run_does_not_lift_a_hold(
 ) -> None:
     """The run of `LocalRun` is triggered by admin."""
     with local_run(tmp_path, monkeypatch) as run:
-        service = run.service()
-        for text in ("one", "two"):
-            run.package(service, run.commit(text))
-            run.deploy(service)
-        bad = run.record(service).current
-        assert bad is not None
-        hold = Hold(by="carol", since=datetime.now(timezone.utc), reason="CVE")
-        open_target(service, service.production).rollback(bad=bad.release.digest, actor="carol", hold=hold)
-        run.package(service, run.commit("three"))
+        service, _ = held(run)
         monkeypatch.setenv("AIRFLOW__CD__MACHINE_USERS", "backstage, Admin")
         with pytest.raises(AirflowSkipException, match="held since carol"):
             run.deploy(service)

@@ -62,19 +62,20 @@ def require_pinned(objects: Sequence[Mapping[str, Any]], release: Release, where
 
 
 def _images(obj: Mapping[str, Any]) -> Iterator[str]:
-    spec = obj.get("spec") or {}
-    pods = spec if obj["kind"] == "Pod" else _pods_of(obj["kind"], spec)
-    for kind in ("containers", "initContainers"):
-        yield from (container["image"] for container in pods.get(kind) or [] if container.get("image"))
+    return (container["image"] for container in _containers(obj) if container.get("image"))
 
 
 def _ports(obj: dict[str, Any]) -> list[dict[str, Any]]:
     spec = obj.get("spec") or {}
     if obj["kind"] == "Service":
         return list(spec.get("ports") or [])
+    return [port for container in _containers(obj) for port in container.get("ports") or []]
+
+
+def _containers(obj: Mapping[str, Any]) -> list[dict[str, Any]]:
+    spec = obj.get("spec") or {}
     pods = spec if obj["kind"] == "Pod" else _pods_of(obj["kind"], spec)
-    containers = [*(pods.get("containers") or []), *(pods.get("initContainers") or [])]
-    return [port for container in containers for port in container.get("ports") or []]
+    return [*(pods.get("containers") or []), *(pods.get("initContainers") or [])]
 
 
 def _pods_of(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
