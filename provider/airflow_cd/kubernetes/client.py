@@ -21,7 +21,7 @@ from airflow_cd.exceptions import (
     TargetError,
 )
 from airflow_cd.kubernetes.errors import is_absent, is_secret, is_unknown_kind, translate_api_error
-from airflow_cd.kubernetes.objects import PREFIX, Reference, reference_of
+from airflow_cd.kubernetes.objects import FENCE, PREFIX, Reference, reference_of
 from airflow_cd.kubernetes.removed_apis import minor_of
 
 if TYPE_CHECKING:
@@ -322,6 +322,10 @@ def _normalised(obj: Mapping[str, Any]) -> dict[str, Any]:
     for name in _SERVERS:
         metadata.pop(name, None)
     _strip_annotations(metadata)
+    labels = metadata.pop("labels", None) or {}
+    labels.pop(FENCE, None)
+    if labels:
+        metadata["labels"] = labels
     spec = kept.get("spec")
     template = spec.get("template") if isinstance(spec, dict) else None
     if isinstance(template, dict):

@@ -13,6 +13,9 @@ from airflow_cd.model.kubernetes import KubernetesTargetSettings
 PREFIX = "airflow-cd/"
 # On objects that existed before and have another owner: it is never deleted.
 ADOPTED = f"{PREFIX}adopted"
+# Label on each object that a holder of the lease wrote: which one it was. Not an annotation: a Deployment
+# whose annotations change is another generation, and is not ready until its controller has seen that.
+FENCE = f"{PREFIX}fence"
 
 
 class Reference(Frozen):

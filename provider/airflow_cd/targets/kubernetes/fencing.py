@@ -5,11 +5,11 @@ A holder can be stopped between the moment at which it made sure that it holds t
 its machine hangs, or was moved. When it goes on, another holder may have finished. So each write says what it
 saw: the API refuses it when the object is another version by now (resourceVersion,
 https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions). That the version changes with
-each holder is what the annotation :data:`FENCE` is for: an application that changes nothing leaves it as
+each holder is what the label :data:`FENCE` is for: an application that changes nothing leaves it as
 it was. Fencing tokens are from Kleppmann, "How to do distributed locking" (2016).
 
 What did not exist has no version, and neither has, in this sense, another owner's object, which gets no
-annotation. After such writes the lease is looked at again, and what was written too late is undone.
+label. After such writes the lease is looked at again, and what was written too late is undone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cd.exceptions import DeployConflictError, LeaseLostError, TargetError
-from airflow_cd.kubernetes.objects import PREFIX, Reference, reference_of
+from airflow_cd.kubernetes.objects import FENCE, Reference, reference_of
 
 if TYPE_CHECKING:
     from airflow_cd.kubernetes.client import NamespaceClient
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# On each object: which holder of the lease wrote it last.
-FENCE = f"{PREFIX}fence"
 # How often a status may change just then.
 _TRIES = 10
 
@@ -159,7 +157,7 @@ class FencedWriter:
         live = self._seen(reference)
         if live is None or live["metadata"]["uid"] != written.now["metadata"]["uid"]:
             return True
-        if (live["metadata"].get("annotations") or {}).get(FENCE) != self._lease.token:
+        if (live["metadata"].get("labels") or {}).get(FENCE) != self._lease.token:
             return True  # another holder applied it meanwhile, as it should be
         if not written.is_new:
             return False
@@ -174,8 +172,8 @@ class FencedWriter:
 
     def _stamped(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         metadata = obj["metadata"]
-        annotations = {**(metadata.get("annotations") or {}), FENCE: self._lease.token}
-        return {**obj, "metadata": {**metadata, "annotations": annotations}}
+        labels = {**(metadata.get("labels") or {}), FENCE: self._lease.token}
+        return {**obj, "metadata": {**metadata, "labels": labels}}
 
     def _restless(self, reference: Reference) -> TargetError:
         return TargetError(f"{self._cluster.where}: {reference.described} changes too often to be written")

@@ -22,9 +22,9 @@ from tests.support.rollouts_on_cluster import target_of, until
 from airflow_cd.exceptions import DeployConflictError, LeaseLostError
 from airflow_cd.kubernetes.client import NamespaceClient
 from airflow_cd.kubernetes.lease import Lease
-from airflow_cd.kubernetes.objects import Reference
+from airflow_cd.kubernetes.objects import FENCE, Reference
 from airflow_cd.model.rollout import Phase
-from airflow_cd.targets.kubernetes.fencing import FENCE, FencedWriter, LateWriteError
+from airflow_cd.targets.kubernetes.fencing import FencedWriter, LateWriteError
 
 # Stops the process before one of its writes. A lease that is renewed after it was lost is refused anyway.
 STOPS = """
@@ -261,7 +261,26 @@ def test_an_object_whose_status_changes_meanwhile_is_written_all_the_same(
         FencedWriter(slow, lease).apply([settings(runs="two")])
         found = cluster.get("v1", "ConfigMap", "settings")
         assert found is not None and found["data"] == {"runs": "two"}
-        assert found["metadata"]["annotations"][FENCE] == lease.token
+        assert found["metadata"]["labels"][FENCE] == lease.token
+
+
+def test_a_workload_that_another_holder_writes_again_stays_as_it_is(cluster: NamespaceClient) -> None:
+    """Another generation would look unready for a moment: an answer given just then would be lost."""
+    pods = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "app", "image": "none"}]},
+    }
+    spec = {"replicas": 0, "selector": {"matchLabels": {"app": "web"}}, "template": pods}
+    web = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": spec}
+    lease = Lease(cluster, "lease")
+    written = []
+    for holder in ("one", "two"):
+        with lease.held("test", holder):
+            written += FencedWriter(cluster, lease).apply([web])
+    one, two = (obj["metadata"] for obj in written)
+    assert one["generation"] == two["generation"]
+    assert one["labels"][FENCE] != two["labels"][FENCE]
+    assert cluster.diff([web]) == [], "the mark is no drift"
 
 
 def test_an_object_costs_a_request_to_read_and_one_to_write(cluster_client: Any, namespace: str) -> None:
